@@ -7,6 +7,7 @@ config is checked before any heavy import.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from imdbcls.config.schema import Config
     from imdbcls.data.documents import Documents
     from imdbcls.data.pipeline import Pipeline
-    from imdbcls.data.tokens import Tokens
+    from imdbcls.data.tokens import PlainTokenizer, Tokens
     from imdbcls.models.backbone import Backbone
     from imdbcls.models.classifier import Classifier
     from imdbcls.runs.predictions import Predictions
@@ -40,6 +41,13 @@ class FinishedModel:
     model: "Classifier"
     label_names: tuple[str, ...]
 
+    @cached_property
+    def tokenizer(self) -> "PlainTokenizer":
+        """The tokenizer as `tokenize_in_memory` needs it."""
+        from imdbcls.data.tokens import plain_tokenizer
+
+        return plain_tokenizer(self.backbone.tokenizer)
+
     def predict(
         self,
         documents: "Documents",
@@ -59,7 +67,7 @@ class FinishedModel:
         if cache_tokens:
             tokens = tokenize(documents, self.backbone.tokenizer, cache_dir=None)
         else:
-            tokens = tokenize_in_memory(documents.texts, self.backbone.tokenizer)
+            tokens = tokenize_in_memory(documents.texts, self.tokenizer)
         batches = self.pipeline.eval_batches(tokens, documents.labels)
         probabilities_NC = predict_probabilities(self.model, batches, self.hardware, on_progress)
         if not (probabilities_NC * 0 == 0).all():

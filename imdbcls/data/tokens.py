@@ -68,9 +68,9 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
     renamed, so two processes may build it at the same time, and a killed process leaves no incomplete entry. Checksums
     reveal a damaged entry, which is logged and built again.
 
-    Raise UserError for a tokenizer that cannot be used (see `_checked`), and for a cache that is not writable.
+    Raise UserError for a tokenizer that cannot be used (see `plain_tokenizer`), and for a cache that is not writable.
     """
-    plain = _checked(tokenizer)
+    plain = plain_tokenizer(tokenizer)
     key = _key(documents.texts, plain.sha256)
     entry = cache_folder(cache_dir) / "tokens" / key
     loaded = _load(entry)
@@ -83,12 +83,11 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
             ) from error
     ids, offsets = loaded
     assert len(offsets) == len(documents) + 1, f"{len(offsets) - 1} documents in the cache, expected {len(documents)}"
-    return Tokens(ids, offsets, plain.prefix, plain.suffix, pad_id=int(tokenizer.pad_token_id))
+    return Tokens(ids, offsets, plain.prefix, plain.suffix, plain.pad_id)
 
 
-def tokenize_in_memory(texts: Sequence[str], tokenizer: Any) -> Tokens:
-    """Return the tokens of `texts` without using the cache. Raise UserError for a tokenizer that cannot be used."""
-    plain = _checked(tokenizer)
+def tokenize_in_memory(texts: Sequence[str], plain: "PlainTokenizer") -> Tokens:
+    """Return the tokens of `texts` without using the cache."""
     offsets = np.zeros(len(texts) + 1, dtype=np.int64)
     parts = []
     for row, ids in _encoded(texts, plain):
@@ -96,11 +95,13 @@ def tokenize_in_memory(texts: Sequence[str], tokenizer: Any) -> Tokens:
         offsets[row + 1] += len(ids)
     np.cumsum(offsets, out=offsets)
     all_ids = np.concatenate(parts) if parts else np.zeros(0, dtype=plain.dtype)
-    return Tokens(all_ids, offsets, plain.prefix, plain.suffix, pad_id=int(tokenizer.pad_token_id))
+    return Tokens(all_ids, offsets, plain.prefix, plain.suffix, plain.pad_id)
 
 
-def _checked(tokenizer: Any) -> "_Plain":
+def plain_tokenizer(tokenizer: Any) -> "PlainTokenizer":
     """Return the tokenizer without truncation and padding, and the special tokens around a document.
+
+    This takes 50 ms for RoBERTa's tokenizer, so do it once if texts arrive one by one.
 
     Raise UserError for a tokenizer without a fast backend, without a padding token or with unusable special tokens.
     """
@@ -115,9 +116,10 @@ def _checked(tokenizer: Any) -> "_Plain":
         )
     with panics_raised():
         plain = _plain(backend.to_str())
+    plain = plain._replace(pad_id=int(tokenizer.pad_token_id))
     if not plain.prefix and not plain.suffix:
         plain = plain._replace(suffix=(end_token(tokenizer),))
-    special = (*plain.prefix, *plain.suffix, int(tokenizer.pad_token_id))
+    special = (*plain.prefix, *plain.suffix, plain.pad_id)
     if unknown := [token for token in special if token > plain.highest]:
         raise UserError(
             f"The tokenizer adds the token id {unknown[0]:,}, but the highest id in its vocabulary is "
@@ -135,7 +137,7 @@ def end_token(tokenizer: Any) -> int:
     return int(next(token for token in ids if token is not None))
 
 
-class _Plain(NamedTuple):
+class PlainTokenizer(NamedTuple):
     """A tokenizer without truncation and padding, the special tokens around a document, and the sha256 of its JSON."""
 
     backend: Any
@@ -144,6 +146,7 @@ class _Plain(NamedTuple):
     highest: int  # highest id in the vocabulary
     sha256: bytes
     can_split: bool  # long documents may be tokenized in pieces
+    pad_id: int
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -152,7 +155,7 @@ class _Plain(NamedTuple):
 
 
 @lru_cache(maxsize=1)  # all splits of a run use the same tokenizer
-def _plain(tokenizer: str) -> _Plain:
+def _plain(tokenizer: str) -> PlainTokenizer:
     """Build a copy of a tokenizer from its JSON, without truncation and padding: they must not affect the cache key."""
     from tokenizers import Tokenizer
 
@@ -162,7 +165,7 @@ def _plain(tokenizer: str) -> _Plain:
     prefix, suffix = _special_tokens(backend)
     highest = max(backend.get_vocab(with_added_tokens=True).values(), default=-1)
     digest = hashlib.sha256(backend.to_str().encode()).digest()
-    return _Plain(backend, prefix, suffix, highest, digest, can_split(backend))
+    return PlainTokenizer(backend, prefix, suffix, highest, digest, can_split(backend), pad_id=-1)
 
 
 def _key(texts: Sequence[str], tokenizer_sha256: bytes) -> str:
@@ -188,7 +191,7 @@ def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     )
 
 
-def _encoded(texts: Sequence[str], plain: _Plain) -> Iterator[tuple[int, NDArray[Any]]]:
+def _encoded(texts: Sequence[str], plain: PlainTokenizer) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield (row, token ids) for each piece of a text, in the order of the texts."""
     dtype = plain.dtype
     with _all_cores(), panics_raised():
@@ -198,7 +201,7 @@ def _encoded(texts: Sequence[str], plain: _Plain) -> Iterator[tuple[int, NDArray
                 yield row, np.array(encoding.ids, dtype=dtype)
 
 
-def _build(entry: Path, texts: Sequence[str], plain: _Plain) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _build(entry: Path, texts: Sequence[str], plain: PlainTokenizer) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Tokenize texts, write their token ids and offsets to a cache entry, and map the entry into memory."""
     if len(texts) > LOG_ABOVE:
         logger.info(f"Tokenizing {len(texts):,} documents; later runs use the cached tokens ...")

@@ -3,7 +3,6 @@
 Shape suffixes: W windows, T tokens in each padded row, N tokens of the text, without special tokens.
 """
 
-import tempfile
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,9 +10,8 @@ import torch
 from torch import Tensor
 
 from imdbcls.data.batch import Batch
-from imdbcls.data.documents import Documents
 from imdbcls.data.tokenizer_check import panics_raised
-from imdbcls.data.tokens import tokenize
+from imdbcls.data.tokens import tokenize_in_memory
 from imdbcls.explanations.words import Span, words_of
 from imdbcls.finished import FinishedModel
 
@@ -44,10 +42,9 @@ class Reading:
 def read(text: str, finished: FinishedModel) -> Reading:
     """Return a text as `finished` reads it: truncated or split into windows, as in training."""
     tokenizer = finished.backbone.tokenizer
-    documents = Documents(["0"], [text], np.zeros(1, dtype=np.int64))
-    with tempfile.TemporaryDirectory() as temporary:  # do not add the text to the user's cache
-        tokens = tokenize(documents, tokenizer, cache_dir=temporary)
-        (batch,) = finished.pipeline.eval_batches(tokens, documents.labels)
+    label = np.zeros(1, dtype=np.int64)  # batches need one; it has no effect
+    tokens = tokenize_in_memory([text], finished.tokenizer)
+    (batch,) = finished.pipeline.eval_batches(tokens, label)
     # The same batch with the position of each token in the text instead of its id, and -1 for all other tokens.
     places = replace(
         tokens,
@@ -56,7 +53,7 @@ def read(text: str, finished: FinishedModel) -> Reading:
         suffix=(-1,) * len(tokens.suffix),
         pad_id=-1,
     )
-    (placed,) = finished.pipeline.eval_batches(places, documents.labels)
+    (placed,) = finished.pipeline.eval_batches(places, label)
     place_WT = placed.input_ids_BT
 
     with panics_raised():

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 import imdbcls.data.tokens
 from imdbcls.data.documents import Documents
 from imdbcls.data.pieces import BATCH, MAX_PIECES, PIECE, batches_of, can_split, pieces_of
-from imdbcls.data.tokens import tokenize
+from imdbcls.data.tokens import plain_tokenizer, tokenize, tokenize_in_memory
 from imdbcls.errors import UserError
 
 
@@ -60,6 +60,18 @@ def test_documents_without_tokens_are_stored(tmp_path: Path) -> None:
     for _ in range(2):
         tokens = tokenize(documents, make_tokenizer(), cache_dir=tmp_path)
         assert tokens.lengths.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("texts", [["A film.", "", "Two hours. " * 40_000, "Good."], [""], []])
+def test_tokens_in_memory_equal_the_cached_ones(texts: list[str], tmp_path: Path) -> None:
+    """The third text is tokenized in several pieces."""
+    documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
+    tokenizer = make_tokenizer()
+    cached = tokenize(documents, tokenizer, cache_dir=tmp_path)
+    in_memory = tokenize_in_memory(texts, plain_tokenizer(tokenizer))
+    assert in_memory.ids.dtype == cached.ids.dtype and np.array_equal(in_memory.ids, cached.ids)
+    assert np.array_equal(in_memory.offsets, cached.offsets)
+    assert (in_memory.prefix, in_memory.suffix, in_memory.pad_id) == (cached.prefix, cached.suffix, cached.pad_id)
 
 
 def test_an_existing_entry_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
