@@ -24,12 +24,12 @@ from imdbcls.config.commandline import DRY_RUN
 from imdbcls.config.hydra_plugins import is_search
 from imdbcls.runs.data_origin import remember_source
 from imdbcls.runs.folder import RunFolder, run_folder
-from imdbcls.runs.result import recording_failures
+from imdbcls.runs.result import exiting_like_main_process, recording_failures
 from imdbcls.runtime import console, distributed, entry, limits, torchrun
 from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.messages import recorded_messages
 from imdbcls.runtime.process import prepare_process
-from imdbcls.runtime.signals import StopRequest, exiting_when_interrupted, stop_requests
+from imdbcls.runtime.signals import StopRequest, stop_requests
 from imdbcls.sweeps.multirun import run_command, run_job
 from imdbcls.sweeps.search import objective_of
 
@@ -102,7 +102,9 @@ def train_together(config: "Config", folder: RunFolder) -> dict[str, Any]:
         stack.enter_context(recorded_messages())
         if processes.is_main:
             logger.info(f"{folder.path}: loading the documents and the encoder in {processes.size} processes")
-        stack.enter_context(recording_failures(config, folder) if processes.is_main else exiting_when_interrupted())
+        stack.enter_context(
+            recording_failures(config, folder) if processes.is_main else exiting_like_main_process(folder)
+        )
         stack.enter_context(distributed.explained(processes))  # again: `result.json` records the explained error
         remember_source(config.data.source.node)
         return fit_and_score(config, folder, stop, processes)

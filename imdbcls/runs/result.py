@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from imdbcls.config.schema import Config
 
 logger = logging.getLogger(__name__)
+
+MAIN_SECONDS = 20.0  # for the main process to ask W&B and to save; torchrun kills processes 30 seconds after a signal
 
 
 def run_fields(config: "Config", name: str) -> dict[str, Any]:
@@ -67,6 +70,24 @@ def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
         if explained is not None:
             raise explained from error
         raise
+
+
+@contextmanager
+def exiting_like_main_process(folder: RunFolder) -> Iterator[None]:
+    """End another process of a run with the exit code of the main process, if the block raises Interrupted.
+
+    Only the main process knows whether W&B asked for the stop. In a sweep, its exit code is then 0, and torchrun exits
+    with 0 only if all processes do. So wait until the main process has recorded why the run ended.
+    """
+    try:
+        yield
+    except Interrupted as error:
+        deadline = time.monotonic() + MAIN_SECONDS
+        while in_sweep() and time.monotonic() < deadline:
+            if (folder.result() or {}).get("status") == "stopped":  # a stopped run is not started again in a sweep
+                sys.exit(0)
+            time.sleep(0.2)
+        sys.exit(error.exit_code)
 
 
 def _end_stopped(config: "Config", folder: RunFolder, error: Interrupted) -> NoReturn:

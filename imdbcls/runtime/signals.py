@@ -2,7 +2,6 @@
 
 import logging
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,15 +69,6 @@ class StopRequest:
         finally:
             self._interruptible = False
         self.raise_if_requested()
-
-
-@contextmanager
-def exiting_when_interrupted() -> Iterator[None]:
-    """Exit with the exit code of the signal if the block raises Interrupted."""
-    try:
-        yield
-    except Interrupted as error:
-        sys.exit(error.exit_code)
 
 
 def current_handlers() -> dict[int, Any]:

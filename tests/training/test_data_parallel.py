@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,40 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path: Path) -
     assert result(folder)["status"] == "interrupted"
     run_processes(folder, 2, *arguments)
     assert fingerprint(folder) == fingerprint(tmp_path / "undisturbed")
+
+
+STOPPED = """
+import runpy
+from imdbcls.tracking import Trackers
+close = Trackers.__exit__
+def stopped(self, kind, error, trace):
+    error.stopped_by = "W&B"
+    return close(self, kind, error, trace)
+Trackers.__exit__ = stopped
+runpy.run_module("imdbcls.train", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_wandb_stops_in_a_sweep_ends_without_an_error(tmp_path: Path) -> None:
+    """Only the main process has a tracker, but torchrun reports an error if any process does."""
+    command = [sys.executable, "-c", STOPPED, *SETTINGS, "epochs=50"]
+    processes = [
+        subprocess.Popen(command, env={**os.environ, **each, "WANDB_SWEEP_ID": "abcd"}, cwd=tmp_path)
+        for each in process_variables(2)
+    ]
+    try:
+        deadline = time.monotonic() + 120
+        while not any(path.stat().st_size > 0 for path in tmp_path.glob("runs/*/*/metrics.jsonl")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        for process in processes:
+            process.terminate()
+        assert [process.wait(60) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    assert result(tmp_path)["status"] == "stopped"
 
 
 @pytest.mark.slow
