@@ -80,7 +80,7 @@ def find(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def values_of(schema: Mapping[str, Any]) -> str:
-    """Describe the values that a JSON schema allows, such as `a number above 0`."""
+    """Describe the values that a JSON schema allows, such as `number > 0`."""
     if "anyOf" in schema:
         found = [values_of(each) for each in schema["anyOf"] if each != INTERPOLATION]
         return ", ".join(dict.fromkeys(found))
@@ -88,20 +88,20 @@ def values_of(schema: Mapping[str, Any]) -> str:
         return " ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     kind = schema.get("type")
     if kind in ("integer", "number"):
-        return "a " + " ".join(["whole number" if kind == "integer" else "number", *limits(schema)])
+        return f"{kind} {', '.join(limits(schema))}".strip()
     if kind == "array":
-        return f"a list of values, each {values_of(schema['items'])}"
+        return f"list: {values_of(schema['items'])}"
     if kind == "object":
-        return f"a value per name, each {values_of(schema['additionalProperties'])}"
+        return f"map to {values_of(schema['additionalProperties'])}"
     return {"boolean": "`true` `false`", "null": "`null`", "string": "text"}.get(str(kind), "any")
 
 
 def limits(schema: Mapping[str, Any]) -> Iterator[str]:
     """Yield the limits of a number; limits of its machine type are left out."""
-    names = (("minimum", "from"), ("exclusiveMinimum", "above"), ("maximum", "to"), ("exclusiveMaximum", "below"))
-    for name, word in names:
+    signs = {"minimum": "≥", "exclusiveMinimum": "&gt;", "maximum": "≤", "exclusiveMaximum": "&lt;"}
+    for name, sign in signs.items():
         if name in schema and schema[name] < 2**31 - 1:
-            yield f"{word} {schema[name]:,}"
+            yield f"{sign} {schema[name]:,}"
 
 
 def choices_of(group: str, choices: Mapping[str, str]) -> Iterator[str]:

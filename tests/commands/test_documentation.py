@@ -20,14 +20,21 @@ from imdbcls.config import overrides
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "pages").glob("*.md"))]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
-TRAIN_COMMAND = re.compile(r"^(?:\$ )?python -m imdbcls\.train (.*(?:(?<=\\)\n.*)*)$", re.MULTILINE)
-# Without their comments. A command may continue on further lines. `tests/sweeps/test_search.py` runs the command that
-# needs a plugin.
-COMMANDS = [
-    shlex.split(command.replace("\\\n", " "), comments=True)
+COMMAND = re.compile(r"^(?:\$ )?python -m (imdbcls\.\w+)(.*(?:(?<=\\)\n.*)*)$", re.MULTILINE)
+# As (module, arguments), without comments. A command may continue on further lines.
+ALL_COMMANDS = [
+    (module, shlex.split(arguments.replace("\\\n", " "), comments=True))
     for text in TEXTS.values()
-    for command in TRAIN_COMMAND.findall(text)
-    if "hydra/sweeper=optuna" not in command
+    for module, arguments in COMMAND.findall(text)
+]
+# Commands that take the keys of a run. `tests/sweeps/test_search.py` runs the command that needs a plugin, and
+# `test_the_experiment_file_of_the_tutorial_composes` has the file that the commands with `--config-dir` need.
+COMMANDS = [
+    arguments
+    for module, arguments in ALL_COMMANDS
+    if module in ("imdbcls.train", "imdbcls.data", "imdbcls.study")
+    and "hydra/sweeper=optuna" not in arguments
+    and not any(each.startswith("--config-dir") for each in arguments)
 ]
 # Placeholders of commands, and files that a reader would create.
 EXAMPLES = {"imdbcls/heads/first_last.py", "conf/head/first_last.yaml", "imdbcls/data/mine.py", "conf/data/mine.yaml"}
@@ -35,21 +42,48 @@ EXAMPLES = {"imdbcls/heads/first_last.py", "conf/head/first_last.yaml", "imdbcls
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_training_command_composes(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a multirun, the first value of each key. Files that a command names are created with the header in README."""
+    """Of a multirun, the first value of each key. Files that a command names are created with the tutorial's header."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Path("my_package.py").write_text(
         "class MyHead:\n    def __init__(self, *, hidden_size, num_labels, width): pass\n", encoding="utf-8"
     )
     Path("aclImdb_v1.tar.gz").touch()
-    (header,) = re.findall(r"\$ head -1 reviews.csv\n(.*)\n", TEXTS["README.md"])
+    (header,) = re.findall(r"\$ head -1 reviews.csv\n(.*)\n", TEXTS["docs/pages/own-data.md"])
     Path("reviews.csv").write_text(f"{header}\n")
-    choices = [word.split(",")[0] for word in command if not word.startswith("-") and word != "job"]
+    Path("my.csv").write_text("text,label\n")
+    choices = [word.split(",")[0] for word in command if not word.startswith(("-", "seeds.")) and word != "job"]
     overrides.compose(choices)
 
 
 def test_the_pages_contain_commands() -> None:
-    assert len(COMMANDS) >= 8
+    assert len(COMMANDS) >= 20 and len(ALL_COMMANDS) >= 40
+
+
+def test_the_options_of_commands_exist() -> None:
+    """Options with two dashes are in the source of the command that takes them, or in Hydra's."""
+    hydra = {"--multirun", "--cfg", "--config-dir", "--help", "--hydra-help", "--plan", "--dry-run"}
+    for module, arguments in ALL_COMMANDS:
+        source = "".join(path.read_text("utf-8") for path in sources_of(module.removeprefix("imdbcls.")))
+        for option in {each.partition("=")[0] for each in arguments if each.startswith("--")} - hydra:
+            assert f'"{option}"' in source, f"{module} {option}"
+
+
+def sources_of(command: str) -> list[Path]:
+    package = ROOT / "imdbcls"
+    return [path for path in (package / f"{command}.py", package / command / "__main__.py") if path.exists()]
+
+
+def test_the_experiment_file_of_the_tutorial_composes(tmp_path: Path, launch: Launch) -> None:
+    text = TEXTS["docs/pages/own-data.md"]
+    ((name, content),) = re.findall(r"`my_conf/(experiment/\w+\.yaml)`:\n\n```yaml\n(.*?)```", text, re.DOTALL)
+    (header,) = re.findall(r"\$ head -1 reviews.csv\n(.*)\n", text)
+    (tmp_path / "my_conf/experiment").mkdir(parents=True)
+    (tmp_path / "my_conf" / name).write_text(content)
+    (tmp_path / "reviews.csv").write_text(f"{header}\n")
+    shown = launch(tmp_path, "train", "--config-dir=my_conf", "experiment=reviews", "--cfg", "job").stdout
+    composed = yaml.safe_load(shown)
+    assert composed["data"]["group_column"] == "film" and composed["backbone"]["name"] == "minilm"
 
 
 @pytest.mark.parametrize("page", TEXTS)
@@ -144,8 +178,8 @@ def test_a_head_is_one_module_and_one_yaml(tmp_path: Path, launch: Launch) -> No
 
 
 def recipe(title: str) -> str:
-    """Return the Python code under a heading of docs/pages/comparison.md."""
-    section = TEXTS["docs/pages/comparison.md"].partition(f"### {title}\n")[2].partition("\n#")[0]
+    """Return the Python code under a heading of docs/pages/any-tool.md."""
+    section = TEXTS["docs/pages/any-tool.md"].partition(f"## {title}\n")[2].partition("\n#")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     return code
 

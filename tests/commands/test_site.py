@@ -1,6 +1,7 @@
 """The documentation site builds strictly, its reference is complete, and it works from the disk without a network."""
 
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from support.browser import Browser
 from support.runs import ROOT
 
 import imdbcls
+from imdbcls.commands import COMMANDS
 from imdbcls.config.options import config_keys, groups
 
 
@@ -53,16 +55,12 @@ def test_the_reference_lists_every_key_and_choice(site: Path) -> None:
     choices = [f"{group}={choice}" for group, names in groups().items() for choice in names]
     assert len(keys) > 50 and len(choices) > 30
     assert [name for name in keys + choices if f"<code>{name}</code>" not in page] == []
-    assert "a number above 0" in text_of(site / "configuration.html")
+    assert "number > 0" in text_of(site / "configuration.html")
 
 
 def test_the_reference_lists_every_command_and_public_name(site: Path) -> None:
     commands = text_of(site / "commands.html")
-    modules = [
-        path.stem for path in (ROOT / "imdbcls").glob("*.py") if "entry.run(" in path.read_text(encoding="utf-8")
-    ]
-    assert len(modules) >= 7
-    assert [name for name in modules if f"python -m imdbcls.{name}" not in commands] == []
+    assert [name for name in COMMANDS if f"python -m imdbcls.{name}" not in commands] == []
     python = (site / "python.html").read_text(encoding="utf-8")
     assert [name for name in imdbcls.__all__ if f".{name}" not in python] == []
 
@@ -88,3 +86,9 @@ def test_the_search_works_from_the_disk(site: Path, browser: Browser) -> None:
         time.sleep(0.1)
         found = browser.evaluate("document.querySelector('.md-search-result__link')?.getAttribute('href')")
     assert found is not None and ".html" in found
+
+
+def test_the_pictures_are_those_that_the_script_draws() -> None:
+    script = runpy.run_path(str(ROOT / "docs/pictures.py"))
+    drawn = {f"{name}.svg": draw() for name, draw in script["PICTURE_BY_NAME"].items()}
+    assert drawn == {path.name: path.read_text("utf-8") for path in (ROOT / "docs/pages/pictures").iterdir()}
