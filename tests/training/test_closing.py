@@ -35,7 +35,7 @@ def test_table_of_classes_equals_sklearn() -> None:
 
 
 def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
-    """A run of two steps learns nothing. The second run of the study is told to compare."""
+    """A run of two steps learns nothing. The message after the second run of the study names `compare`."""
     command = ("train", *TINY, "tracker=none", "study=demo", "progress=plain", "batch_size=32", "epochs=1")
     lines = launch(tmp_path, *command, "lr=1e-7").stderr.splitlines()
     (path,) = tmp_path.glob("runs/demo/*/result.json")
