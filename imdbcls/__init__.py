@@ -8,16 +8,38 @@ Use it from Python, for example in a notebook. This code does the same as `pytho
     run = imdbcls.run(config)  # or imdbcls.load_run("runs/quickstart/lstm-s0-1a2b3c4d")
     run.result["test/accuracy"], run.predictions("test").probabilities
     run.predict(["A quiet, patient film.", "Two hours that I want back."]).names
+    imdbcls.load_ensemble(["runs/heads/lstm-s0-1a2b3c4d", "runs/heads/lstm-s1-5e6f7a8b"])  # averages probabilities
     imdbcls.compare_runs("runs/heads").pairs  # or a file of predictions from any tool
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imdbcls.api import Config, FinishedRun, Predictions, compare_runs, compose, load_run, run
+    from imdbcls.api import (
+        Config,
+        Ensemble,
+        FinishedRun,
+        Predictions,
+        compare_runs,
+        compose,
+        load_ensemble,
+        load_run,
+        run,
+    )
     from imdbcls.errors import UserError
 
-__all__ = ["Config", "FinishedRun", "Predictions", "UserError", "compare_runs", "compose", "load_run", "run"]
+__all__ = [
+    "Config",
+    "Ensemble",
+    "FinishedRun",
+    "Predictions",
+    "UserError",
+    "compare_runs",
+    "compose",
+    "load_ensemble",
+    "load_run",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from imdbcls.config.checking import require_valid
 from imdbcls.config.schema import Config
+from imdbcls.ensemble import Ensemble
 from imdbcls.errors import UserError
 from imdbcls.finished import FinishedModel, load_finished, open_finished
 from imdbcls.runs.predictions import Predictions
@@ -17,6 +18,7 @@ from imdbcls.runtime.signals import restored_handlers
 
 if TYPE_CHECKING:
     from imdbcls.comparison.results import Comparison
+    from imdbcls.data.documents import Documents
     from imdbcls.data.token_counts import TokenCounts
 
 
@@ -100,7 +102,6 @@ class FinishedRun:
         import numpy as np
 
         from imdbcls.data.documents import Documents
-        from imdbcls.models.temperature import apply_temperature
         from imdbcls.printable import is_unicode
 
         single = isinstance(texts, str)
@@ -115,10 +116,18 @@ class FinishedRun:
         documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
         predictions, tokens = self._model.predict(documents, on_progress, cache_tokens=False)
         counts = self._model.pipeline.count(tokens, self._model.backbone.tokenizer)
-        probabilities_NC = predictions.known_probabilities
-        if calibrated:
-            probabilities_NC = apply_temperature(probabilities_NC, self.temperature)
-        return replace(predictions, labels=None, probabilities=probabilities_NC), counts
+        return replace(self._calibrated(predictions) if calibrated else predictions, labels=None), counts
+
+    def predict_documents(
+        self, documents: "Documents", on_progress: Callable[[int, int], None] | None = None
+    ) -> Predictions:
+        """Classify labelled documents, such as a split of a corpus. The probabilities are calibrated."""
+        return self._calibrated(self._model.predict(documents, on_progress)[0])
+
+    def _calibrated(self, predictions: Predictions) -> Predictions:
+        from imdbcls.models.temperature import apply_temperature
+
+        return replace(predictions, probabilities=apply_temperature(predictions.known_probabilities, self.temperature))
 
     @cached_property
     def plain_model(self) -> FinishedModel:
@@ -181,6 +190,17 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     """
     config, result = open_finished(Path(folder), device, plugins)
     return FinishedRun(Path(folder), config, result)
+
+
+def load_ensemble(folders: Iterable[str | Path], *, plugins: Sequence[str] = (), device: str | None = None) -> Ensemble:
+    """Load several finished runs, such as the seeds of one head, to average their probabilities.
+
+    The arguments are those of `load_run`. Raises UserError if a folder does not contain a finished run, for fewer than
+    two runs, and for runs with different classes.
+    """
+    if isinstance(folders, str | Path):
+        raise UserError('load_ensemble expects a list of run folders, such as load_ensemble(["runs/a", "runs/b"]).')
+    return Ensemble(tuple(load_run(folder, plugins=plugins, device=device) for folder in folders))
 
 
 def compare_runs(path: str | Path, metric: str | None = None, margin: float | None = None) -> "Comparison":

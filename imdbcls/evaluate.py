@@ -3,7 +3,7 @@
 The model is loaded from the run folder, and the documents are read from the run's data source. On the same machine with
 the same software, the metrics equal the recorded metrics to the last digit. A run folder from someone else must not
 choose which files and hub data sets are opened. So a data source that this user has never trained on is read only with
-`--trust-source`.
+`--trust-source`. With several run folders, the runs' calibrated probabilities are averaged (see `ensemble`).
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -14,11 +14,13 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
 import argparse
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from imdbcls.config.choices import Device
+from imdbcls.ensemble import averaged, leading_folders
 from imdbcls.errors import UserError
 from imdbcls.finished import load_finished, open_finished
 from imdbcls.printable import printable_line, shown
@@ -27,6 +29,11 @@ from imdbcls.runs.files import json_text
 from imdbcls.runtime import entry
 from imdbcls.runtime.console import write_out
 from imdbcls.runtime.process import prepare_process
+
+if TYPE_CHECKING:
+    from imdbcls.config.schema import Config
+    from imdbcls.data.documents import Documents
+    from imdbcls.runs.predictions import Predictions
 
 logger = logging.getLogger("imdbcls.evaluate")  # `__name__` is `__main__` in a command
 
@@ -41,7 +48,9 @@ def command() -> None:
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.evaluate", description="Evaluate a finished run again.")
     parser.add_argument("run", type=Path, help="the run folder, runs/<study>/<name>")
-    parser.add_argument("others", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "others", nargs="*", metavar="run", help="more runs, to evaluate the mean of their probabilities"
+    )
     parser.add_argument("--split", choices=SPLITS, default="test", help="the split to evaluate (default: test)")
     parser.add_argument("--device", choices=get_args(Device), help="the device to use (default: the run's)")
     parser.add_argument(
@@ -58,19 +67,18 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = argument_parser().parse_intermixed_args()
-    if arguments.others:
+    others, unknown = leading_folders(arguments.others)
+    if unknown:
         raise UserError(
-            f"{arguments.others[0]}: evaluate accepts one run folder and uses the run's own documents. To "
-            f"classify other documents, use: python -m imdbcls.predict {arguments.run} --file FILE"
+            f"{unknown[0]}: evaluate accepts run folders and uses the runs' own documents. To classify other "
+            f"documents, use: python -m imdbcls.predict {arguments.run} --file FILE"
         )
-    metrics = evaluate(
-        arguments.run,
-        arguments.split,
-        arguments.device,
-        arguments.plugins,
-        data=arguments.data,
-        trust_source=arguments.trust_source,
-    )
+    options = {"data": arguments.data, "trust_source": arguments.trust_source}
+    if others:
+        runs = [arguments.run, *others]
+        metrics = evaluate_ensemble(runs, arguments.split, arguments.device, arguments.plugins, **options)
+    else:
+        metrics = evaluate(arguments.run, arguments.split, arguments.device, arguments.plugins, **options)
     write_out(json_text(metrics, indent=2))
 
 
@@ -93,19 +101,73 @@ def evaluate(
     is not trusted.
     """
     config, recorded = open_finished(run, device, plugins)
-    source = config.data.source.node
-    if data is not None:
-        config = config.with_changes(data={"source": read_from(source, data)})
-    elif not trust_source:
-        require_own_source(source, run)
+    config = with_source(config, run, data, trust_source)
 
     prepare_process()
-    from imdbcls.construction import build_corpus
     from imdbcls.models.environment import environment_of
-    from imdbcls.models.metrics import accuracy_warning, confusion_matrix, metrics_of
     from imdbcls.runtime.progress import Progress
 
     finished = load_finished(run, config, recorded["label_names"])
+    documents = read_split(config, recorded, split)
+    predictions, _ = finished.predict(documents, on_progress=Progress(config.progress).for_split(split))
+    metrics = metrics_on(split, predictions, recorded["label_names"])
+    report_difference(metrics, recorded, environment_of(finished.hardware, None, finished.model))
+    return metrics
+
+
+def evaluate_ensemble(
+    runs: Sequence[Path],
+    split: str,
+    device: str | None = None,
+    plugins: Sequence[str] = (),
+    *,
+    data: str | None = None,
+    trust_source: bool = False,
+) -> dict[str, float]:
+    """Evaluate the mean of the runs' calibrated probabilities on one split; return the metrics.
+
+    The runs must have been trained on the same documents. The other arguments are those of `evaluate`. The models are
+    loaded one after another. Logs the accuracy of each run.
+    """
+    from imdbcls.api import load_ensemble
+    from imdbcls.runtime.progress import Progress
+
+    ensemble = load_ensemble(runs, plugins=plugins, device=device)
+    first = ensemble.runs[0]
+    for run in ensemble.runs[1:]:
+        if run.result.get("split_hash") != first.result.get("split_hash"):
+            raise UserError(
+                f"{first.folder} and {run.folder} were trained on different documents (their split hashes differ), so "
+                "they have no common test split."
+            )
+    config = with_source(first.config, first.folder, data, trust_source)
+    prepare_process()
+    documents = read_split(config, first.result, split)
+    logger.info(
+        f"Evaluating {len(runs)} runs takes {len(runs)} times as long as one; one model at a time is in memory."
+    )
+    found = []
+    for run in ensemble.runs:
+        progress = Progress(config.progress).for_split(split)
+        found.append(replace(run).predict_documents(documents, progress))  # the copy's model is freed afterwards
+        logger.info(f"{run.folder.name}: {split} accuracy {found[-1].correct.mean():.2%}")
+    return metrics_on(split, averaged(found), ensemble.label_names)
+
+
+def with_source(config: "Config", run: Path, data: str | None, trust_source: bool) -> "Config":
+    """Return the config with the documents at `data`, if given. Otherwise, require that this user trusts the source."""
+    source = config.data.source.node
+    if data is not None:
+        return config.with_changes(data={"source": read_from(source, data)})
+    if not trust_source:
+        require_own_source(source, run)
+    return config
+
+
+def read_split(config: "Config", recorded: Mapping[str, Any], split: str) -> "Documents":
+    """Return the documents of a split; raise UserError if they differ from those that the run recorded."""
+    from imdbcls.construction import build_corpus
+
     try:
         corpus = build_corpus(config.data)
     except UserError as error:
@@ -118,15 +180,18 @@ def evaluate(
             f"The documents differ from the run's documents: the split hash is {corpus.split_hash} instead of "
             f"{shown(recorded.get('split_hash'))}; {describe_source(config.data.source.node)} may have changed."
         )
-    documents = corpus.test if split == "test" else corpus.validation
-    predictions, _ = finished.predict(documents, on_progress=Progress(config.progress).for_split(split))
+    return corpus.test if split == "test" else corpus.validation
+
+
+def metrics_on(split: str, predictions: "Predictions", label_names: Sequence[str]) -> dict[str, float]:
+    """Return the metrics of a split. Log a warning if the accuracy is misleading."""
+    from imdbcls.models.metrics import accuracy_warning, confusion_matrix, metrics_of
+
     labels_N, probabilities_NC = predictions.true_labels, predictions.known_probabilities
-    metrics = {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(labels_N, probabilities_NC).items()}
-    confusion = confusion_matrix(labels_N, predictions.predicted, len(corpus.label_names))
-    if (warning := accuracy_warning(confusion, corpus.label_names)) is not None:
+    confusion = confusion_matrix(labels_N, predictions.predicted, len(label_names))
+    if (warning := accuracy_warning(confusion, tuple(label_names))) is not None:
         logger.warning(f"{split}: {warning}")
-    report_difference(metrics, recorded, environment_of(finished.hardware, None, finished.model))
-    return metrics
+    return {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(labels_N, probabilities_NC).items()}
 
 
 def report_difference(metrics: dict[str, float], recorded: dict[str, Any], environment: dict[str, str]) -> None:

@@ -1,11 +1,11 @@
-"""Classify texts with a finished run: `python -m imdbcls.predict runs/heads/lstm-s0-1a2b3c4d "A quiet, patient film."`.
+"""Classify texts with finished runs: `python -m imdbcls.predict runs/heads/lstm-s0-1a2b3c4d "A quiet, patient film."`.
 
 Texts come from the command line, from a file (`--file reviews.csv`), or from stdin, one per line. The output has one
 line of JSON or CSV, or one row of Parquet, per text, in input order. It contains the number of the text, its id if the
 file has ids, the most probable class and the calibrated probability of each class (`--uncalibrated`: the model's own).
 Texts are read and classified in chunks, so memory use does not depend on the size of the input. A row without a text
 gets a null label. The command stops at a row that cannot be read. With `--output`, the same command continues after an
-interruption (see `data.answer_file`).
+interruption (see `data.answer_file`). The probabilities of several runs are averaged.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -14,36 +14,34 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
     set_up_streams()
 
 import argparse
-import contextlib
-import hashlib
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, get_args
 
+from imdbcls.bulk import Target, classify, runs_of
 from imdbcls.config.choices import Device
-from imdbcls.data.answer_file import AnswerFile, AnswerStream, Columns, Tally
-from imdbcls.data.answers import FORMATS, Answer, Item, format_of, require_output
+from imdbcls.data.answer_file import Tally
+from imdbcls.data.answers import FORMATS, require_output
 from imdbcls.data.columns import Delimiter, Quoting
 from imdbcls.data.tables import require_table
-from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, in_chunks, in_shard, request_for
+from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, request_for
+from imdbcls.ensemble import Ensemble, leading_folders
 from imdbcls.errors import UserError
 from imdbcls.runtime import entry
-from imdbcls.runtime.row_progress import RowProgress
 
 if TYPE_CHECKING:
-    from imdbcls.api import Config, FinishedRun
-    from imdbcls.data.token_counts import TokenCounts
+    from imdbcls.api import Config
 
 logger = logging.getLogger("imdbcls.predict")  # `__name__` is `__main__` in a command
 
 FILE_OPTIONS = ("text_column", "id_column", "keep", "delimiter", "quoting")
 DESCRIPTION = (
-    "Classify texts with a finished run. The output has one answer per text. An answer starts with the number of its "
-    "text: the position on the command line, the line number on stdin or in the file, or the row number in a Parquet "
-    "file. Numbers start at 1."
+    "Classify texts with a finished run, or with the mean of several runs. The output has one answer per text. An "
+    "answer starts with the number of its text: the position on the command line, the line number on stdin or in the "
+    "file, or the row number in a Parquet file. Numbers start at 1."
 )
 EPILOG = (
     "Exit code: 0 if every row has an answer (a row without a text gets a null label, and stderr shows the number of "
@@ -70,7 +68,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.predict", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
-    parser.add_argument("texts", nargs="*", help="texts to classify (default: the lines of stdin, if --file is absent)")
+    parser.add_argument(
+        "texts",
+        nargs="*",
+        help="folders of more runs, to average their probabilities, followed by the texts to classify (default: the "
+        "lines of stdin, if --file is absent)",
+    )
     parser.add_argument("--file", type=Path, help="a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts")
     parser.add_argument(
         "--text-column",
@@ -132,20 +135,21 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
     Raises UserError if options cannot be combined, if the run is not finished, if a row cannot be read, or if the
     output was begun by another command.
     """
+    folders, arguments.texts = leading_folders([str(arguments.run), *arguments.texts])
+    folders, arguments.texts = folders or [arguments.run], arguments.texts if folders else arguments.texts[1:]
     require_options(arguments)
-    from imdbcls.api import load_run
+    from imdbcls.api import load_ensemble, load_run
     from imdbcls.data.token_counts import losses
 
-    run = load_run(arguments.run, plugins=arguments.plugins, device=arguments.device)
-    given = texts_of(arguments, stdin, run.config)
-    with opened(arguments, stdout, run, given) as output:
-        items = output.remaining(in_shard(given.items, arguments.shard))
-        with progress_of(arguments, stdout, given, output.tally) as progress:
-            for chunk in in_chunks(items, output.tally.num_rows):
-                on_progress = progress.chunk(len(chunk), chunk[-1].number)
-                output.write(*answer(chunk, run, on_progress, calibrated=not arguments.uncalibrated))
-    tally = output.tally
-    for loss in losses(tally.counts, run.config.max_length, what="texts") if tally.counts is not None else ():
+    options: dict[str, Any] = {"plugins": arguments.plugins, "device": arguments.device}
+    model = load_run(folders[0], **options) if len(folders) == 1 else load_ensemble(folders, **options)
+    config = runs_of(model)[0].config
+    if isinstance(model, Ensemble):
+        logger.info(model.cost)
+    given = texts_of(arguments, stdin, config)
+    target = Target(arguments.output, stdout, arguments.format)
+    tally = classify(given, model, target, shard=arguments.shard, calibrated=not arguments.uncalibrated)
+    for loss in losses(tally.counts, config.max_length, what="texts") if tally.counts is not None else ():
         logger.warning(loss)
     if given.name is not None:
         texts = "1 row" if tally.num_rows == 1 else f"{tally.num_rows:,} rows"
@@ -171,57 +175,6 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> 
         return from_arguments(arguments.texts) if arguments.texts else from_stdin(stdin)
     options: dict[str, Any] = {name: getattr(arguments, name) for name in FILE_OPTIONS}
     return from_file(arguments.file, request_for(arguments.file, config.data.source.arguments, **options))
-
-
-@contextlib.contextmanager
-def opened(
-    arguments: argparse.Namespace, stdout: TextIO, run: "FinishedRun", given: Texts
-) -> Iterator[AnswerFile | AnswerStream]:
-    """Open the output. Only a regular file can be continued, not stdout, a device or a pipe."""
-    output, columns = arguments.output, Columns(run.label_names, given.copied, given.types)
-    format_ = format_of(arguments.format, output)
-    if output is None:
-        yield AnswerStream(stdout, format_, columns)
-    elif output.exists() and not output.is_file():
-        if format_ == "parquet":
-            raise UserError(f"--output={output} is not a regular file, so it cannot be written as Parquet.")
-        with output.open("w", encoding="utf-8", newline="") as stream:
-            yield AnswerStream(stream, format_, columns)
-    else:
-        command = {
-            "run": hashlib.sha256((run.folder / "result.json").read_bytes()).hexdigest(),
-            "device": run.config.device,
-            "shard": list(arguments.shard),
-            "calibration": not arguments.uncalibrated,
-        }
-        with AnswerFile(output, format_, columns, command).opened() as file:
-            yield file
-
-
-@contextlib.contextmanager
-def progress_of(arguments: argparse.Namespace, stdout: TextIO, given: Texts, tally: Tally) -> Iterator[RowProgress]:
-    """Show the progress in the block, unless the answers go to a terminal."""
-    shows = arguments.output is not None or not stdout.isatty()
-    progress = RowProgress(given.last_number() if shows else None, tally.num_rows, tally.last_number, shows=shows)
-    try:
-        yield progress
-    finally:
-        progress.close()
-
-
-def answer(
-    chunk: Sequence[Item], run: "FinishedRun", on_progress: Callable[[int, int], None], *, calibrated: bool
-) -> "tuple[list[Answer], TokenCounts | None]":
-    """Classify the texts of a chunk. Return one answer per item, and the token counts of the texts.
-
-    The counts are None if no item has a text.
-    """
-    texts = [item.text for item in chunk if item.text is not None]
-    if not texts:
-        return [Answer(item, None, None) for item in chunk], None
-    predictions, counts = run.predict_with_counts(texts, on_progress, calibrated=calibrated)
-    found = iter(zip(predictions.names, predictions.known_probabilities.tolist(), strict=True))
-    return [Answer(item, *((None, None) if item.text is None else next(found))) for item in chunk], counts
 
 
 def null_labels_note(tally: Tally, unit: str) -> str:

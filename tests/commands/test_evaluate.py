@@ -143,5 +143,5 @@ def test_file_argument_error_suggests_the_command(launch: Launch, tmp_path: Path
     for arguments in (("some/run", "other.csv"), ("some/run", "--split", "test", "other.csv")):
         done = launch(tmp_path, "evaluate", *arguments, expect=2)
         (line,) = done.stderr.splitlines()
-        assert line.startswith("imdbcls: other.csv: evaluate accepts one run folder")
+        assert line.startswith("imdbcls: other.csv: evaluate accepts run folders")
         assert line.endswith("use: python -m imdbcls.predict some/run --file FILE")

@@ -1,0 +1,111 @@
+"""Average the probabilities of several finished runs, such as the seeds of one head."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imdbcls.errors import UserError
+
+if TYPE_CHECKING:
+    from imdbcls.api import FinishedRun
+    from imdbcls.data.token_counts import TokenCounts
+    from imdbcls.runs.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several finished runs with the same classes. Their probabilities are averaged with equal weights.
+
+    Raises UserError for fewer than two runs, for a repeated run, and for runs with different classes.
+    """
+
+    runs: "tuple[FinishedRun, ...]"
+
+    def __post_init__(self) -> None:
+        if len(self.runs) < 2:
+            raise UserError("An ensemble needs at least two runs.")
+        first, *others = self.runs
+        for index, run in enumerate(others, start=1):
+            if any(run.folder.resolve() == earlier.folder.resolve() for earlier in self.runs[:index]):
+                raise UserError(f"{run.folder} is given twice; an ensemble needs different runs.")
+            if run.label_names != first.label_names:
+                raise UserError(
+                    f"{first.folder} has the classes {', '.join(first.label_names)}, but {run.folder} has the classes "
+                    f"{', '.join(run.label_names)}. The runs of an ensemble need the same classes in the same order."
+                )
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their indices."""
+        return self.runs[0].label_names
+
+    @property
+    def cost(self) -> str:
+        """The cost of an ensemble, compared with a single run."""
+        number = len(self.runs)
+        return f"Averaging {number} runs takes {number} times as long and keeps {number} models in memory."
+
+    def predict(self, texts: Iterable[str], *, calibrated: bool = True) -> "Predictions":
+        """Classify documents as `FinishedRun.predict` does, with the mean of the runs' probabilities.
+
+        With `calibrated`, the probabilities of each run are calibrated before they are averaged. The predicted class is
+        the one with the highest mean. The first call loads all models.
+        """
+        return self.predict_with_counts(texts, calibrated=calibrated)[0]
+
+    def predict_with_counts(
+        self,
+        texts: Iterable[str],
+        on_progress: Callable[[int, int], None] | None = None,
+        *,
+        calibrated: bool = True,
+    ) -> "tuple[Predictions, TokenCounts]":
+        """Classify documents as `predict` does. Also return counts of their tokens in the first run.
+
+        After each batch, `on_progress` gets the number of documents done and the total, over all runs.
+        """
+        texts = texts if isinstance(texts, str) else list(texts)
+        found, counts = [], []
+        for index, run in enumerate(self.runs):
+            shown = None if on_progress is None else part_of_progress(on_progress, index, len(self.runs))
+            predictions, counts_of_run = run.predict_with_counts(texts, shown, calibrated=calibrated)
+            found.append(predictions)
+            counts.append(counts_of_run)
+        return averaged(found), counts[0]
+
+
+def part_of_progress(on_progress: Callable[[int, int], None], index: int, number: int) -> Callable[[int, int], None]:
+    """Return a progress callback for part `index` of `number` equal parts."""
+    return lambda done, total: on_progress(index * total + done, number * total)
+
+
+def averaged(found: "Sequence[Predictions]") -> "Predictions":
+    """Return the mean of predictions for the same documents, with the fields of the first."""
+    import numpy as np
+
+    mean_NC = np.mean([predictions.known_probabilities for predictions in found], axis=0)
+    return replace(found[0], probabilities=mean_NC, predicted=mean_NC.argmax(axis=1))
+
+
+def leading_folders(names: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Divide the arguments of a command into leading run folders, and the rest.
+
+    Raise UserError if the first other argument seems to be a misspelt run folder: a path in a folder that contains
+    runs.
+    """
+    number = next((index for index, name in enumerate(names) if not is_folder(name)), len(names))
+    folders, rest = [Path(name) for name in names[:number]], list(names[number:])
+    if rest and "/" in rest[0] and not any(map(str.isspace, rest[0])):
+        parent = os.path.dirname(rest[0])
+        if is_folder(parent) and any(Path(parent).glob("*/config.yaml")):
+            raise UserError(f"{rest[0]} is not a folder, but {parent} contains runs. Correct the name of the run.")
+    return folders, rest
+
+
+def is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # a text can be too long for a path, or contain a NUL
+        return False

@@ -1,0 +1,106 @@
+"""Several runs: `predict`, `evaluate` and `load_ensemble` average their calibrated probabilities."""
+
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+from support.runs import Launch
+
+import imdbcls
+from imdbcls.construction import build_corpus
+from imdbcls.models.metrics import metrics_of
+from imdbcls.predict import parse, predict
+from imdbcls.runs.untrusted import sha256
+
+pytestmark = pytest.mark.slow
+
+TEXTS = ["A quiet, patient film.", "Two hours, lost.", "Not bad."]
+
+
+@pytest.fixture(scope="module")
+def runs(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three runs with different weights and temperatures."""
+    study = tmp_path_factory.mktemp("ensemble")
+    return [variant(finished, study / f"run{number}", number) for number in range(3)]
+
+
+def variant(run: Path, folder: Path, number: int) -> Path:
+    shutil.copytree(run, folder)
+    best = folder / "checkpoints" / "best"
+    weights = load_file(best / "model.safetensors")
+    weights["head.output.bias"][0] += 0.05 * number
+    save_file(weights, best / "model.safetensors")
+    manifest = json.loads((best / "manifest.json").read_text())
+    manifest["files"]["model.safetensors"]["sha256"] = sha256(best / "model.safetensors")
+    (best / "manifest.json").write_text(json.dumps(manifest))
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, "temperature": 1.0 + number}))
+    return folder
+
+
+def change_result(run: Path, folder: Path, **values: object) -> Path:
+    shutil.copytree(run, folder)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, **values}))
+    return folder
+
+
+@pytest.mark.parametrize("options", [[], ["--uncalibrated"]])
+def test_predict_averages_the_probabilities(
+    options: list[str], runs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = io.StringIO()
+    predict(parse([*map(str, runs), *options, "--", *TEXTS]), io.StringIO(), out)
+    alone = [imdbcls.load_run(run).predict(TEXTS, calibrated=not options).probabilities for run in runs]
+    assert np.abs(alone[0] - alone[2]).max() > 0.005
+    answers = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [list(answer["probabilities"].values()) for answer in answers] == np.mean(alone, axis=0).tolist()
+    for answer in answers:
+        assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].__getitem__)
+    assert "Averaging 3 runs takes 3 times as long and keeps 3 models in memory." in capsys.readouterr().err
+    ensemble = imdbcls.load_ensemble(runs)
+    assert ensemble.label_names == ("negative", "positive")
+    assert ensemble.predict(TEXTS, calibrated=not options).probabilities.tolist() == np.mean(alone, axis=0).tolist()
+
+
+def test_progress_of_an_ensemble_covers_all_runs(runs: list[Path]) -> None:
+    shown: list[tuple[int, int]] = []
+    imdbcls.load_ensemble(runs[:2]).predict_with_counts(TEXTS, lambda done, total: shown.append((done, total)))
+    assert shown == [(3, 6), (6, 6)]
+
+
+def test_evaluate_measures_the_mean(runs: list[Path], launch: Launch, tmp_path: Path) -> None:
+    done = launch(tmp_path, "evaluate", *map(str, runs[:2]))
+    metrics = json.loads(done.stdout)
+    first, second = (imdbcls.load_run(run) for run in runs[:2])
+    recorded = first.predictions("test")  # raw, with the temperature 1 of the first run
+    corpus = build_corpus(first.config.data)
+    mean_NC = (recorded.probabilities + second.predict(corpus.test.texts).probabilities) / 2
+    assert metrics == pytest.approx(
+        {f"test/{key}": value for key, value in metrics_of(recorded.labels, mean_NC).items()}
+    )
+    assert "Evaluating 2 runs takes 2 times as long as one; one model at a time is in memory." in done.stderr
+    accuracies = re.findall(r"run(\d): test accuracy (\d+\.\d+)%", done.stderr)
+    assert accuracies[0] == ("0", f"{100 * first.result['test/accuracy']:.2f}") and accuracies[1][0] == "1"
+    other_documents = change_result(runs[1], tmp_path / "other", split_hash="0" * 16)
+    refused = launch(tmp_path, "evaluate", str(runs[0]), str(other_documents), expect=2)
+    assert "were trained on different documents" in refused.stderr
+
+
+def test_runs_that_do_not_fit_are_refused(runs: list[Path], tmp_path: Path) -> None:
+    other_classes = change_result(runs[0], tmp_path / "classes", label_names=["bad", "good"])
+    with pytest.raises(imdbcls.UserError, match=r"has the classes negative, positive, but .* the classes bad, good"):
+        imdbcls.load_ensemble([runs[0], other_classes])
+    with pytest.raises(imdbcls.UserError, match="run1 is given twice"):
+        imdbcls.load_ensemble([*runs, runs[1]])
+    with pytest.raises(imdbcls.UserError, match="needs at least two runs"):
+        imdbcls.load_ensemble(runs[:1])
+    with pytest.raises(imdbcls.UserError, match="expects a list of run folders"):
+        imdbcls.load_ensemble(str(runs[0]))
+    with pytest.raises(imdbcls.UserError, match=r"run9 is not a folder, but .* contains runs"):
+        predict(parse([str(runs[0]), str(runs[0].parent / "run9"), "A film."]), io.StringIO(), io.StringIO())
