@@ -1,9 +1,11 @@
 """Measure data-parallel training on the CPUs of this machine: `python experiments/scale/measure.py --help`.
 
-Three experiments, whose results are added to one JSON file:
+Four experiments, whose results are added to one JSON file:
 
 - `speed` trains the same run in one process with all threads, and in 1, 2, … processes with one thread each. The
   groups take turns, so that other load on the machine affects all of them.
+- `cpu` measures the processor time per document in the same way, as the difference between a long and a short run.
+  Other load on the machine changes it little.
 - `losses` trains the same run without dropout in 1, 2 and 4 processes, and compares the losses of every step.
 - `kill` kills one of two processes (SIGKILL) and measures the seconds until all have ended.
 """
@@ -11,6 +13,7 @@ Three experiments, whose results are added to one JSON file:
 import argparse
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
@@ -26,6 +29,7 @@ from imdbcls.runs.files import json_text
 
 SETTINGS = ("data=sample", "tracker=none", "progress=none", "checkpoint.every_minutes=null", "device=cpu")
 SPEED = ("backbone=minilm", "max_length=128", "epochs=1", "data.validation_limit=8", "data.test_limit=8")
+DOCUMENTS = (48, 288)  # of the short and the long run in `cpu`
 LOSSES = (
     *("backbone=minilm", "max_length=128", "epochs=2", "data.train_limit=250", "trainer.log_every=1"),
     *("precision=fp32", "backbone.dropout=0", "head.dropout=0"),
@@ -71,6 +75,26 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
         for (processes, threads), speeds in found.items()
     ]
     return {"settings": SPEED, "groups": rows}
+
+
+def cpu(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the processor seconds per training document for each number of processes, one value per turn."""
+    found: dict[int, list[float]] = {processes: [] for processes in options.processes}
+    for _ in range(options.repeats):
+        for processes, per_document in found.items():
+            short, long = (
+                processor_seconds(processes, [*SPEED, f"data.train_limit={size}", *options.settings])
+                for size in DOCUMENTS
+            )
+            per_document.append((long - short) / (DOCUMENTS[1] - DOCUMENTS[0]))
+    return {"settings": SPEED, "documents": DOCUMENTS, "seconds_per_document": found}
+
+
+def processor_seconds(processes: int, settings: Sequence[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with finished_run(processes, 1, settings):
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def losses(options: argparse.Namespace) -> dict[str, Any]:
@@ -157,7 +181,7 @@ def finished_run(processes: int, threads: int, settings: Sequence[str]) -> Itera
         yield result.parent
 
 
-EXPERIMENTS = {"speed": speed, "losses": losses, "kill": kill}
+EXPERIMENTS = {"speed": speed, "cpu": cpu, "losses": losses, "kill": kill}
 
 if __name__ == "__main__":
     main()
