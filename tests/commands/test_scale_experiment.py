@@ -1,4 +1,4 @@
-"""The estimates for several GPUs: the README has the tables that the script prints, and they follow from the formulas."""
+"""The estimates for several GPUs: the README has the tables of the script, and they follow from the formulas."""
 
 import pytest
 import torch
