@@ -51,7 +51,10 @@ class Measurer:
             "precision": system.hardware.precision,
         }
         if hasattr(system, "kernels"):
-            measured["profile"] = system.kernels()
+            try:
+                measured["profile"] = system.kernels()
+            except Exception as error:  # the measurement counts also without a profile
+                measured["profile"] = {"error": f"{type(error).__name__}: {error}"[:500]}
         return {**measured, "cell_seconds": time.monotonic() - started}
 
     def build(self, cell: Cell) -> Any:

@@ -237,8 +237,8 @@ def line(cell: dict[str, Any]) -> str:
     if "error" in cell:
         return f"{name}{cell['error']}"
     mfu = "-" if cell["mfu"] is None else f"{cell['mfu']:.1%}"
-    profile = cell.get("profile")
-    busy = f"{profile['kernels_ms'] / profile['step_ms']:.0%}" if profile and profile["kernels_ms"] else "-"
+    profile = cell.get("profile", {})
+    busy = f"{profile['kernels_ms'] / profile['step_ms']:.0%}" if profile.get("kernels_ms") else "-"
     return (
         f"{name}{cell['documents_per_second']:>10.1f}{mfu:>9}{cell['mfu_of_measured_peak']:>9.1%}"
         f"{cell['peak_memory_mb']:>10,.0f}{busy:>9}"

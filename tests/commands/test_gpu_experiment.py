@@ -33,6 +33,7 @@ def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for cell in measured.values():
         assert "error" not in cell and len(cell["seconds"]) == 1
         assert cell["documents_per_second"] > 0 and cell["mfu_of_measured_peak"] > 0 and cell["peak_memory_mb"] > 0
+        assert "error" not in cell.get("profile", {})
     # The same real tokens; of the last layer, imdbcls computes only the first token for cls.
     assert len({cell["num_tokens"] for cell in measured.values()}) == 1
     assert measured["cls", "imdbcls"]["flops"] < measured["cls", "trainer"]["flops"]
