@@ -2,9 +2,9 @@
 
 The list comes from setup.cfg, with the versions in constraints.txt. Run this command where imdbcls is installed with
 the extras `quickstart` and `dev`, because the dependencies of each package are read from its installed metadata. The
-wheels are for Linux on x86-64; a package that is published only as source is built here, which works only
-for packages without compiled code. Each bundle of wheels is packed into parts of limited size; SHA256SUMS has their
-checksums. `setup.sh` installs the bundles.
+wheels are for Linux on x86-64. A package that is published only as source is built here, which works only for packages
+without compiled code. Each bundle of wheels is packed into parts of limited size; SHA256SUMS has their checksums.
+`setup.sh` installs the bundles.
 """
 
 import argparse
@@ -40,8 +40,10 @@ FOR_TESTS = ("pytest", "pytest-xdist", "hypothesis", "graphql-core", "accelerate
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder for the parts and SHA256SUMS")
-    parser.add_argument("--installed", type=Path, default=Path(__file__).with_name("installed.txt"))
-    parser.add_argument("--python", default="3.12", help="its version of Python (default: 3.12)")
+    parser.add_argument(
+        "--installed", type=Path, default=Path(__file__).with_name("installed.txt"), help="its packages"
+    )
+    parser.add_argument("--python", default="3.12", help="Python of the GPU machine (default: 3.12)")
     parser.add_argument("--part-mib", type=int, default=56, help="maximum size of a part in MiB (default: 56)")
     parser.add_argument("--list", action="store_true", help="only print the list")
     options = parser.parse_args(arguments)
