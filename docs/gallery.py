@@ -72,6 +72,8 @@ def main() -> None:
         simulated_predictions().to_csv(folder / "simulated.csv", index=False)
         command(folder, "imdbcls.compare", "simulated.csv", "--margin", "1")
         shutil.copy(folder / "simulated_comparison/comparison.html", PAGES / "simulated.html")
+        for figure in ("accuracy", "differences"):
+            shutil.copy(folder / f"simulated_comparison/comparison_figures/{figure}.svg", PAGES)
         picture = f"--screenshot={PAGES / 'simulated.png'}"
         browser = ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1200,1000", picture]
         subprocess.run([*browser, (PAGES / "simulated.html").as_uri()], check=True)
