@@ -38,6 +38,7 @@ from imdbcls.sections import (
 )
 from imdbcls.training.evaluation_model import EvaluationModel
 from imdbcls.training.feature_cache import encode_once, hash_of_weights
+from imdbcls.training.profiler import StepProfiler
 from imdbcls.training.run import Run
 from imdbcls.training.state import Saver
 from imdbcls.training.trainer import ShouldPrune, Trainer
@@ -209,8 +210,17 @@ def build_trainer(
         progress=progress,
         stop=stop,
         should_prune=should_prune,
+        profiler=build_profiler(config, folder, inputs.hardware, processes),
         processes=processes,
     )
+
+
+def build_profiler(config: Config, folder: RunFolder, hardware: Hardware, processes: Processes) -> StepProfiler | None:
+    """Return the profiler of a run with `trainer.profile_steps`; with several processes, only in the main process."""
+    num_steps = config.trainer.profile_steps
+    if num_steps is None or not processes.is_main:
+        return None
+    return StepProfiler(num_steps, folder.path / "trace.json.gz", hardware.device)
 
 
 def build_data_card(config: Config) -> DataCard:

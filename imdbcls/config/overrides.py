@@ -30,7 +30,7 @@ from imdbcls.config.packages import missing_packages
 from imdbcls.config.paths import wrong_paths
 from imdbcls.config.quoting import as_one_value, is_readable, readable
 from imdbcls.config.resolving import flatten, look_up, plain_values, resolve
-from imdbcls.config.schema import Config, DataConfig, NoEffect, declared
+from imdbcls.config.schema import Config, DataConfig, NoEffect, declared, spelled
 from imdbcls.config.trust import named_by
 from imdbcls.config.types_of_keys import type_of_key
 from imdbcls.errors import UserError
@@ -100,6 +100,8 @@ def examine(texts: Sequence[str], mode: Mode, folder: str | None = None, command
         ]
         config = without_hydra(checker.load(first_values(assignments)))
         for mistake in without_effect(assignments, plain_values(config)):
+            checker.report(mistake)
+        for mistake in wrong_study_of_debug(checker.load(first_values(assignments))):
             checker.report(mistake)
         searches = sweeps and is_search(plain.hydra.sweeper)
         if searches:
@@ -237,7 +239,18 @@ def without_effect(assignments: Sequence[Assignment], config: Mapping[str, Any])
             except KeyError:
                 continue  # the selected choice lacks the other key
             if marker.when(value):
-                yield f"{lines[key]} has no effect with {marker.other}={value}; leave one of them out."
+                yield f"{lines[key]} has no effect with {marker.other}={spelled(value)}; leave one of them out."
+
+
+def wrong_study_of_debug(config: DictConfig) -> Iterator[str]:
+    """Yield a sentence if a run with a debug preset would be in a study of other runs, and be compared with them."""
+    debug = config.hydra.runtime.choices.get("debug")
+    study = OmegaConf.select(config, "study", throw_on_resolution_failure=False)
+    if debug not in (None, "null") and not str(study).startswith("debug"):
+        yield (
+            f"study={study}: debug={debug} keeps its runs apart from others. Leave out study, or choose a name that "
+            f"starts with debug, such as debug-{study}."
+        )
 
 
 def unread_data_keys(config: Mapping[str, Any]) -> Iterator[str]:

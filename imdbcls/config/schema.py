@@ -157,6 +157,7 @@ class DataConfig(Section):
         Fraction,
         NoEffect("data.validation", lambda value: value is not None),
         NoEffect("data.validation_split", lambda value: value is not None),
+        NoEffect("data.validate_on_train", bool),
     ]
     test_fraction: Annotated[
         Fraction,
@@ -166,9 +167,10 @@ class DataConfig(Section):
     split_seed: Seed
     order_seed: Annotated[Seed, SeedKey]
     group_by_length: bool
-    train_limit: Annotated[Count | None, Unit("documents")]
-    validation_limit: Annotated[Count | None, Unit("documents")]
-    test_limit: Annotated[Count | None, Unit("documents")]
+    train_limit: Annotated[Count | Fraction | None, Unit("documents")]
+    validation_limit: Annotated[Count | Fraction | None, Unit("documents"), NoEffect("data.validate_on_train", bool)]
+    test_limit: Annotated[Count | Fraction | None, Unit("documents")]
+    validate_on_train: Annotated[bool, AddedLater(False)]
     truncation: Truncation
     window_overlap: Annotated[Finite, Ge(0), Le(0.9), NoEffect("data.truncation", lambda value: value != "windows")]
     max_windows: Annotated[Count, NoEffect("data.truncation", lambda value: value != "windows")]
@@ -236,6 +238,7 @@ class TrainerConfig(Section):
     patience: Annotated[Count | None, Unit("epochs")]
     ema_decay: Fraction | None
     score_test_each_epoch: bool
+    profile_steps: Annotated[Count | None, Unit("steps"), Neutral, AddedLater(None)]
 
 
 class CheckpointConfig(Section):
@@ -340,13 +343,20 @@ def without_marked(section: Section, values: dict[str, Any], markers: tuple[type
 
 def with_later_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     """Add the keys that are newer than a run's config, each with the value in its marker `AddedLater`."""
-    added = {
-        name: marker.value
-        for name, field in Config.model_fields.items()
-        for marker in field.metadata
-        if isinstance(marker, AddedLater)
-    }
-    return {**added, **values, **({"tracker": named_tracker(values["tracker"])} if "tracker" in values else {})}
+    renamed = {"tracker": named_tracker(values["tracker"])} if "tracker" in values else {}
+    return with_later_keys_of(Config, {**values, **renamed})
+
+
+def with_later_keys_of(section: type[Section], values: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(values)
+    for name, field in section.model_fields.items():
+        if is_section(field.annotation):
+            if isinstance(found.get(name), Mapping):
+                found[name] = with_later_keys_of(field.annotation, found[name])
+        else:
+            for marker in (each for each in field.metadata if isinstance(each, AddedLater)):
+                found.setdefault(name, marker.value)
+    return found
 
 
 def named_tracker(tracker: Any) -> Any:

@@ -19,6 +19,7 @@ SPLIT_SETTINGS = (
     "train_limit",
     "validation_limit",
     "test_limit",
+    "validate_on_train",
 )
 
 
@@ -28,9 +29,10 @@ def make_corpus(
     validation_fraction: float,
     test_fraction: float,
     split_seed: int,
-    train_limit: int | None,
-    validation_limit: int | None,
-    test_limit: int | None,
+    train_limit: int | float | None,
+    validation_limit: int | float | None,
+    test_limit: int | float | None,
+    validate_on_train: bool = False,
 ) -> Corpus:
     """Make the three splits of a run.
 
@@ -39,9 +41,10 @@ def make_corpus(
     cluster, or duplicates (documents whose texts differ only in white space). A carved split depends only on the
     documents, the fractions and `split_seed`, not on the order of rows or on the limits.
 
-    A limit of n keeps n documents, stratified by class and drawn with `split_seed`. The documents that a smaller limit
-    keeps are a subset of the documents that a larger limit keeps. The documents of a split are in the order of their
-    ids.
+    A limit of n keeps n documents, or the fraction n of them if n is below 1, stratified by class and drawn with
+    `split_seed`. The documents that a smaller limit keeps are a subset of the documents that a larger limit keeps. The
+    documents of a split are in the order of their ids. With `validate_on_train`, the validation split is the train
+    split.
 
     Raise UserError for a fraction or limit that is out of range, and if a split would be empty or have a single class,
     or if train would lack one of the classes.
@@ -55,7 +58,9 @@ def make_corpus(
     notes += _duplicate_notes(parts)
 
     for name, fraction in (("test", test_fraction), ("validation", validation_fraction)):
-        if name not in parts:
+        if name == "validation" and validate_on_train:
+            parts[name], validation_limit = parts["train"], train_limit
+        elif name not in parts:
             parts[name], parts["train"] = _carve(parts["train"], name, fraction, split_seed, len(source.label_names))
             if name == "test":
                 notes.append(
@@ -180,12 +185,16 @@ def _units(part: _Part) -> dict[str, list[int]]:
     return {min(part.text_keys[row] for row in rows): rows for rows in rows_of.values()}
 
 
-def _limit(part: _Part, name: str, limit: int | None, split_seed: int, notes: list[str]) -> Documents:
-    """Return `limit` documents of a split, in the order of their ids; all if `limit` is None or too large."""
+def _limit(part: _Part, name: str, limit: int | float | None, split_seed: int, notes: list[str]) -> Documents:
+    """Return `limit` documents of a split, in the order of their ids; all if `limit` is None or too large.
+
+    A limit between 0 and 1 is a fraction of the split.
+    """
     chosen = np.arange(len(part))
     if limit is not None:
-        if limit < 1:
-            raise UserError(f"data.{name}_limit={limit} must be at least 1, or null for all documents.")
+        if limit <= 0:
+            raise UserError(f"data.{name}_limit={limit} must be at least 1, a fraction above 0, or null for all documents.")
+        limit = max(1, round(limit * len(part))) if limit < 1 else int(limit)
         if limit > len(part):
             notes.append(f"data.{name}_limit={limit} exceeds the {len(part):,} documents of the split; all are used.")
         chosen = _ranking(part, split_seed)[:limit]
@@ -213,7 +222,7 @@ def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
 
 
 def _require_classes(
-    documents: Documents, name: str, label_names: Sequence[str], limit: int | None, notes: list[str]
+    documents: Documents, name: str, label_names: Sequence[str], limit: int | float | None, notes: list[str]
 ) -> None:
     """Raise UserError if a split lacks a class that it needs; add a note if it lacks another class."""
     present = set(documents.labels.tolist())

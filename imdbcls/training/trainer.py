@@ -35,6 +35,7 @@ from imdbcls.tracking import Tracker
 from imdbcls.training.evaluation_model import EvaluationModel
 from imdbcls.training.losses import Objective
 from imdbcls.training.optim import learning_rate
+from imdbcls.training.profiler import StepProfiler
 from imdbcls.training.state import Saver, Step, StepMeter, TrainState
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class Trainer:
         progress: Progress,
         stop: StopRequest,
         should_prune: ShouldPrune | None = None,
+        profiler: StepProfiler | None = None,
         processes: Processes | None = None,
     ) -> None:
         self.settings = settings
@@ -121,6 +123,7 @@ class Trainer:
         self.progress = progress
         self.stop = stop
         self.should_prune = should_prune
+        self.profiler = profiler
         self.is_pruned = False
         self.num_steps = settings.epochs * batches.train.steps_per_epoch
         self.num_test_documents = batches.test.num_documents
@@ -169,6 +172,8 @@ class Trainer:
                     if self.log_is_due or save_is_due or is_last_step:
                         self.fetch_metrics()
                     self.count_time(time.perf_counter() - started)
+                    if self.profiler is not None:
+                        self.profiler.step()
                     if not is_last_step:  # `finish_epoch` logs the last step together with the validation metrics
                         self.log(tracker, self.pop_train_metrics())
                     self.raise_if_stopped()
@@ -185,6 +190,8 @@ class Trainer:
         finally:
             self.progress.close()
             self.saver.wait()
+            if self.profiler is not None:
+                self.profiler.close()
         self.saver.load_best(self.state)
 
     @property

@@ -55,6 +55,7 @@ SECTIONS_WITH = {
     "head.num_positions": {"head": composed("head=weight_avg")["head"]},
     "loss.gamma": {"loss": composed("loss=focal")["loss"]},
 }
+LIMIT = "a whole number of at least 1 (documents) or a number above 0 and below 1 (documents) or null"
 NUMBER_CASES = {
     "lr": ([1e-9, 1, 10.0], [0, -1e-5, "fast", None, float("nan"), float("inf"), True], "a number above 0"),
     "batch_size": ([1, 4096], [0, -1, 1.5, "16", None, True], "a whole number of at least 1 (documents)"),
@@ -76,9 +77,9 @@ NUMBER_CASES = {
     "data.test_fraction": ([0.2], [0, 1, None], "a number above 0 and below 1"),
     "data.split_seed": ([0, 7], [-1, 0.5, None], "a whole number of at least 0"),
     "data.order_seed": ([0, 7], [-1, "a", None], "a whole number of at least 0"),
-    "data.train_limit": ([None, 1, 10**9], [0, -5, 10.0], "a whole number of at least 1 (documents) or null"),
-    "data.validation_limit": ([None, 1], [0], "a whole number of at least 1 (documents) or null"),
-    "data.test_limit": ([None, 1], [0, True], "a whole number of at least 1 (documents) or null"),
+    "data.train_limit": ([None, 1, 10**9, 0.05, 0.99], [0, 0.0, -5, 1.0, 10.0], LIMIT),
+    "data.validation_limit": ([None, 1, 0.1], [0], LIMIT),
+    "data.test_limit": ([None, 1, 0.1], [0, True], LIMIT),
     "loss.label_smoothing": ([0, 0.1], [-0.1, 1, None], "a number from 0 to below 1"),
     "loss.r_drop": ([0, 1, 5.0], [-1, None, "on"], "a number of at least 0"),
     "loss.gamma": ([0, 2.0], [-1, None], "a number of at least 0"),
@@ -88,6 +89,7 @@ NUMBER_CASES = {
     "trainer.max_grad_norm": ([None, 0.1, 5], [0, -1], "a number above 0 or null"),
     "trainer.patience": ([None, 1, 3], [0, 1.5], "a whole number of at least 1 (epochs) or null"),
     "trainer.ema_decay": ([None, 0.5, 0.999], [0, 1, -1], "a number above 0 and below 1 or null"),
+    "trainer.profile_steps": ([None, 1, 100], [0, 2.5], "a whole number of at least 1 (steps) or null"),
     "trainer.log_every": ([1, 100], [0, None, 2.5], "a whole number of at least 1 (steps)"),
     "checkpoint.every_minutes": ([None, 0.5, 15], [0, -1], "a number above 0 (minutes) or null"),
 }
@@ -103,7 +105,8 @@ CHOICES = {
 }
 FLAGS = (
     *("deterministic", "compile", "backbone.pretrained", "backbone.fast", "backbone.cache"),
-    *("backbone.gradient_checkpointing", "data.group_by_length", "trainer.score_test_each_epoch"),
+    *("backbone.gradient_checkpointing", "data.group_by_length", "data.validate_on_train"),
+    "trainer.score_test_each_epoch",
 )
 # Keys with separate tests below.
 OTHERS = ("backbone.freeze", "loss.class_weights", "study", "head.name", "plugins", "tracker.tags", "tracker.notes")

@@ -25,7 +25,7 @@ from imdbcls.runtime.signals import StopRequest
 CHOICES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").glob("*/*.yaml"))
 FILES = ["config", *CHOICES]
 SLOW = ("experiment/heads", "experiment/original")  # multiruns, in which every job is built
-GROUPS = {"backbone", "head", "data", "loss", "optimizer", "schedule", "tracker", "experiment"}
+GROUPS = {"backbone", "head", "data", "loss", "optimizer", "schedule", "tracker", "experiment", "debug"}
 
 
 @pytest.fixture(scope="session")
