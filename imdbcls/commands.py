@@ -10,6 +10,7 @@ COMMANDS = {
     "compare": "Compare the groups of a study, or the predictions of any tool.",
     "evaluate": "Evaluate a finished run again.",
     "predict": "Classify texts with a finished run.",
+    "explain": "Show which words moved a decision of a finished run.",
     "serve": "Serve one or two finished runs over HTTP, with a page to try them.",
     "data": "Describe a data set: classes, lengths, truncation, duplicates.",
     "doctor": "Show this machine's devices, kernels, encoders and caches.",

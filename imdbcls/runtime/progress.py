@@ -29,7 +29,7 @@ _EVALUATION_COST = 1 / 3
 _EVALUATED = ("validation", "test")  # splits whose evaluation the time left includes
 
 _BAR_WIDTHS = (10, 40)  # smallest and largest width in columns; without space for the smallest, no bar is shown
-_VERBS = {"validation": "validating", "test": "testing", "encoding": "encoding"}
+_VERBS = {"validation": "validating", "test": "testing", "encoding": "encoding", "explaining": "explaining"}
 
 
 class Progress:

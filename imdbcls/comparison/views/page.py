@@ -3,13 +3,9 @@
 The page loads nothing from the network, escapes all data, and has a strict content security policy.
 """
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from imdbcls.comparison.metrics import Metric
@@ -17,6 +13,7 @@ from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views import svg
 from imdbcls.comparison.views.detail_tables import confusion_matrices, crossing_sentences, detail_tables_of
+from imdbcls.comparison.views.disagreement_link import DisagreementLink
 from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_pairs
 from imdbcls.comparison.views.facts import facts_line
 from imdbcls.comparison.views.figures import CurvePlot, Figure, IntervalPlot, figures_of
@@ -24,11 +21,17 @@ from imdbcls.comparison.views.paragraph import paragraph
 from imdbcls.comparison.views.quantities import percentage_sign, value_text
 from imdbcls.comparison.views.reading_list import ReadingList
 from imdbcls.comparison.views.tables import Table, tables_of
+from imdbcls.comparison.views.templates import packaged, source_hash, templates
 from imdbcls.comparison.views.terms import term_of
 from imdbcls.comparison.views.wording import headline, verdict, within
 
 
-def page_html(comparison: Comparison, figures: Mapping[str, str], reading: ReadingList) -> str:
+def page_html(
+    comparison: Comparison,
+    figures: Mapping[str, str],
+    reading: ReadingList,
+    disagreement: DisagreementLink | None = None,
+) -> str:
     """Return the page. `figures` maps figure names to SVG. `reading` contains the misclassified documents to list."""
     tables = {table.key: table for table in [*tables_of(comparison), *detail_tables_of(comparison)]}
     described = figures_of(comparison)
@@ -67,6 +70,7 @@ def page_html(comparison: Comparison, figures: Mapping[str, str], reading: Readi
             note_on_groups=note_on_groups(comparison.groups),
             mistakes=mistakes(comparison, reading),
             reasons=reading.reasons,
+            disagreement=disagreement,
             documents={"documents": documents, "reasons": reading.reasons},
             margin=within(comparison.margin, comparison.metric),
             metric=comparison.metric.title,
@@ -111,27 +115,6 @@ def sections(tables: Mapping[str, Table], figures: Mapping[str, str]) -> list[tu
         "method": "Method",
     }
     return [(anchor, name) for anchor, name in named.items() if name]
-
-
-def templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("imdbcls.comparison.views", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    return environment
-
-
-def packaged(name: str) -> str:
-    return files("imdbcls.comparison.views").joinpath(name).read_text(encoding="utf-8")
-
-
-def source_hash(source: str) -> str:
-    """Return the hash that the content security policy needs to allow an inline style or script."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
 def baseline_sentence(comparison: Comparison, is_drawn: bool) -> str:

@@ -9,6 +9,7 @@ from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.study import Study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.texts import texts_of
+from imdbcls.comparison.views.disagreement_link import disagreement_link
 from imdbcls.comparison.views.figures import Figure, figures_of
 from imdbcls.comparison.views.page import page_html
 from imdbcls.comparison.views.reading_list import reading_list
@@ -34,5 +35,6 @@ def render(study: Study, metric: Metric, margin: float | None, folder: Path) -> 
     comparison = with_earlier_looks(compare_study(study, metric, margin), folder)
     figures = figures_of(comparison)
     drawings = drawings_of(figures)
-    page = page_html(comparison, drawings, reading_list(study, comparison, texts_of(study)))
+    reading = reading_list(study, comparison, texts_of(study))
+    page = page_html(comparison, drawings, reading, disagreement_link(study, folder))
     return Rendered(study, comparison, figures, drawings, page)

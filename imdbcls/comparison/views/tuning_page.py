@@ -9,9 +9,9 @@ from imdbcls.comparison.results import CurvePoint
 from imdbcls.comparison.tuning_results import GroupResult, TuningResults
 from imdbcls.comparison.views import svg
 from imdbcls.comparison.views.figures import Axis, CurvePlot, padded
-from imdbcls.comparison.views.page import packaged, source_hash, templates
 from imdbcls.comparison.views.quantities import scale_of, title_of
 from imdbcls.comparison.views.svg_figures import drawings_of
+from imdbcls.comparison.views.templates import packaged, source_hash, templates
 from imdbcls.comparison.views.tuning_tables import all_trials, budgets, expectations, headline, hours_sentence, notes
 
 RIGHT_MARGIN = 1.03  # so that the last marker is not cut off

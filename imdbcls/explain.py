@@ -1,0 +1,271 @@
+"""Show which words moved a decision: `python -m imdbcls.explain runs/heads/lstm-s0-1a2b3c4d "A quiet, patient film."`.
+
+Texts come from the command line, from chosen rows of a file (`--file reviews.csv --row 3`), or from stdin, one per
+line. A terminal shows each text with coloured words. A pipe or a file gets a table of the strongest words, or JSON.
+`--output` also writes a page. `--disagreement` writes a page with the test documents on which two runs differ most.
+"""
+
+if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
+    from imdbcls.runtime.entry import set_up_streams
+
+    set_up_streams()
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, get_args
+
+from imdbcls.config.choices import Device
+from imdbcls.data.answers import Item, require_output
+from imdbcls.data.columns import Delimiter, Quoting
+from imdbcls.data.tables import require_table
+from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, request_for
+from imdbcls.ensemble import leading_folders
+from imdbcls.errors import UserError
+from imdbcls.printable import json_line
+from imdbcls.runtime import entry
+from imdbcls.runtime.console import columns_of, write_out
+
+if TYPE_CHECKING:
+    from imdbcls.api import Config, FinishedRun
+    from imdbcls.explanations import Explanation
+
+logger = logging.getLogger("imdbcls.explain")  # `__name__` is `__main__` in a command
+
+FILE_OPTIONS = ("text_column", "id_column", "delimiter", "quoting")
+COUNT = 10  # documents of a disagreement, if the user does not choose
+DESCRIPTION = (
+    "Show which words moved the decision of a finished run, with integrated gradients. Needs the package captum."
+)
+
+
+def command() -> None:
+    """Run the command line and end the process."""
+    entry.run(main)
+
+
+def main() -> None:
+    arguments = parse(None)
+    if arguments.disagreement is None:
+        explain_texts(arguments, sys.stdin, sys.stdout)
+    else:
+        explain_disagreement(arguments)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argument_parser()
+    found = parser.parse_intermixed_args(arguments)  # options may appear between the run and the texts
+    if found.run is None and found.disagreement is None:
+        parser.error("pass the folder of a run, or --disagreement RUN RUN2")
+    return found
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m imdbcls.explain", description=DESCRIPTION)
+    parser.add_argument("run", nargs="?", type=Path, help="the run's folder, runs/<study>/<name>")
+    parser.add_argument("texts", nargs="*", help="texts to explain (default: the lines of stdin, if --file is absent)")
+    parser.add_argument("--file", type=Path, help="a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts")
+    parser.add_argument(
+        "--row",
+        type=int,
+        action="append",
+        dest="rows",
+        metavar="NUMBER",
+        help="a row of --file to explain, by the number that imdbcls.predict gives it (can be repeated)",
+    )
+    parser.add_argument("--text-column", metavar="NAME", help="name of the column with the texts")
+    parser.add_argument("--id-column", metavar="NAME", help="name of the column with the ids")
+    parser.add_argument("--delimiter", choices=get_args(Delimiter), help="delimiter of CSV and TSV files")
+    parser.add_argument("--quoting", choices=get_args(Quoting), help="whether quotation marks enclose fields")
+    parser.add_argument("--target", metavar="CLASS", help="the class to explain (default: the most probable class)")
+    parser.add_argument("--json", action="store_true", help="write one line of JSON per text")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the explanations as an HTML page")
+    parser.add_argument(
+        "--disagreement",
+        nargs=2,
+        type=Path,
+        metavar=("RUN", "RUN2"),
+        help="write a page with the test documents on which two runs differ most (default file: "
+        "disagreement-<name>-<name>.html in the study folder)",
+    )
+    parser.add_argument("--count", type=positive, help=f"number of documents for --disagreement (default: {COUNT})")
+    parser.add_argument("--data", metavar="PATH", help="for --disagreement: read the documents from your copy at PATH")
+    parser.add_argument("--device", choices=get_args(Device), help="device to run on (default: from the run's config)")
+    parser.add_argument(
+        "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of your own that the run uses"
+    )
+    return parser
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value
+
+
+def explain_texts(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> None:
+    """Explain the texts that the arguments select, and write the explanations.
+
+    Raises UserError if options cannot be combined, if the run is not finished, or if a row cannot be read.
+    """
+    folders, _ = leading_folders([str(arguments.run), *arguments.texts])
+    if len(folders) > 1:
+        raise UserError(
+            f"explain explains one run, but {folders[1]} is a second folder. To see where two runs differ: python -m "
+            f"imdbcls.explain --disagreement {folders[0]} {folders[1]}"
+        )
+    require_options(arguments)
+    from imdbcls.api import load_run
+    from imdbcls.explanations import explain
+    from imdbcls.explanations.attribution import require_captum
+    from imdbcls.explanations.html import Section, Side, about, page_html
+
+    require_captum()
+    run = load_run(arguments.run, plugins=arguments.plugins, device=arguments.device)
+    sections: list[Section] = []
+    for item in chosen(texts_of(arguments, stdin, run.config), arguments.rows):
+        assert item.text is not None  # `chosen` raises UserError
+        explanation = explain(run, item.text, arguments.target)
+        show(explanation, item, arguments.json, stdout, is_first=not sections)
+        title = f"Text {item.number:,}" if "id" not in item.copied else f"Text {item.copied['id']}"
+        sections.append(Section(title, "", [Side(about(run), explanation)]))
+    if arguments.output is not None:
+        page = page_html(
+            title=f"Explanations of {run.folder.name}",
+            headline="Which words moved the decision?",
+            about="The more a word is coloured, the more it moved the prediction.",
+            sections=sections,
+        )
+        write_page(arguments.output, page)
+
+
+def require_options(arguments: argparse.Namespace) -> None:
+    """Raise UserError for options that cannot be combined, before anything is loaded."""
+    if arguments.count is not None or arguments.data is not None:
+        raise UserError("--count and --data can only be used with --disagreement.")
+    if arguments.file is not None and arguments.texts:
+        raise UserError("Pass texts either on the command line or in --file, not both.")
+    unused = [f"--{name.replace('_', '-')}" for name in FILE_OPTIONS if getattr(arguments, name) is not None]
+    unused += [] if arguments.rows is None else ["--row"]
+    if arguments.file is None and unused:
+        raise UserError(f"{', '.join(unused)} can only be used with --file.")
+    if arguments.file is not None:
+        require_table(arguments.file, "--file")
+        if arguments.rows is None:
+            raise UserError(
+                f"--file={arguments.file}: choose the rows to explain with --row NUMBER, the number of the row in the "
+                "answers of imdbcls.predict."
+            )
+    if arguments.output is not None:
+        require_output(arguments.output, arguments.file)
+
+
+def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> Texts:
+    """Return the texts from the command line, `--file` or stdin. Columns default to those of the run's data."""
+    if arguments.file is None:
+        return from_arguments(arguments.texts) if arguments.texts else from_stdin(stdin)
+    options = {name: getattr(arguments, name) for name in FILE_OPTIONS}
+    return from_file(arguments.file, request_for(arguments.file, config.data.source.arguments, keep=None, **options))
+
+
+def chosen(texts: Texts, numbers: Sequence[int] | None) -> Iterator[Item]:
+    """Yield all items, or those with the given numbers. Raise UserError if one is missing or has no text."""
+    missing = None if numbers is None else set(numbers)
+    last = 0
+    for item in texts.items:
+        last = item.number
+        if missing is not None and item.number not in missing:
+            continue
+        if item.text is None:
+            raise UserError(f"{texts.name}, {texts.unit} {item.number:,} has no text.")
+        yield item
+        if missing is not None:
+            missing.remove(item.number)
+            if not missing:
+                return
+    if missing:
+        raise UserError(
+            f"--row {min(missing)}: {texts.name} has no row with this number; the number of its last row is {last:,}."
+        )
+
+
+def show(explanation: "Explanation", item: Item, as_json: bool, stdout: TextIO, *, is_first: bool) -> None:
+    """Write one explanation: as JSON, with colours on a terminal, else as a table."""
+    from imdbcls.explanations.terminal import json_answer, print_coloured, table_text
+
+    columns = columns_of(stdout)
+    if as_json:
+        answer = json_answer(explanation, item.number, item.copied)
+        stdout.write(json_line(answer, ascii_only=not entry.takes_unicode(stdout)) + "\n")
+        stdout.flush()
+        return
+    if not is_first:
+        stdout.write("\n")
+    if columns is None or os.environ.get("NO_COLOR"):
+        write_out(table_text(explanation))
+    else:
+        print_coloured(explanation, stdout, columns)
+
+
+def explain_disagreement(arguments: argparse.Namespace) -> None:
+    """Write a page with the documents on which two runs differ most, with the explanations of both runs.
+
+    Raises UserError if options cannot be combined, or if the runs or their documents cannot be read.
+    """
+    first, second = arguments.disagreement
+    used = [name for name in ("file", "rows", "target", *FILE_OPTIONS) if getattr(arguments, name) is not None]
+    if arguments.run is not None or used or arguments.json:
+        raise UserError(
+            "--disagreement RUN RUN2 explains test documents of the runs. Leave out texts, --file and --json."
+        )
+    if first.resolve() == second.resolve():
+        raise UserError(f"--disagreement {first} {second}: the two runs are the same.")
+    output = default_output(first, second) if arguments.output is None else arguments.output
+    require_output(output, None)
+    from imdbcls.api import load_run
+    from imdbcls.explanations.attribution import require_captum
+    from imdbcls.explanations.disagreement import disagreement_page
+    from imdbcls.runtime.progress import Progress
+
+    require_captum()
+    loaded = [load_run(path, plugins=arguments.plugins, device=arguments.device) for path in (first, second)]
+    one, other = (with_data(run, arguments.data) for run in loaded)
+    page = disagreement_page((one, other), arguments.count or COUNT, Progress().for_split("explaining"))
+    write_page(output, page)
+
+
+def default_output(first: Path, second: Path) -> Path:
+    """Return `disagreement-<name>-<name>.html` in the study folder of both runs, or else in the current folder."""
+    name = f"disagreement-{first.resolve().name}-{second.resolve().name}.html"
+    same_study = first.resolve().parent == second.resolve().parent
+    return (first.parent if same_study else Path()) / name
+
+
+def with_data(run: "FinishedRun", data: str | None) -> "FinishedRun":
+    """Return the run, with the documents read from the user's own copy at `data` if it is not None."""
+    from dataclasses import replace
+
+    from imdbcls.runs.data_origin import read_from
+
+    if data is None:
+        return run
+    source = read_from(run.config.data.source.node, data)
+    return replace(run, config=run.config.with_changes(data={"source": source}))
+
+
+def write_page(path: Path, page: str) -> None:
+    from imdbcls.runtime.atomic import write_atomically
+
+    try:
+        write_atomically(path, page)
+    except OSError as error:
+        raise UserError(f"--output={path} cannot be written ({error.strerror}).") from error
+    logger.info(f"Wrote {path}")
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,114 @@
+"""Find the test documents on which two runs differ most, and explain both predictions on a page.
+
+Shape suffixes: N documents, C classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from imdbcls.api import FinishedRun
+from imdbcls.construction import read_texts
+from imdbcls.errors import UserError
+from imdbcls.explanations.explaining import explain
+from imdbcls.explanations.html import Section, Side, about, page_html
+from imdbcls.models.temperature import apply_temperature
+from imdbcls.runs.data_origin import describe_source
+from imdbcls.runs.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A document on which two runs differ.
+
+    `difference` is the total variation distance between the two distributions over classes: half the sum of the
+    absolute differences. With two classes, it is the difference in the probability of either class.
+    """
+
+    id: str
+    text: str
+    label: str
+    difference: float
+
+
+def disagreement_page(
+    runs: tuple[FinishedRun, FinishedRun], count: int, on_progress: Callable[[int, int], None]
+) -> str:
+    """Return an HTML page with the documents on which two runs differ most, and the explanations of both side by side.
+
+    Both sides explain the label of the document, so that their colours have the same meaning. Raises UserError as in
+    `disagreements` and `explain`.
+    """
+    documents = disagreements(runs, count)
+    sections = []
+    for number, document in enumerate(documents, start=1):
+        sides = [Side(about(run), explain(run, document.text, document.label)) for run in runs]
+        difference = f"The probabilities of the two runs differ by {100 * document.difference:.1f} points."
+        sections.append(Section(f"{document.id} · label: {document.label}", difference, sides))
+        on_progress(number, len(documents))
+    shown = "The test document" if len(documents) == 1 else f"The {len(documents):,} test documents"
+    return page_html(
+        title=f"Disagreement of {runs[0].folder.name} and {runs[1].folder.name}",
+        headline="On which documents do the two runs differ most?",
+        about=f"{shown} with the largest difference between the calibrated probabilities of the two runs. Blue words "
+        "speak for the label of the document, orange words against it.",
+        sections=sections,
+    )
+
+
+def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Disagreement]:
+    """Return up to `count` documents of the common test split with the largest difference, largest first.
+
+    The recorded predictions are compared, with calibrated probabilities. A document is common if both runs have its id,
+    its label and its text. Raises UserError if the runs have different classes or no common documents, or if the texts
+    cannot be read.
+    """
+    first, second = runs
+    if first.label_names != second.label_names:
+        raise UserError(
+            f"{first.folder} and {second.folder} have different classes ({', '.join(first.label_names)}, and "
+            f"{', '.join(second.label_names)}), so their predictions cannot be compared."
+        )
+    recorded = [run.predictions("test") for run in runs]
+    texts = texts_of(first)
+    others = texts if first.result.get("split_hash") == second.result.get("split_hash") else texts_of(second)
+    rows = [{str(id_): row for row, id_ in enumerate(each.ids)} for each in recorded]
+    common = [
+        id_
+        for id_, row in rows[0].items()
+        if id_ in rows[1]
+        and recorded[0].true_labels[row] == recorded[1].true_labels[rows[1][id_]]
+        and texts.get(id_, "") == others.get(id_)
+    ]
+    if not common:
+        raise UserError(f"{first.folder} and {second.folder} have no test documents in common.")
+    probabilities = [
+        calibrated(run, each)[[row[id_] for id_ in common]] for run, each, row in zip(runs, recorded, rows, strict=True)
+    ]
+    difference_N = np.abs(probabilities[0] - probabilities[1]).sum(axis=1) / 2
+    return [
+        Disagreement(
+            id=common[i],
+            text=texts[common[i]],
+            label=first.label_names[recorded[0].true_labels[rows[0][common[i]]]],
+            difference=float(difference_N[i]),
+        )
+        for i in np.argsort(-difference_N, kind="stable")[:count]
+    ]
+
+
+def calibrated(run: FinishedRun, predictions: Predictions) -> np.ndarray:
+    return apply_temperature(predictions.known_probabilities, run.temperature)
+
+
+def texts_of(run: FinishedRun) -> dict[str, str]:
+    """Return the texts of a run's test documents by id. See `read_texts` for what a run folder may read."""
+    try:
+        return read_texts(run.config.plain(), str(run.result.get("split_hash")))
+    except UserError as error:
+        raise UserError(
+            f"The texts of {run.folder} cannot be read from {describe_source(run.config.data.source.node)}: {error} If "
+            "the path is relative, run this command in the folder in which you started the training. Or read your own "
+            "copy of the documents with --data PATH."
+        ) from error

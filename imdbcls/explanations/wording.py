@@ -1,0 +1,67 @@
+"""The sentences and the ranking of words that all renderings of an explanation share."""
+
+import math
+from collections.abc import Sequence
+
+from imdbcls.explanations.explanation import Explanation
+
+MAX_CLASSES = 4  # classes to list with their probabilities
+
+
+def prediction_text(explanation: Explanation) -> str:
+    """Return the most probable classes with their probabilities, such as "positive 97.3 %, negative 2.7 %"."""
+    ranked = sorted(explanation.probabilities.items(), key=lambda entry: -entry[1])
+    named = [f"{name} {100 * probability:.1f} %" for name, probability in ranked[:MAX_CLASSES]]
+    more = [f"{len(ranked) - MAX_CLASSES} more classes"] if len(ranked) > MAX_CLASSES else []
+    return ", ".join([*named, *more])
+
+
+def facts(explanation: Explanation) -> list[str]:
+    """Return what a reader must know about the scores: their sum, their error, and what the model did not read."""
+    difference = explanation.logit - explanation.baseline_logit
+    found = [
+        f"The scores sum to {sum(explanation.scores):+.3f}. The logit of {explanation.target} changes by "
+        f"{difference:+.3f} from the baseline, which has {explanation.baseline} in place of every token, to this text. "
+        f"The error is {explanation.completeness_error:.1g} with {explanation.steps} integration steps; at most "
+        f"{explanation.tolerance:.1g} is allowed."
+    ]
+    if not explanation.is_complete:
+        found.insert(0, "Warning: the error of these scores is larger than allowed, so they may be misleading.")
+    if explanation.num_windows > 1:
+        found.append(
+            f"The text is split into {explanation.num_windows} windows, and their logits are averaged. A word that is "
+            "in several windows has the sum of its scores."
+        )
+    unread = explanation.num_tokens - explanation.num_read
+    if unread:
+        found.append(
+            f"The model did not read {unread:,} of the {explanation.num_tokens:,} tokens, because of its max_length."
+        )
+    if explanation.special_pooling is not None:
+        found.append(f"The special tokens have {100 * explanation.special_pooling:.1f} % of the pooling weights.")
+    return found
+
+
+def strongest_words(values: Sequence[float], count: int) -> list[int]:
+    """Return the indices of the words with the largest absolute values, largest first."""
+    return sorted(range(len(values)), key=lambda word: -abs(values[word]))[:count]
+
+
+def level_of(value: float, largest: float, num_levels: int) -> int:
+    """Return the strength of a value relative to the largest: from 0 to `num_levels`, with the sign of the value."""
+    if largest == 0:
+        return 0
+    return int(math.copysign(round(num_levels * abs(value) / largest), value))
+
+
+def pieces(explanation: Explanation) -> list[tuple[str, int | None]]:
+    """Return the text in pieces: a piece with the index of a word, -1 if the model did not read it, or None between."""
+    marked = [(span, word) for word, span in enumerate(explanation.spans)]
+    marked += [(span, -1) for span in explanation.unread]
+    found: list[tuple[str, int | None]] = []
+    position = 0
+    for (start, end), word in sorted(marked):
+        found += [(explanation.text[position:start], None), (explanation.text[start:end], word)]
+        position = end
+    found.append((explanation.text[position:], None))
+    return [(text, word) for text, word in found if text]
