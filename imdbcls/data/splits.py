@@ -193,7 +193,9 @@ def _limit(part: _Part, name: str, limit: int | float | None, split_seed: int, n
     chosen = np.arange(len(part))
     if limit is not None:
         if limit <= 0:
-            raise UserError(f"data.{name}_limit={limit} must be at least 1, a fraction above 0, or null for all documents.")
+            raise UserError(
+                f"data.{name}_limit={limit} must be at least 1, a fraction above 0, or null for all documents."
+            )
         limit = max(1, round(limit * len(part))) if limit < 1 else int(limit)
         if limit > len(part):
             notes.append(f"data.{name}_limit={limit} exceeds the {len(part):,} documents of the split; all are used.")
