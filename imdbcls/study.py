@@ -12,15 +12,18 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
 
 import gc
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from imdbcls.config.cluster import read_cluster
 from imdbcls.config.command_keys import names_of, read_arguments, read_command_keys
 from imdbcls.config.grid import Grid, GridGroup, read_grid
 from imdbcls.config.study_settings import StudySettings
 from imdbcls.errors import UserError
 from imdbcls.runtime import entry
 from imdbcls.sweeps.adaptive import run_study
+from imdbcls.sweeps.cluster import cluster_of
 from imdbcls.train import train
 
 KEYS = "study.yaml"
@@ -30,6 +33,7 @@ Train seeds in rounds until it is known which group is better.
 
   python -m imdbcls.study head=cls,lstm,mean seeds.max=10 study=heads
   python -m imdbcls.study head=cls,lstm,mean seeds.max=10 study=heads --plan   estimate the cost without training
+  python -m imdbcls.study head=cls,lstm,mean hydra/launcher=submitit_slurm     train each round as Slurm jobs
 
 Every combination of swept values, such as head=cls,lstm, is a group. The groups are tested after every round. Groups
 that are worse than another or equivalent to the best get no further seeds. The same command continues a study. All
@@ -41,11 +45,15 @@ SEED_ADVICE = "the study itself chooses the seeds; set seeds.max and seeds.start
 
 @dataclass(frozen=True)
 class Command:
-    """A checked command: the settings of the study, its groups, and whether to estimate only its cost (--plan)."""
+    """A checked command: the settings of the study, its groups, and whether to estimate only its cost (--plan).
+
+    `launcher` has the settings of Hydra's Slurm launcher; None if the runs are trained on this machine.
+    """
 
     settings: StudySettings
     groups: tuple[GridGroup, ...]
     only_plan: bool
+    launcher: Mapping[str, Any] | None
 
 
 def command() -> None:
@@ -62,18 +70,19 @@ def main() -> int:
 
         return estimate_study(asked.groups, asked.settings)
     with entry.stdout_is_secondary():
-        return run_study(asked.groups, asked.settings, train)
+        return run_study(asked.groups, asked.settings, train, cluster_of(asked.launcher))
 
 
 def read_command(arguments: Sequence[str]) -> Command:
     """Check the arguments. Raise UserError with all mistakes."""
     read = read_arguments(arguments, HEADER, KEYS, (PLAN,))
     keys = read_command_keys(read.overrides, StudySettings, KEYS)
-    grid = read_grid(keys.others, read.config_dir, names_of(StudySettings), SEED_ADVICE)
-    mistakes = [*read.mistakes, *keys.mistakes, *grid.mistakes, *unfit(grid, keys.settings)]
+    launcher = read_cluster(keys.others)
+    grid = read_grid(launcher.others, read.config_dir, names_of(StudySettings), SEED_ADVICE)
+    mistakes = [*read.mistakes, *keys.mistakes, *launcher.mistakes, *grid.mistakes, *unfit(grid, keys.settings)]
     if mistakes or keys.settings is None:
         raise UserError(*mistakes)
-    return Command(keys.settings, grid.groups, PLAN in read.flags)
+    return Command(keys.settings, grid.groups, PLAN in read.flags, launcher.settings)
 
 
 def unfit(grid: Grid, settings: StudySettings | None) -> Iterator[str]:

@@ -30,7 +30,7 @@ from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.messages import recorded_messages
 from imdbcls.runtime.process import prepare_process
 from imdbcls.runtime.signals import StopRequest, stop_requests
-from imdbcls.sweeps.multirun import run_command, run_job
+from imdbcls.sweeps.multirun import run_command, run_job, surviving_errors
 from imdbcls.sweeps.search import objective_of
 
 if TYPE_CHECKING:
@@ -49,12 +49,14 @@ def main(cfg: DictConfig) -> float | None:
         return run_job(cfg, hydra_config.job.override_dirname, train, is_search=in_search)
     from imdbcls.config.checking import typed
 
-    with nullcontext() if in_search else console.user_errors():  # a sweeper decides what a failed run means
+    on_error = surviving_errors if hydra_config.mode is RunMode.MULTIRUN else console.user_errors
+    with nullcontext() if in_search else on_error():  # a sweeper that searches decides what a failed run means
         config = typed(cfg)
         if config.jobs not in (1, "auto"):
             logger.warning(f"jobs={config.jobs} has no effect: it requires --multirun and Hydra's default launcher.")
         result = train(config)
         return objective_of(result) if in_search else None
+    return None
 
 
 def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[str, Any]:

@@ -12,10 +12,12 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
 import gc
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from imdbcls.config.cluster import read_cluster
 from imdbcls.config.command_keys import names_of, read_arguments, read_command_keys
 from imdbcls.config.space import TuningGrid, read_tuning, wrong_study_name
 from imdbcls.config.tune_settings import TuneSettings
@@ -25,6 +27,7 @@ from imdbcls.runtime.console import columns_of, write_out
 from imdbcls.train import train
 
 if TYPE_CHECKING:
+    from imdbcls.sweeps.cluster import Cluster
     from imdbcls.sweeps.tuning import Tuning
 
 logger = logging.getLogger("imdbcls.tune")  # `__name__` is `__main__` when this module runs as a command
@@ -35,6 +38,7 @@ Tune groups with equal budgets, and train the best configuration of each.
 
   python -m imdbcls.tune head=cls,lstm budget.trials=20                compare two heads, with the default search space
   python -m imdbcls.tune head=cls,lstm lr='tag(log,interval(1e-5,1e-3))' batch_size=16,32   search these keys
+  python -m imdbcls.tune head=cls,lstm jobs=8 hydra/launcher=submitit_slurm                 train eight trials on Slurm
 
 Swept groups (head=cls,lstm) are compared. Swept keys are the search space, which is the same for every group; each has
 an interval, a range or a list of values. Every group gets the same budget. All other keys are those of
@@ -51,12 +55,14 @@ def command() -> None:
 
 def main() -> int:
     """Run the command. Return the exit code: 0, 1 if trials or winners are not done, or 128 plus a signal's number."""
-    settings, grid = read_command(sys.argv[1:])
+    asked = read_command(sys.argv[1:])
+    from imdbcls.sweeps.cluster import cluster_of
     from imdbcls.sweeps.tuning import Tuning
 
     gc.freeze()  # exclude the loaded modules and the configs from garbage collection, also in forked jobs
     with entry.stdout_is_secondary():  # the results are in files
-        tuning = Tuning(grid.groups, grid.space, settings, train)
+        cluster = cluster_of(asked.launcher)
+        tuning = Tuning(asked.grid.groups, asked.grid.space, asked.settings, train, cluster)
         tuning.run()
         code = tuning.sweep.conclude()
         report(tuning)
@@ -65,16 +71,26 @@ def main() -> int:
         if tuning.num_open:
             logger.info(f"{tuning.num_open} trials are not finished. Run the same command again to continue them.")
             return 1
-        return train_best(tuning, settings)
+        return train_best(tuning, asked.settings, cluster)
 
 
-def read_command(arguments: Sequence[str]) -> tuple[TuneSettings, TuningGrid]:
-    """Return the settings, the groups and the search space. Raise UserError with all mistakes in the command."""
+@dataclass(frozen=True)
+class Command:
+    """A checked command: its settings, its groups and search space, and the settings of Hydra's Slurm launcher."""
+
+    settings: TuneSettings
+    grid: TuningGrid
+    launcher: Mapping[str, Any] | None  # None if the trials are trained on this machine
+
+
+def read_command(arguments: Sequence[str]) -> Command:
+    """Check the arguments. Raise UserError with all mistakes."""
     asked = read_arguments(arguments, HEADER, FILE)
     keys = read_command_keys(asked.overrides, TuneSettings, FILE)
     default_space = () if keys.settings is None else keys.settings.space.overrides
-    grid = read_tuning(keys.others, asked.config_dir, default_space, names_of(TuneSettings))
-    mistakes = [*asked.mistakes, *keys.mistakes, *grid.mistakes, *wrong_study_name(grid.groups)]
+    launcher = read_cluster(keys.others)
+    grid = read_tuning(launcher.others, asked.config_dir, default_space, names_of(TuneSettings))
+    mistakes = [*asked.mistakes, *keys.mistakes, *launcher.mistakes, *grid.mistakes, *wrong_study_name(grid.groups)]
     if find_spec("optuna") is None:
         mistakes.append("imdbcls.tune needs Optuna. Install it with: pip install optuna.")
     if keys.settings is not None and keys.settings.winners.study and len(grid.groups) == 1:
@@ -82,7 +98,7 @@ def read_command(arguments: Sequence[str]) -> tuple[TuneSettings, TuningGrid]:
     if mistakes:
         raise UserError(*mistakes)
     assert keys.settings is not None  # else there are mistakes
-    return keys.settings, grid
+    return Command(keys.settings, grid, launcher.settings)
 
 
 def report(tuning: "Tuning") -> None:
@@ -96,7 +112,7 @@ def report(tuning: "Tuning") -> None:
     write_out(f"{tuning_text(results, columns_of(sys.stdout))}\n\nThe page is {tuning.folder / 'tuning.html'}", {})
 
 
-def train_best(tuning: "Tuning", settings: TuneSettings) -> int:
+def train_best(tuning: "Tuning", settings: TuneSettings, cluster: "Cluster | None") -> int:
     """Train the winners with new seeds and return the exit code."""
     from imdbcls.sweeps.publishing import publish_sweep
     from imdbcls.sweeps.winners import study_winners, train_winners
@@ -111,8 +127,8 @@ def train_best(tuning: "Tuning", settings: TuneSettings) -> int:
         )
         return 1
     if settings.winners.study:
-        return study_winners(winners, train)
-    sweep = train_winners(winners, settings.winners.seeds, tuning.claims, train)
+        return study_winners(winners, train, cluster)
+    sweep = train_winners(winners, settings.winners.seeds, tuning.claims, train, cluster)
     code = sweep.conclude()
     publish_sweep(sweep)
     return code

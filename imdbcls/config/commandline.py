@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 DRY_RUN = "--dry-run"  # an option of the command that Hydra does not know
 
+loader_in_use: Loader | None = None  # set by `answer_command`, for commands that Hydra runs
+
 _validate_batch_is_legal = Sweeper.validate_batch_is_legal
 # Options that may be followed by their value as a separate argument.
 _WITH_VALUE = (
@@ -134,7 +136,10 @@ def compose_by(loader: Loader) -> None:
         The other jobs differ only in the values of keys, which `overrides.examine` has already checked.
         """
         _validate_batch_is_legal(sweeper, loader.one_for_each_base(batch))
+        loader.jobs += batch
 
+    global loader_in_use
+    loader_in_use = loader
     hydra._internal.hydra.ConfigLoaderImpl = make_loader  # type: ignore[misc, assignment]
     Sweeper.validate_batch_is_legal = validate_batch_is_legal  # type: ignore[method-assign, assignment]
 

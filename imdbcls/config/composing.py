@@ -45,6 +45,7 @@ class Loader(ConfigLoaderImpl):
         self._snapshots: dict[str, Snapshot] = {}  # by hydra.searchpath
         self._bases: dict[tuple[str, ...], DictConfig] = {}  # by the overrides that are not plain (`is_plain`)
         self._trusted_hydra: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.jobs: list[Sequence[str]] = []  # the overrides of each job that a sweeper has passed to its launcher
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the caches, because a launcher pickles the loader for its worker processes."""

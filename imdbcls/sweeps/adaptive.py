@@ -16,9 +16,10 @@ from imdbcls.config.grid import GridGroup
 from imdbcls.config.study_settings import BudgetSettings, StudySettings
 from imdbcls.errors import UserError
 from imdbcls.runs.plan import Plan
+from imdbcls.sweeps.cluster import Cluster, Task
 from imdbcls.sweeps.cost_table import duration
 from imdbcls.sweeps.in_child import in_child
-from imdbcls.sweeps.jobs import Sweep
+from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.sweeps.multirun import Train, start_job
 from imdbcls.sweeps.planning import fix_plan, locked, make_plan
 from imdbcls.sweeps.publishing import publish_study
@@ -33,15 +34,20 @@ if TYPE_CHECKING:
 SECONDS_PER_HOUR = 3600.0
 
 
-def run_study(groups: Sequence[GridGroup], settings: StudySettings, train: Train) -> int:
-    """Train and test a study until its verdict is known or its budget is used. Return the exit code of the command."""
+def run_study(
+    groups: Sequence[GridGroup], settings: StudySettings, train: Train, cluster: Cluster | None = None
+) -> int:
+    """Train and test a study until its verdict is known or its budget is used. Return the exit code of the command.
+
+    With a `cluster`, the runs of each round are one array of jobs; otherwise they are trained on this machine.
+    """
     study = groups[0].config.folder.parent
     wanted = make_plan(groups, settings)
     with locked(study):
         plan = fix_plan(study, wanted)
         by_hash = {group.group_hash: group for group in groups}
         in_order = [by_hash[planned.group_hash] for planned in plan.groups]
-        adaptive = AdaptiveStudy(study, StudyRuns(plan, in_order, WallTimes(study)), settings.budget, train)
+        adaptive = AdaptiveStudy(study, StudyRuns(plan, in_order, WallTimes(study)), settings.budget, train, cluster)
         code = adaptive.run()
     if adaptive.sweep.stopped_by is None and adaptive.runs.num_finished:
         publish_study(study, groups[0].config, adaptive.sweep.outcomes)
@@ -59,6 +65,7 @@ class AdaptiveStudy:
     runs: StudyRuns
     budget: BudgetSettings
     train: Train
+    cluster: Cluster | None = None
     sweep: Sweep = field(default_factory=Sweep)
     failed: dict[int, str] = field(default_factory=dict)
     _started: list[PlannedRun] = field(default_factory=list)  # in the order of `Sweep.outcomes`
@@ -127,7 +134,7 @@ class AdaptiveStudy:
     def train_round(self, missing: Sequence[PlannedRun]) -> str | None:
         """Train the runs of one round. Return a sentence if the study must stop before the round is complete."""
         try:
-            stopped = self.start_runs(missing)
+            stopped = self.start_runs(missing) if self.cluster is None else self.submit_runs(missing, self.cluster)
         finally:
             self.sweep.wait()
         self.record_outcomes()
@@ -154,6 +161,21 @@ class AdaptiveStudy:
                 self.record_outcomes()
         return None
 
+    def submit_runs(self, missing: Sequence[PlannedRun], cluster: Cluster) -> str | None:
+        """Train the runs as one array of jobs. Return None: the array is not stopped, even if the hours are used up."""
+        runs = [run for run in missing if run.group not in self.failed]
+        self._started += runs
+        tasks = [
+            Task(folder.path.name, partial(self.train, self.runs.config(run)), folder.result, self.on_end)
+            for run, folder in ((run, self.runs.folder(run)) for run in runs)
+        ]
+        cluster.run(self.sweep, self.folder, tasks)
+        self.runs.require_same_documents()
+        return None
+
+    def on_end(self, _outcome: Outcome) -> None:
+        self.record_outcomes()
+
     def record_outcomes(self) -> None:
         """Record the time of each run that has ended since the last call, and the group of each failed run."""
         for index, outcome in enumerate(self.sweep.outcomes):
@@ -162,7 +184,8 @@ class AdaptiveStudy:
             self._recorded.add(index)
             run = self._started[index]
             if outcome.seconds is not None:
-                self.runs.times.add(outcome.name, outcome.seconds / num_jobs(self.runs.config(run)))
+                share = 1 if self.cluster is not None else num_jobs(self.runs.config(run))
+                self.runs.times.add(outcome.name, outcome.seconds / share)
             if outcome.state == "done":
                 self.runs.result(run)
             elif self.sweep.stopped_by is None:

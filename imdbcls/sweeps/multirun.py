@@ -4,7 +4,8 @@ import gc
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from imdbcls.config.commandline import answer_command
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.identity import run_name
-from imdbcls.runtime import console, entry
-from imdbcls.sweeps.jobs import Sweep, reason_of
+from imdbcls.runtime import console, entry, limits
+from imdbcls.sweeps.jobs import Sweep, log_error, reason_of
+from imdbcls.sweeps.launched import record_launched
 from imdbcls.sweeps.preparing import prepare_jobs
 from imdbcls.sweeps.publishing import publish_sweep
 from imdbcls.sweeps.search import objective_of
@@ -42,10 +44,12 @@ def run_command(main: Callable[[], object]) -> int:
         gc.freeze()  # exclude the loaded modules and the config from garbage collection, also in forked jobs
         try:
             main()
+            record_launched(sweep)
         except (SystemExit, UserError):  # raised by Hydra or by imdbcls: wait for the running jobs before exiting
             sweep.conclude()
             raise
         except Exception as error:
+            record_launched(sweep)
             sweep.conclude()
             if not (isinstance(error, HydraException) or is_from_plugin(error)):
                 raise
@@ -56,6 +60,15 @@ def run_command(main: Callable[[], object]) -> int:
         code = sweep.conclude()
         publish_sweep(sweep)
         return code
+
+
+@contextmanager
+def surviving_errors() -> Iterator[None]:
+    """Log an error of a job instead of raising it, so that a launcher of Hydra still waits for its other jobs."""
+    try:
+        yield
+    except Exception as error:
+        log_error(limits.explain(error) or error)
 
 
 def is_from_plugin(error: Exception) -> bool:

@@ -28,6 +28,7 @@ from imdbcls.runs.record import problem_of_trial
 from imdbcls.runs.selection import metric_of
 from imdbcls.runtime.atomic import write_atomically
 from imdbcls.sweeps.claims import POLL_SECONDS, ClaimedJobs, Claims
+from imdbcls.sweeps.cluster import Cluster, Task
 from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.sweeps.trials import GroupTrials, Reporter, Storage, seconds_of, value_of
 
@@ -57,7 +58,12 @@ class Tuning:
     """A tuning study: its groups, its trials, and the jobs of this process."""
 
     def __init__(
-        self, groups: Sequence[GridGroup], space: Sequence[Dimension], settings: TuneSettings, train: TrainTrial
+        self,
+        groups: Sequence[GridGroup],
+        space: Sequence[Dimension],
+        settings: TuneSettings,
+        train: TrainTrial,
+        cluster: Cluster | None = None,
     ) -> None:
         config = groups[0].config
         self.study = config.study
@@ -69,6 +75,7 @@ class Tuning:
         self._settings = settings
         self._metric = config.metric
         self._train = train
+        self._cluster = cluster
         self._jobs = ClaimedJobs(self.sweep)
         self._attempted: set[tuple[str, int]] = set()  # the trials that this process has claimed, by group and number
         with self.claims.exclusively():
@@ -123,9 +130,11 @@ class Tuning:
         while self.sweep.stopped_by is None:
             self._jobs.collect()
             with self.claims.exclusively():
-                claim = self._claim()
-            if claim is not None:
-                self._start(claim)
+                claims = self._claim_next()
+            if claims and self._cluster is not None:
+                self._submit(claims, self._cluster)
+            elif claims:
+                self._start(claims[0])
             elif self._jobs.are_running:
                 self._jobs.wait()
             elif any(self._waits_for(trials) for trials in self._trials):
@@ -133,6 +142,15 @@ class Tuning:
             else:
                 break
         self._jobs.wait()
+
+    def _claim_next(self) -> list[Claim]:
+        """Claim the next trial, or on a cluster the next array: `jobs` trials, but at least one per group."""
+        jobs = self.groups[0].config.jobs
+        limit = 1 if self._cluster is None else max(len(self.groups), 1 if jobs == "auto" else jobs)
+        claims: list[Claim] = []
+        while len(claims) < limit and (claim := self._claim()) is not None:
+            claims.append(claim)
+        return claims
 
     def _waits_for(self, trials: GroupTrials) -> bool:
         """Return whether another process still trains a trial of the group."""
@@ -197,18 +215,41 @@ class Tuning:
         return [dimension.override(values[dimension.key]) for dimension in self._space]
 
     def _start(self, claim: Claim) -> None:
-        """Train a claimed trial; if its result is already there, only record it."""
+        """Train a claimed trial on this machine; if its result is already there, only record it."""
+        if self._begin(claim):
+            folder = run_folder(claim.config)
+            self._jobs.start(claim.config, self._train_of(claim), claim.lock, partial(self._end, claim, folder))
+
+    def _submit(self, claims: Sequence[Claim], cluster: Cluster) -> None:
+        """Train claimed trials as one array of jobs, and wait for them; record the results that are already there."""
+        begun = [claim for claim in claims if self._begin(claim)]
+        tasks = []
+        for claim in begun:
+            folder = run_folder(claim.config)
+            train = partial(self._train_of(claim), claim.config)
+            tasks.append(Task(folder.path.name, train, folder.result, partial(self._end, claim, folder)))
+        try:
+            if tasks:
+                cluster.run(self.sweep, self.folder, tasks, partial(show_life, begun))
+        finally:
+            for claim in begun:
+                claim.lock.release()
+
+    def _begin(self, claim: Claim) -> bool:
+        """Log the values of a claimed trial and return True. If its result is already there, record it."""
         folder = run_folder(claim.config)
         claim.trial.set_user_attr("run", folder.path.name)
         if folder.finished_trial() is not None:
             self._record(claim, folder, 0.0)
             claim.lock.release()
-            return
+            return False
         values = ", ".join(f"{key}={short(value)}" for key, value in claim.trial.params.items())
         logger.info(f"{claim.group.name}, trial {claim.trial.number + 1}: {values}")
-        reporter = claim.trials.reporter(claim.trial)
-        train = partial(train_trial, train=self._train, reporter=reporter)
-        self._jobs.start(claim.config, train, claim.lock, partial(self._end, claim, folder))
+        return True
+
+    def _train_of(self, claim: Claim) -> Callable[[Config], None]:
+        """Return the function that trains a claimed trial in its own process."""
+        return partial(train_trial, train=self._train, reporter=claim.trials.reporter(claim.trial))
 
     def _end(self, claim: Claim, folder: RunFolder, outcome: Outcome) -> None:
         """Record the end of a trial's process."""
@@ -269,6 +310,12 @@ def train_trial(config: Config, train: TrainTrial, reporter: Reporter) -> None:
     """Train a trial in its own process."""
     with reporter.opened() as report:
         train(config, report)
+
+
+def show_life(claims: Sequence[Claim]) -> None:
+    """Show that the trials are not abandoned while their jobs wait in Slurm's queue."""
+    for claim in claims:
+        claim.trials.show_life(claim.trial)
 
 
 def result_of(trial: FrozenTrial) -> TrialResult:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 
 from imdbcls.config.command_keys import read_command_keys
@@ -11,11 +12,12 @@ from imdbcls.config.study_settings import StudySettings
 from imdbcls.runs.folder import run_folder
 from imdbcls.sweeps.adaptive import run_study
 from imdbcls.sweeps.claims import POLL_SECONDS, ClaimedJobs, Claims
-from imdbcls.sweeps.jobs import Sweep
+from imdbcls.sweeps.cluster import Cluster, Task
+from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.sweeps.multirun import Train
 
 
-def study_winners(winners: Sequence[GridGroup], train: Train) -> int:
+def study_winners(winners: Sequence[GridGroup], train: Train, cluster: Cluster | None) -> int:
     """Train the winners with new seeds, as a study with the default settings of `python -m imdbcls.study`.
 
     Return the exit code of the study.
@@ -23,15 +25,23 @@ def study_winners(winners: Sequence[GridGroup], train: Train) -> int:
     override = f"seeds.start={first_seed(winners)}"
     settings = read_command_keys([override], StudySettings, "study.yaml").settings
     assert settings is not None
-    return run_study(winners, settings, train)
+    return run_study(winners, settings, train, cluster)
 
 
-def train_winners(winners: Sequence[GridGroup], num_seeds: int, claims: Claims, train: Train) -> Sweep:
-    """Train the winners with new seeds, sharing the runs with other processes; return the sweep of this process."""
+def train_winners(
+    winners: Sequence[GridGroup], num_seeds: int, claims: Claims, train: Train, cluster: Cluster | None
+) -> Sweep:
+    """Train the winners with new seeds, sharing the runs with other processes; return the sweep of this process.
+
+    With a `cluster`, the runs are one array of jobs.
+    """
     sweep, first = Sweep(), first_seed(winners)
     jobs, pending = ClaimedJobs(sweep), [each.config_of(first + i) for i in range(num_seeds) for each in winners]
     while pending and sweep.stopped_by is None:
-        started = [config for config in pending if start_or_report(config, sweep, jobs, claims, train)]
+        if cluster is None:
+            started = [config for config in pending if start_or_report(config, sweep, jobs, claims, train)]
+        else:
+            started = submit_or_report(pending, sweep, cluster, claims, train)
         pending = [config for config in pending if config not in started]
         if jobs.are_running:
             jobs.wait()
@@ -61,3 +71,30 @@ def start_or_report(config: Config, sweep: Sweep, jobs: ClaimedJobs, claims: Cla
         sweep.report(folder.path.name, partial(train, config), folder.result)
         lock.release()
     return True
+
+
+def submit_or_report(
+    pending: Sequence[Config], sweep: Sweep, cluster: Cluster, claims: Claims, train: Train
+) -> list[Config]:
+    """Train the incomplete runs as one array of jobs, report the others, and return the runs that were claimed."""
+    claimed, tasks = [], []
+    with ExitStack() as stack:
+        for config in pending:
+            folder = run_folder(config)
+            sweep.studies[folder.study] = config
+            lock = claims.claim(folder.path.name)
+            if lock is None:
+                continue
+            stack.callback(lock.release)
+            claimed.append(config)
+            if folder.complete() is None:
+                tasks.append(Task(folder.path.name, partial(train, config), folder.result, ignore))
+            else:
+                sweep.report(folder.path.name, partial(train, config), folder.result)
+        if tasks:
+            cluster.run(sweep, run_folder(claimed[0]).study, tasks)
+    return claimed
+
+
+def ignore(_outcome: Outcome) -> None:
+    """Do nothing: `Sweep.outcomes` has the outcome."""

@@ -197,3 +197,12 @@ if __name__ == "__main__":
     parser.add_argument("--documents", type=int, default=25_000)
     choices = parser.parse_args()
     make_study(choices.folder, seeds=range(choices.seeds), num_documents=choices.documents)
+
+
+def with_documents(folder: Path) -> Path:
+    """Create a working directory with 120 training and 40 test documents."""
+    folder.mkdir()
+    for split, count in (("train", 120), ("test", 40)):
+        rows = [f"{split}{i},{'good' if i % 2 else 'bad'} film{i},{i % 2}" for i in range(count)]
+        (folder / f"{split}.csv").write_text("\n".join(["id,text,label", *rows]) + "\n")
+    return folder

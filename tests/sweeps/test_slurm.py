@@ -1,4 +1,4 @@
-"""Runs as jobs of a real Slurm cluster: preempted, at their time limit, and equal to undisturbed runs."""
+"""Runs as jobs of a real Slurm cluster: preempted, at their time limit, and as rounds of a study or a tuning."""
 
 import json
 import subprocess
@@ -6,11 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.processes import EVERY_STEP, TINY, digest, run, share_kernels
 from support.runs import PERSONAL, ROOT
 from support.slurm import slurm_cluster
+from support.studies import with_documents
 
 PLUGIN = ("plugins=[faulty]", "head._target_=faulty.FaultyHead")
 SETTINGS = (*TINY, *PLUGIN, EVERY_STEP, "data.test_limit=16", "data.validation_limit=16")
@@ -41,10 +43,13 @@ class ClusterCommand:
         # In each job, the head waits in its third training batch until the gate exists.
         self._environment = {**environment, "FAULT": "gate", "FAULT_AT": "3", "GATE": str(self.gate)}
         self._log = folder / "command.log"
+        self.start(*arguments)
+
+    def start(self, *arguments: str) -> None:
         with self._log.open("w") as log:
             command = [sys.executable, "-m", *arguments]
             self.process = subprocess.Popen(
-                command, cwd=folder, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+                command, cwd=self.folder, env=self._environment, stdout=log, stderr=subprocess.STDOUT
             )
 
     def __enter__(self) -> "ClusterCommand":
@@ -121,3 +126,61 @@ def test_a_preempted_and_a_timed_out_job_end_like_undisturbed_runs(environment: 
     for each in sweep.runs():
         assert json.loads((each / "result.json").read_text())["status"] == "done"
         assert hash_of_weights(each) == hash_of_weights(undisturbed / "runs/default" / each.name)
+
+
+def test_a_killed_study_waits_for_the_jobs_of_its_round(environment: dict[str, str], tmp_path: Path) -> None:
+    """SIGKILL while the jobs are in their third batch. The same command submits no further jobs."""
+    groups = ("head.dropout=0.1,0.2", "seeds.first=2", "seeds.max=2", "study=s", "epochs=1")
+    arguments = ("imdbcls.study", *SETTINGS, *groups, *LAUNCHER)
+    with ClusterCommand(tmp_path, environment, *arguments) as study:
+        study.wait_until(lambda: 2 in study.saved_steps())
+        assert "Submitted jobs" in study.output
+        study.process.kill()
+        study.process.wait()
+        queued = study.slurm("squeue", "--noheader", "--array", "--format=%i").split()
+        study.start(*arguments)
+        study.wait_until(lambda: "Waiting for 4 jobs that an earlier command has submitted" in study.output)
+        study.gate.touch()
+        assert study.wait() == 0, study.output + study.log_of_jobs("err")
+    array = {job.partition("_")[0] for job in queued}
+    assert len(queued) == 4 and len(array) == 1
+    assert "Submitted" not in study.output and "Look 1 of 1, after 2 seeds: the study is over" in study.output
+    assert study.log_of_jobs("err").count("loading the documents") == 4
+    assert [json.loads((run / "result.json").read_text())["status"] for run in study.runs()] == ["done"] * 4
+    assert not list(tmp_path.glob("runs/s/.submitit/*.job"))
+
+
+def test_trials_on_the_cluster_are_those_of_a_tuning_on_one_machine(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Each array has one trial of each group, so every trial is compared with the same earlier trials."""
+    search = ("head=mean,max", "lr=tag(log,interval(1e-8,3e-2))", "pruner=asha", "sampler=random", "budget.trials=2")
+    documents = (
+        "data=files",
+        "data.train=train.csv",
+        "data.test=test.csv",
+        "max_length=16",
+        "batch_size=8",
+        "epochs=2",
+    )
+    hardware = ("backbone=tiny", "device=cpu", "precision=fp32", "tracker=none", "progress=none")
+    arguments = (*documents, *hardware, *search, "study=t")
+    folder, local = with_documents(tmp_path / "cluster"), with_documents(tmp_path / "local")
+    with ClusterCommand(folder, environment, "imdbcls.tune", *arguments, "winners.seeds=1", *LAUNCHER) as tuning:
+        run(local, *arguments, "winners.seeds=0", command="imdbcls.tune")
+        assert tuning.wait() == 0, tuning.output + tuning.log_of_jobs("err")
+    found = trials_of(folder)
+    assert found == trials_of(local) and "pruned" in [trial["state"] for trial in found]
+    assert tuning.output.count("Submitted jobs") == 3  # two arrays of trials, and one of winners
+    winners = [json.loads(path.read_text()) for path in sorted(folder.glob("runs/t/*/result.json"))]
+    assert [(winner["status"], winner["head"], winner["seed"]) for winner in winners] == [
+        ("done", "max", 1),
+        ("done", "mean", 1),
+    ]
+
+
+def trials_of(folder: Path) -> list[dict[str, Any]]:
+    """Return all trials of tuning.json without their times."""
+    groups = json.loads((folder / "runs/t-trials/tuning.json").read_text())["groups"]
+    trials = [trial for group in groups for trial in group["trials"]]
+    return [{key: value for key, value in trial.items() if key != "seconds"} for trial in trials]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.processes import EVERY_STEP, Command, start, wait_for
+from support.studies import with_documents
 from support.trackers import summary
 
 pytestmark = pytest.mark.slow
@@ -24,15 +25,6 @@ BUDGET = ("budget.trials=4", "winners.seeds=1")
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return with_documents(tmp_path / "folder")
-
-
-def with_documents(folder: Path) -> Path:
-    """Create a working directory with 120 training and 40 test documents."""
-    folder.mkdir()
-    for split, count in (("train", 120), ("test", 40)):
-        rows = [f"{split}{i},{'good' if i % 2 else 'bad'} film{i},{i % 2}" for i in range(count)]
-        (folder / f"{split}.csv").write_text("\n".join(["id,text,label", *rows]) + "\n")
-    return folder
 
 
 def tune(folder: Path, *arguments: str) -> Command:
