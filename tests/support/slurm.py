@@ -78,9 +78,21 @@ def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
         wait_until_idle(environment, folder)
         yield environment
     finally:
+        end_jobs(environment)
         for daemon in reversed(daemons):
             daemon.kill()  # the cluster's files are temporary
             daemon.wait()
+
+
+def end_jobs(environment: dict[str, str]) -> None:
+    """Cancel all jobs and wait until their processes have ended, because no daemon would end them later."""
+    subprocess.run(["scancel", "--user=root"], env=environment, check=False)
+    limit = time.monotonic() + 60
+    command = ["squeue", "--noheader"]
+    while subprocess.run(command, env=environment, capture_output=True, check=False).stdout:
+        if time.monotonic() > limit:
+            return
+        time.sleep(0.2)
 
 
 def wait_until_idle(environment: dict[str, str], folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.processes import EVERY_STEP, TINY, digest, run, share_kernels
 from support.runs import PERSONAL, ROOT
-from support.slurm import slurm_cluster
+from support.slurm import end_jobs, slurm_cluster
 from support.studies import with_documents
 
 PLUGIN = ("plugins=[faulty]", "head._target_=faulty.FaultyHead")
@@ -58,7 +58,7 @@ class ClusterCommand:
     def __exit__(self, *_error: object) -> None:
         self.process.kill()
         self.process.wait()
-        self.slurm("scancel", "--user=root")
+        end_jobs(self._environment)
 
     def slurm(self, *command: str) -> str:
         """Run a command of Slurm and return its output."""
