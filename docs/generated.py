@@ -2,7 +2,8 @@
 
 A page asks for content with a line such as `<!-- generated: commands -->`. The content comes from `conf/`, from the
 typed schema, from the `--help` of each command, and from the names that `imdbcls` exports. The hook also turns links to
-files outside the documentation into plain text, because the site does not contain these files.
+files outside the documentation into plain text, because the site does not contain these files, and removes the
+backslash before a vertical bar in the code of a table, which only GitHub needs.
 """
 
 import ast
@@ -22,13 +23,15 @@ from imdbcls.config.options import ConfigKey, config_keys, groups
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\((?:\.\./)+(?:\.\./)[^)]*\)")
+TABLE_ROW, CODE = re.compile(r"^\|.*\|$", re.MULTILINE), re.compile(r"`[^`]*`")
 HELP_WIDTH = 96  # characters
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill the markers of a page; called by MkDocs."""
     markdown = OUTSIDE.sub(r"\1", markdown)
-    return MARKER.sub(lambda match: WRITERS[match.group(1)](), markdown)
+    markdown = MARKER.sub(lambda match: WRITERS[match.group(1)](), markdown)
+    return TABLE_ROW.sub(lambda row: CODE.sub(lambda code: code.group().replace(r"\|", "|"), row.group()), markdown)
 
 
 def configuration() -> str:

@@ -56,6 +56,7 @@ def test_the_reference_lists_every_key_and_choice(site: Path) -> None:
     assert len(keys) > 50 and len(choices) > 30
     assert [name for name in keys + choices if f"<code>{name}</code>" not in page] == []
     assert "number > 0" in text_of(site / "configuration.html")
+    assert "imdbcls completion fish | source" in text_of(site / "commands.html")
 
 
 def test_the_reference_lists_every_command_and_public_name(site: Path) -> None:
