@@ -23,7 +23,7 @@ python=$environment/bin/python
 
 case $program in
 throughput)
-    "$python" experiments/gpu/throughput.py --tokenizer "$tokenizer" --output "$output/gpu-throughput.json" 2>&1 |
+    "$python" experiments/gpu/throughput.py --tokenizer "$tokenizer" --budget 260 --output "$output/gpu-throughput.json" 2>&1 |
         tee "$output/throughput.log"
     ;;
 tests)
