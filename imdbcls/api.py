@@ -17,6 +17,9 @@ from imdbcls.runtime.process import prepare_process
 from imdbcls.runtime.signals import restored_handlers
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from imdbcls.comparison.results import Comparison
     from imdbcls.data.documents import Documents
     from imdbcls.data.token_counts import TokenCounts
@@ -128,6 +131,14 @@ class FinishedRun:
         from imdbcls.models.temperature import apply_temperature
 
         return replace(predictions, probabilities=apply_temperature(predictions.known_probabilities, self.temperature))
+
+    def cut_tokens(self, predictions: Predictions) -> "NDArray[np.int64]":
+        """Return how many tokens of each document were not read, because the document is too long for the model.
+
+        `predictions` must come from `predict`.
+        """
+        assert predictions.tokens is not None
+        return self._model.cut_tokens(predictions.tokens)
 
     @cached_property
     def plain_model(self) -> FinishedModel:

@@ -17,6 +17,9 @@ from imdbcls.runs.untrusted import require_no_links, tensor_shapes
 from imdbcls.runtime.limits import require_address_space
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from imdbcls.config.schema import Config
     from imdbcls.data.documents import Documents
     from imdbcls.data.pipeline import Pipeline
@@ -47,6 +50,17 @@ class FinishedModel:
         from imdbcls.data.tokens import plain_tokenizer
 
         return plain_tokenizer(self.backbone.tokenizer)
+
+    def cut_tokens(self, tokens_N: "NDArray[np.int64]") -> "NDArray[np.int64]":
+        """Return how many tokens of each document the model does not read.
+
+        `tokens_N` are the numbers of tokens of the documents, including special tokens, as in `Predictions.tokens`.
+        """
+        from imdbcls.data.token_counts import cut_tokens
+
+        num_special = len(self.tokenizer.prefix) + len(self.tokenizer.suffix)
+        budget = self.pipeline.max_length - num_special
+        return cut_tokens(tokens_N - num_special, budget, self.pipeline.truncation)
 
     def predict(
         self,

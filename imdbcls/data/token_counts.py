@@ -46,12 +46,7 @@ def count_tokens(tokens: Tokens, tokenizer: Any, max_length: int, truncation: st
     """Count the tokens of some documents, including unknown tokens and tokens that the encoder does not read."""
     lengths, budget = np.diff(tokens.offsets), max_length - tokens.num_special
     unknown = unknown_tokens(tokens, tokenizer.unk_token_id)
-    read = np.full(len(lengths), budget)
-    if isinstance(truncation, Windows):  # all tokens are read, unless a document needs too many windows
-        read = np.where(
-            truncation.needed(lengths, budget) > truncation.max_windows, truncation.max_windows * budget, lengths
-        )
-    cut = np.maximum(lengths - read, 0)
+    cut = cut_tokens(lengths, budget, truncation)
     return TokenCounts(
         documents=len(lengths),
         tokens=int(lengths.sum()),
@@ -63,6 +58,19 @@ def count_tokens(tokens: Tokens, tokenizer: Any, max_length: int, truncation: st
         truncated=int((cut > 0).sum()),
         cut_tokens=int(cut.sum()),
     )
+
+
+def cut_tokens(lengths: NDArray[np.int64], budget: int, truncation: str | Windows) -> NDArray[np.int64]:
+    """Return the number of tokens of each document that the encoder does not read.
+
+    `lengths` and `budget`, the largest number of tokens in an input, exclude special tokens.
+    """
+    read = np.full(len(lengths), budget)
+    if isinstance(truncation, Windows):  # all tokens are read, unless a document needs too many windows
+        read = np.where(
+            truncation.needed(lengths, budget) > truncation.max_windows, truncation.max_windows * budget, lengths
+        )
+    return np.maximum(lengths - read, 0)
 
 
 def unknown_tokens(tokens: Tokens, unknown_id: int | None) -> NDArray[np.int64]:

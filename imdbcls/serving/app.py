@@ -67,7 +67,7 @@ def create_app(runs: ServedRuns, models: ModelThread[dict[str, Answer]], limits:
         require_texts([request.text], limits)
         (answer,) = await models.classify([request.text])
         label = next(iter(answer.values())).label if request.label is None else request.label
-        found = await models.call(lambda: explain_all(runs, request.text, label))
+        found = await explain_all(models, runs, request.text, label)
         return schema.ExplainResponse(
             label=label, runs=[explanation_of(name, answer[name], found[name]) for name in runs.by_name]
         )
@@ -95,7 +95,7 @@ def create_app(runs: ServedRuns, models: ModelThread[dict[str, Answer]], limits:
         if wants_words:
             try:
                 async with asyncio.timeout(PAGE_SHARE * limits.seconds):
-                    found = await models.call(lambda: explain_all(runs, text, label))
+                    found = await explain_all(models, runs, text, label)
             except (BusyError, UserError) as error:
                 note = str(error)
             except TimeoutError:

@@ -1,12 +1,14 @@
 """Explain the predictions of all runs for one text."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
+from imdbcls.api import FinishedRun
 from imdbcls.errors import UserError
 from imdbcls.explanations import explain
-from imdbcls.serving.runs import ServedRuns
+from imdbcls.serving.model_thread import ModelThread
+from imdbcls.serving.runs import Answer, ServedRuns
 
 logger = logging.getLogger(__name__)
 
@@ -21,22 +23,25 @@ class Explained:
     completeness_error: float
 
 
-def explain_all(runs: ServedRuns, text: str, label: str) -> Mapping[str, Explained]:
-    """Return how much each word moved the logit of class `label`, by name of the run.
+def explain_run(run: FinishedRun, text: str, label: str) -> Explained:
+    """Return how much each word moved the logit of class `label`.
 
-    Raises UserError if `label` is not a class of the runs, or if a run cannot be explained.
+    Raises UserError if `label` is not a class of the run, or if the run cannot be explained.
     """
-    found = {name: explain(run, text, label) for name, run in runs.by_name.items()}
-    return {
-        name: Explained(
-            tuple(
-                (word, start, end, score)
-                for word, (start, end), score in zip(each.words, each.spans, each.scores, strict=True)
-            ),
-            each.completeness_error,
-        )
-        for name, each in found.items()
-    }
+    found = explain(run, text, label)
+    words = zip(found.words, found.spans, found.scores, strict=True)
+    return Explained(tuple((word, start, end, score) for word, (start, end), score in words), found.completeness_error)
+
+
+async def explain_all(
+    models: ModelThread[dict[str, Answer]], runs: ServedRuns, text: str, label: str
+) -> dict[str, Explained]:
+    """Return the explanations of all runs, by name.
+
+    Each is a call of its own, so that other requests are answered in between. Raises UserError as `explain_run`, and
+    BusyError if too many explanations wait.
+    """
+    return {name: await models.call(partial(explain_run, run, text, label)) for name, run in runs.by_name.items()}
 
 
 def warm_up(runs: ServedRuns) -> None:
@@ -46,6 +51,7 @@ def warm_up(runs: ServedRuns) -> None:
     """
     runs.classify([EXAMPLE])
     try:
-        explain_all(runs, EXAMPLE, runs.label_names[0])
+        for run in runs.by_name.values():
+            explain_run(run, EXAMPLE, run.label_names[0])
     except UserError as error:
         logger.warning(f"The page cannot highlight words, and POST /explain returns an error: {error}")

@@ -54,7 +54,6 @@ class Page:
             "style": style,
             "script": script,
             "runs": runs.about(),
-            "labels": runs.label_names,
             "limits": limits,
             "example": json.dumps({"texts": [EXAMPLE]}),
         }
@@ -143,9 +142,11 @@ def segments_of(text: str, found: Explained) -> list[Segment]:
 
 
 def strongest(found: Explained) -> dict[str, list[tuple[str, float]]]:
-    """Return the words with the largest scores `for` the class and `against` it, largest first."""
+    """Return the words with the largest scores `for` the class and `against` it. A repeated word is listed once."""
     ranked = sorted(((word, score) for word, *_, score in found.words), key=lambda item: -abs(item[1]))
     return {
-        "for": [(word, score) for word, score in ranked if score > 0][:NUM_WORDS],
-        "against": [(word, score) for word, score in ranked if score < 0][:NUM_WORDS],
+        side: list({word: (word, score) for word, score in reversed(ranked) if sign * score > 0}.values())[::-1][
+            :NUM_WORDS
+        ]
+        for side, sign in (("for", 1), ("against", -1))
     }

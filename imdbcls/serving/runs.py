@@ -4,21 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from imdbcls.api import FinishedRun, load_run
-from imdbcls.data.windows import Windows
 from imdbcls.errors import UserError
 from imdbcls.serving.schema import RunInfo
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of one run for one text. `tokens` counts the tokens of the text, including special tokens."""
+    """The answer of one run for one text. The numbers of tokens include special tokens."""
 
     label: str
     probabilities: Mapping[str, float]
     tokens: int
+    tokens_read: int
     truncated: bool
 
 
@@ -75,23 +73,15 @@ def about(name: str, run: FinishedRun) -> RunInfo:
 def answers_of(run: FinishedRun, texts: Sequence[str]) -> list[Answer]:
     predictions = run.predict(texts)
     assert predictions.tokens is not None
+    read = predictions.tokens - run.cut_tokens(predictions)
+    rows = zip(
+        predictions.names,
+        predictions.known_probabilities.tolist(),
+        predictions.tokens.tolist(),
+        read.tolist(),
+        strict=True,
+    )
     return [
-        Answer(
-            label=label,
-            probabilities=dict(zip(run.label_names, probabilities, strict=True)),
-            tokens=int(tokens),
-            truncated=is_truncated(run, int(tokens)),
-        )
-        for label, probabilities, tokens in zip(
-            predictions.names, predictions.known_probabilities.tolist(), predictions.tokens, strict=True
-        )
+        Answer(label, dict(zip(run.label_names, probabilities, strict=True)), tokens, tokens_read, tokens_read < tokens)
+        for label, probabilities, tokens, tokens_read in rows
     ]
-
-
-def is_truncated(run: FinishedRun, num_tokens: int) -> bool:
-    """Return whether a run reads only a part of a document with `num_tokens` tokens, including special tokens."""
-    data, max_length = run.config.data, run.config.max_length
-    if data.truncation != "windows":
-        return num_tokens > max_length
-    windows = Windows(data.window_overlap, data.max_windows)
-    return bool(windows.needed(np.array([num_tokens]), max_length)[0] > windows.max_windows)

@@ -32,6 +32,7 @@ class Prediction(BaseModel):
     label: Annotated[str, Field(description="most probable class")]
     probabilities: Probabilities
     tokens: Annotated[int, Field(description="tokens of the text, including special tokens")]
+    tokens_read: Annotated[int, Field(description="tokens that the run read")]
     truncated: Annotated[bool, Field(description="whether the text is too long for the run, which read only a part")]
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -66,16 +67,19 @@ def is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def run_server(runs: ServedRuns, limits: Limits, listener: socket.socket, on_start: Callable[[], None]) -> None:
-    """Load the models, and answer requests until SIGTERM or SIGINT. `on_start` is called when the models are loaded."""
+def run_server(runs: ServedRuns, limits: Limits, listener: socket.socket, on_start: Callable[[], None]) -> NoReturn:
+    """Load the models, answer requests until SIGTERM or SIGINT, and end the process with exit code 0.
+
+    `on_start` is called when the server answers.
+    """
     models = ModelThread(runs.classify, limits, context=inference_weights)
     try:
         models.call_and_wait(lambda: warm_up(runs))
     except KeyboardInterrupt:
         exit_now(INTERRUPTED)
     answer_requests(create_app(runs, models, limits), listener, on_start)
-    if not models.stop(STOP_SECONDS):
-        exit_now(0)
+    models.stop(STOP_SECONDS)
+    exit_now(0)
 
 
 def answer_requests(app: FastAPI, listener: socket.socket, on_start: Callable[[], None]) -> None:
@@ -110,7 +114,10 @@ class _Server(uvicorn.Server):
         self._on_start()
 
 
-def exit_now(code: int) -> None:
-    """End the process without waiting for its threads, because a model still computes."""
+def exit_now(code: int) -> NoReturn:
+    """End the process without waiting for a model that still computes, and without freeing the memory piece by piece.
+
+    On a busy machine, the usual end takes many seconds.
+    """
     flush()
     os._exit(code)

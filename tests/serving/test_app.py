@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,7 @@ def test_predict_returns_the_calibrated_probabilities_of_every_run(server: Serve
             assert prediction["probabilities"] == pytest.approx(by_class, abs=1e-6)
             assert prediction["label"] == expected.names[row] and prediction["tokens"] == expected.tokens[row]
         assert [prediction["truncated"] for prediction in each["predictions"]] == [False, False, True]
+        assert each["predictions"][2]["tokens_read"] == run.config.max_length
 
 
 def test_one_text_is_like_a_list_of_one(server: Server) -> None:
@@ -196,8 +198,6 @@ def test_page_shows_a_problem_next_to_the_text(server: Server) -> None:
 
 
 def test_different_classes_and_the_same_run_twice_are_refused(finished: Path, second: Path, tmp_path: Path) -> None:
-    import shutil
-
     other = tmp_path / "other"
     shutil.copytree(second, other)
     result = json.loads((other / "result.json").read_text())
