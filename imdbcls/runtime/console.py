@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -47,6 +47,7 @@ BOLD = {"imdbcls_style": "bold"}
 _DUMB_TERMS = ("dumb", "unknown")  # values of TERM for terminals that cannot repaint a line
 
 _prefix = ""
+_is_wanted: Callable[[logging.LogRecord], bool] | None = None
 _live: "Live | None" = None
 
 
@@ -59,7 +60,8 @@ class StderrHandler(logging.Handler):
     """
 
     def filter(self, record: logging.LogRecord) -> Any:
-        return is_shown(record) and super().filter(record)
+        wanted = _is_wanted is None or logging.getLogger().level <= logging.DEBUG or _is_wanted(record)
+        return is_shown(record) and wanted and super().filter(record)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -198,6 +200,12 @@ def shows_messages() -> bool:
     """Return whether a `StderrHandler` is installed. Any other handler would write into the live line."""
     handlers = [*logging.getLogger(PACKAGE).handlers, *logging.getLogger().handlers]
     return any(isinstance(handler, StderrHandler) for handler in handlers)
+
+
+def show_only(is_wanted: Callable[[logging.LogRecord], bool]) -> None:
+    """Show only the messages for which `is_wanted` returns True, unless the root level is DEBUG."""
+    global _is_wanted
+    _is_wanted = is_wanted
 
 
 def prefix_messages(name: str) -> None:

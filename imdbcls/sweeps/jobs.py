@@ -23,6 +23,7 @@ from imdbcls.runs.selection import DEFAULT, TITLES, as_text, metric_of
 from imdbcls.runtime import console, limits
 from imdbcls.runtime.signals import SIGNALS, Interrupted, current_handlers, set_handlers, stop_requests
 from imdbcls.runtime.text_table import text_table
+from imdbcls.sweeps.overview import JobMessages, SharedMessages, end_line, seconds_left
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
@@ -76,9 +77,24 @@ class Sweep:
         self.study_of: dict[int, Path] = {}  # the study of a job by the job's index in `outcomes`, if it is known
         self.is_search = False  # whether a sweeper chooses the jobs by the results of earlier jobs
         self.stopped_by: int | None = None
+        self.num_expected = 0  # jobs of the batches that a sweeper has started; 0 if no sweeper starts the jobs
+        self._shared_messages: SharedMessages | None = None  # created with the first job
         self.slot = 0  # in the process of a job: its number among the jobs that run at the same time
         self._running: dict[int, Running] = {}  # by process id
         self._handlers: dict[int, Any] = {}  # the signal handlers before the first job was started
+
+    def expect(self, num_jobs: int) -> None:
+        """Expect this many more jobs."""
+        self.num_expected += num_jobs
+
+    @property
+    def has_overview(self) -> bool:
+        """Whether the number of jobs is known, so that each job has a number and the sweep an expected end."""
+        return self.num_expected > 1 and not self.is_search
+
+    def label(self, index: int) -> str:
+        """Return the number of a job and the number of all jobs as text: `[3/9]`."""
+        return f"[{index + 1}/{self.num_expected}]"
 
     def run(
         self,
@@ -97,8 +113,8 @@ class Sweep:
             self.wait()  # the same run is in progress: wait, so that it is finished when this job starts
         if self.stopped_by is None and not self._prepared(name, prepare):
             return
-        self._start(name, job, read_result)
-        self._wait(fewer_than=jobs)
+        self._start(name, job, read_result, jobs)
+        self._wait(fewer_than=jobs, jobs=jobs)
 
     def report(self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None]) -> None:
         """Run the job of a finished run in this process. The job only logs that the run is finished."""
@@ -135,8 +151,10 @@ class Sweep:
             self._forward_signal(stop.signal_number, None)
         return prepared
 
-    def _start(self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None]) -> None:
-        """Fork a process for a job, unless a signal has stopped the sweep."""
+    def _start(
+        self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None], jobs: int
+    ) -> None:
+        """Fork a process for one of `jobs` parallel jobs, unless a signal has stopped the sweep."""
         sys.stdout.flush()
         sys.stderr.flush()
         if not self._handlers:
@@ -145,6 +163,7 @@ class Sweep:
         if self.stopped_by is not None:
             self.outcomes.append(Outcome(name, "not started", "the sweep was stopped"))
             return
+        messages = self._shared_messages = self._shared_messages or SharedMessages()
         error_pipe, error_input = os.pipe()
         used = {running.slot for running in self._running.values()}
         slot = next(number for number in range(len(used) + 1) if number not in used)
@@ -162,9 +181,12 @@ class Sweep:
                     set_parent_death_signal(parent)
                     signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
                     self.slot = slot
+                    console.show_only(JobMessages(messages, self.has_overview))
                     code = exit_code_of(job, error_input)
                 finally:
                     os._exit(code)
+            if self.has_overview and jobs == 1:
+                logger.info(f"{self.label(len(self.outcomes))} {name}")
             self._running[child] = Running(len(self.outcomes), slot, error_pipe, read_result, time.monotonic())
             self.outcomes.append(Outcome(name, "running", ""))
         except OSError as error:  # no memory or process is available
@@ -180,8 +202,11 @@ class Sweep:
         """Wait for all running jobs."""
         self._wait(fewer_than=1)
 
-    def _wait(self, fewer_than: int) -> None:
-        """Wait until fewer than `fewer_than` job processes run. Record the outcome of each process that ends."""
+    def _wait(self, fewer_than: int, jobs: int = 1) -> None:
+        """Wait until fewer than `fewer_than` job processes run. Record and log the outcome of each one that ends.
+
+        `jobs` is the number of parallel jobs.
+        """
         while len(self._running) >= fewer_than:
             process, status = self._wait_for_one()
             running = self._running.pop(process)
@@ -193,9 +218,20 @@ class Sweep:
             name, exit_code = self.outcomes[running.index].name, os.waitstatus_to_exitcode(status)
             outcome = outcome_of(name, exit_code, reason, running.read_result())
             self.outcomes[running.index] = replace(outcome, seconds=seconds)
+            if self.has_overview:
+                self._log_end(running.index, jobs)
         if not self._running:
             set_handlers(self._handlers)
             self._handlers = {}
+
+    def _log_end(self, index: int, jobs: int) -> None:
+        """Log how a job has ended, and the expected time until the sweep ends."""
+        outcome = self.outcomes[index]
+        times = [each.seconds for each in self.outcomes if each.seconds is not None and each.state == "done"]
+        num_ended = sum(each.state != "running" for each in self.outcomes)
+        left = None if self.stopped_by is not None else seconds_left(times, self.num_expected - num_ended, jobs)
+        detail = outcome.detail if outcome.state == "done" else f"{outcome.state}  {outcome.detail}".rstrip()
+        logger.info(end_line(self.label(index), outcome.name, detail, outcome.seconds or 0.0, left))
 
     def _wait_for_one(self) -> tuple[int, int]:
         """Wait for one of the jobs to end, and return its process id and wait status.

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 Train = Callable[["Config"], object]
 
+HYDRA_LAUNCHER = "hydra._internal.core_plugins.basic_launcher"
+
 sweep = Sweep()  # the jobs of this process's command
 
 
@@ -40,7 +42,8 @@ def run_command(main: Callable[[], object]) -> int:
     Returns the exit code of a multirun, else 0.
     """
     with entry.stdout_is_secondary():  # the results are in the run folders, not on stdout
-        sys.argv[1:] = answer_command(sys.argv[1:])
+        sys.argv[1:] = answer_command(sys.argv[1:], on_batch=sweep.expect)
+        logging.getLogger(HYDRA_LAUNCHER).setLevel(logging.WARNING)  # the sweep logs a line for each job itself
         gc.freeze()  # exclude the loaded modules and the config from garbage collection, also in forked jobs
         try:
             main()

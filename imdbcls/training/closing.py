@@ -46,7 +46,8 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
     tested = "" if metric == DEFAULT else f"test {title} {as_text(metric, result[f'test/{metric}'])}, "
     yield f"{result['name']}: {tested}test accuracy {result['test/accuracy']:.2%} on {num_documents:,} documents"
     share = confusion_CC.sum(axis=1)[largest] / num_documents
-    baseline = f"always {result['label_names'][largest]!r}: {share:.2%}"
+    not_better = ", so this run may be no better" if low <= share else ""
+    baseline = f"always {result['label_names'][largest]!r}: {share:.2%}{not_better}"
     yield f"  95 % interval over documents {low:.2%} to {high:.2%}; {baseline}"
     watched = "; the test split was also evaluated during training" if result["watched_test"] else ""
     value = as_text(metric, result[f"val/{metric}"])
@@ -81,16 +82,9 @@ def class_table(confusion_CC: np.ndarray, label_names: list[str]) -> Iterator[st
 
 
 def warnings_of(run: Run, result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what limits the result: an accuracy like that of guessing, or a training loss like that of guessing."""
-    confusion_CC = np.asarray(result["test/confusion_matrix"])
-    share = confusion_CC.sum(axis=1).max() / confusion_CC.sum()
+    """Yield warnings about a run that is no more accurate than guessing, or whose training loss is that of guessing."""
     if (warning := accuracy_warning(result["test/confusion_matrix"], result["label_names"])) is not None:
         yield f"test: {warning}"
-    elif accuracy_interval(confusion_CC)[0] <= share:
-        yield (
-            "test: the interval includes the share of the largest class, so this run is not shown to be better than "
-            "guessing."
-        )
     guessing = loss_of_guessing(run.corpus.train.labels)
     if is_plain_cross_entropy(run.config.loss) and result["train_loss"] > LEARNED_NOTHING * guessing:
         yield (

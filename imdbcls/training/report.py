@@ -34,22 +34,22 @@ def log_start(run: Run) -> None:
         logger.info(note)
     for loss in losses(sum_of(run.token_counts.values()), config.max_length):
         logger.warning(loss)
-    sizes = f"{len(corpus.train):,} training, {len(corpus.validation):,} validation and {len(corpus.test):,} test"
+    size, head_size = count_parameters(run.model), count_parameters(run.model.head)
     trainable = count_parameters(trainer.model, trainable=True)
     frozen = "" if trainable == count_parameters(trainer.model) else f"; {trainable:,} are trained"
     hardware, device = run.hardware.describe(), run.hardware.device.type
-    logger.info(f"{run.folder.path.name}: head {config.head.name} on {config.backbone.name}, on {hardware}")
+    logger.info(
+        f"head {config.head.name} on {config.backbone.name}: {size / 1e6:.1f}M parameters "
+        f"({head_size:,} in the head{frozen}), on {hardware}"
+    )
     if backbone.cpu_fallback_reason is not None and device == "cpu":
         logger.info(f"{backbone.name}: training does not use the fast CPU layers: {backbone.cpu_fallback_reason}.")
     if backbone.cuda_fallback_reason is not None and device == "cuda":
         logger.info(f"{backbone.name}: the encoder also computes the padding: {backbone.cuda_fallback_reason}.")
+    sizes = f"{len(corpus.train):,} training, {len(corpus.validation):,} validation and {len(corpus.test):,} test"
     logger.info(f"{config.data.name}: {sizes} documents, {len(corpus.label_names)} classes")
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
-    size, head_size = count_parameters(run.model), count_parameters(run.model.head)
-    logger.info(
-        f"{trainer.num_steps:,} steps of {config.batch_size} documents, {epochs}, "
-        f"{size / 1e6:.1f}M parameters ({head_size:,} in the head{frozen})"
-    )
+    logger.info(f"{trainer.num_steps:,} steps of {config.batch_size} documents, {epochs}")
     if config.metric != DEFAULT:
         best = "lowest" if config.metric in LOWER_IS_BETTER else "highest"
         logger.info(f"metric={config.metric}: the best epoch has the {best} {TITLES[config.metric]} on validation")
