@@ -35,11 +35,12 @@ class PartAccuracy:
 
 @dataclass(frozen=True)
 class Parts:
-    """Accuracy on parts of the test split, by three criteria. Each criterion divides all documents into parts."""
+    """Accuracy on parts of the test split, by four criteria. Each criterion divides all documents into parts."""
 
     length: tuple[PartAccuracy, ...]  # by tokens before truncation; empty: not known
     truncated: tuple[PartAccuracy, ...]  # within max_length or longer; empty: not known
     classes: tuple[PartAccuracy, ...]  # by true class, in the order of the label names
+    given: tuple[PartAccuracy, ...] = ()  # by data.part_column, in the order of the names; empty: the data has no parts
 
 
 @dataclass(frozen=True)

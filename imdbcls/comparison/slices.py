@@ -1,4 +1,4 @@
-"""Compute accuracy on parts of the test split: by document length, by truncation and by class."""
+"""Compute accuracy on parts of the test split: by length, by truncation, by class and by `data.part_column`."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -23,6 +23,7 @@ def accuracy_by_part(group: Group, label_names: tuple[str, ...]) -> Parts:
         length=() if group.tokens_N is None else accuracies_of(group, length_parts(group.tokens_N)),
         truncated=accuracies_of(group, truncation_parts(group)),
         classes=accuracies_of(group, classes),
+        given=accuracies_of(group, given_parts(group)),
     )
 
 
@@ -47,6 +48,12 @@ def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
     longer_N = group.tokens_N > group.max_length
     treatment = "split into windows of" if group.in_windows else "truncated to"
     return [("within max_length", ~longer_N), (f"{treatment} {group.max_length}", longer_N)]
+
+
+def given_parts(group: Group) -> list[tuple[str, np.ndarray]]:
+    """Return the name and mask of each part that the data names (empty if it names none)."""
+    parts_N = group.parts_N
+    return [] if parts_N is None else [(name, parts_N == name) for name in sorted(set(parts_N))]
 
 
 def part_accuracy(group: Group, name: str, inside_N: np.ndarray) -> PartAccuracy:

@@ -83,6 +83,12 @@ class Group:
         clusters = next((column for column in recorded if column is not None), None)
         return None if clusters is None else np.unique(clusters, return_inverse=True)[1]
 
+    @cached_property
+    def parts_N(self) -> np.ndarray | None:
+        """Part of the data to which each document belongs; None if no run recorded parts."""
+        recorded = (run.predictions.parts for run in self.runs)
+        return next((column for column in recorded if column is not None), None)
+
     @property
     def num_independent(self) -> int:
         """Number of independent units in the test split: clusters if they are known, else documents."""

@@ -22,7 +22,7 @@ HUB_LIMITS = {
     "microsoft/deberta-v3-base": 512,
 }
 TINY_LIMIT = 512
-COLUMNS = ("text_column", "label_column", "id_column", "group_column")
+COLUMNS = ("text_column", "label_column", "id_column", "group_column", "part_column")
 # Model types whose positions start at the padding id + 1.
 _ROBERTA_TYPES = (
     "roberta",

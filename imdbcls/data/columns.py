@@ -60,12 +60,14 @@ def request_of(
     label_column: str,
     id_column: str | None,
     group_column: str | None,
+    part_column: str | None = None,
     delimiter: Delimiter = "auto",
     quoting: Quoting = "auto",
 ) -> Request:
     """Return the request for the columns of a data set.
 
-    Raise UserError if two settings name the same column; only `group_column` may be the same as `id_column`.
+    Raise UserError if two settings name the same column. Only `group_column` may be the same as `id_column`, and
+    `part_column` the same as any other.
     """
     names = {"text_column": text_column, "label_column": label_column, "id_column": id_column}
     if group_column != id_column:
@@ -77,6 +79,8 @@ def request_of(
             raise UserError(f"data.{first} and data.{key} are both {name!r}; they must be different columns.")
     if group_column is not None:
         given["group_column"] = group_column
+    if part_column is not None:
+        given["part_column"] = part_column
     return Request(tuple(given.items()), delimiter, quoting)
 
 

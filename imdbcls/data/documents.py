@@ -50,18 +50,19 @@ class Documents:
     `ids` identify the documents in predictions and are unique within the split. `texts` are exactly as read: IMDB's
     `<br />` tags stay, because all published results were measured with them. `labels` are class indices (int64, shape
     (num_documents,)). `clusters` has a key for each document, such as the title id of a film. Documents with the same
-    key stay in the same split. `clusters` is None if the data has no such keys.
+    key stay in the same split. `clusters` is None if the data has no such keys. `parts` names the part of the data to
+    which each document belongs, such as `ironic`; the accuracy of each part is reported. It is None without parts.
     """
 
     ids: Sequence[str]
     texts: Sequence[str]
     labels: NDArray[np.int64]
     clusters: Sequence[str] | None = None
+    parts: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.ids), len(self.texts), len(self.labels)}
-        if self.clusters is not None:
-            lengths.add(len(self.clusters))
+        lengths |= {len(column) for column in (self.clusters, self.parts) if column is not None}
         assert len(lengths) == 1, f"columns of different lengths: {sorted(lengths)}"
 
     def __len__(self) -> int:
@@ -74,6 +75,7 @@ class Documents:
             texts=[self.texts[row] for row in rows],
             labels=self.labels[np.asarray(rows, dtype=np.int64)],
             clusters=None if self.clusters is None else [self.clusters[row] for row in rows],
+            parts=None if self.parts is None else [self.parts[row] for row in rows],
         )
 
 

@@ -26,6 +26,7 @@ def read_hub(
     group_column: str | None,
     labels: dict[str, str] | None = None,
     skip_empty: bool | None = None,
+    part_column: str | None = None,
 ) -> Source:
     """Read a data set from a folder or the hub, or from the local cache if the hub cannot be reached.
 
@@ -50,7 +51,7 @@ def read_hub(
             loaded = datasets.load_dataset(path if folder is None else str(folder.absolute()), config)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(_explain(path, error)) from error
-    request = request_of(text_column, label_column, id_column, group_column)
+    request = request_of(text_column, label_column, id_column, group_column, part_column)
     wanted = {"train": train_split, "validation": validation_split, "test": test_split}
     tables: dict[str, Table] = {}
     for split, name in wanted.items():
@@ -68,7 +69,9 @@ def read_hub(
     declared = getattr(loaded[train_split].features.get(label_column), "names", None)
     if labels is None and declared is not None:
         labels = {str(index): name for index, name in enumerate(declared)}
-    return make_source(tables, text_column, label_column, id_column, group_column, labels=labels, skip_empty=skip_empty)
+    return make_source(
+        tables, text_column, label_column, id_column, group_column, part_column, labels=labels, skip_empty=skip_empty
+    )
 
 
 def _explain(path: str, error: Exception) -> str:

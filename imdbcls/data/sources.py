@@ -14,6 +14,7 @@ from imdbcls.printable import is_unicode
 from imdbcls.runs.untrusted import MAX_ID_CHARACTERS
 
 MAX_CLASSES = 1_000  # more classes mean a wrong column, and no comparison could show them
+MAX_PARTS = 20  # parts whose accuracy is reported
 FEW_CLASSES = 10  # this many classes are allowed even in a tiny file with fewer than two documents per class
 
 ONE_LABEL = (
@@ -32,6 +33,7 @@ def make_source(
     label_column: str,
     id_column: str | None,
     group_column: str | None,
+    part_column: str | None = None,
     *,
     labels: dict[str, str] | None = None,
     skip_empty: bool | None = None,
@@ -45,7 +47,7 @@ def make_source(
     Raise UserError for a table without rows, a missing column, a row whose text, label or cluster is missing, a label
     that does not occur in train, a repeated id, and for training labels that are all equal, too many or fractions.
     """
-    request = request_of(text_column, label_column, id_column, group_column)
+    request = request_of(text_column, label_column, id_column, group_column, part_column)
     for split, table in tables.items():
         if not table.numbers:
             raise UserError(f"{table.name} contains no documents.")
@@ -68,6 +70,7 @@ def make_source(
             label_column=label_column,
             id_column=id_column,
             group_column=group_column,
+            part_column=part_column,
             label_keys=tuple(labels),
             label_names=tuple(labels.values()),
             hint=hint,
@@ -151,6 +154,7 @@ def _to_documents(
     label_column: str,
     id_column: str | None,
     group_column: str | None,
+    part_column: str | None,
     label_keys: Sequence[str],
     label_names: Sequence[str],
     hint: str,
@@ -200,7 +204,19 @@ def _to_documents(
                     "ids must be unique."
                 )
     clusters = None if group_column is None else _as_strings(table, group_column, "data.group_column")
-    return Documents(ids, texts, labels, clusters)
+    parts = None if part_column is None else _part_names(table, part_column)
+    return Documents(ids, texts, labels, clusters, parts)
+
+
+def _part_names(table: Table, part_column: str) -> list[str]:
+    """Return the part of the test documents to which each row belongs. Raise UserError if there are too many parts."""
+    names = _as_strings(table, part_column, "data.part_column")
+    if (num_parts := len(set(names))) > MAX_PARTS:
+        raise UserError(
+            f"{table.name}: {part_column!r} (data.part_column) has {num_parts:,} different values; at most {MAX_PARTS} "
+            "are allowed, because the accuracy of each part is reported."
+        )
+    return names
 
 
 def _find_label_keys(table: Table, label_column: str, hint: str) -> list[str]:

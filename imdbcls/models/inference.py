@@ -73,6 +73,7 @@ def predictions_of(
         tokens=tokens.lengths,
         clusters=None if documents.clusters is None else np.array(documents.clusters, dtype=object),
         label_names=tuple(label_names),
+        parts=None if documents.parts is None else np.array(documents.parts, dtype=object),
     )
 
 

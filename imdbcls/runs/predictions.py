@@ -32,6 +32,8 @@ class Predictions:
     tokens: NDArray[np.int64] | None
     clusters: NDArray[np.object_] | None  # (N,), such as the film of each review; None: unknown
     label_names: tuple[str, ...]  # (C,)
+    # (N,), the part of the data to which each document belongs, such as `ironic`; None: the data has no parts
+    parts: NDArray[np.object_] | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -82,16 +84,17 @@ class Predictions:
             probabilities=None if self.probabilities is None else self.probabilities[rows],
             tokens=None if self.tokens is None else self.tokens[rows],
             clusters=None if self.clusters is None else self.clusters[rows],
+            parts=None if self.parts is None else self.parts[rows],
         )
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a Parquet file with one row per document, atomically.
 
-    The columns are `id`, `label`, `prediction`, `probabilities` (a list with one number per class), `tokens` and
-    `cluster`. `cluster` is written only if `predictions.clusters` is set. All other fields of `predictions` must be
-    set: None is not allowed. The file metadata contains `format_version` and `label_names` (a JSON list), so that the
-    file can be read without the run folder.
+    The columns are `id`, `label`, `prediction`, `probabilities` (a list with one number per class), `tokens`, `cluster`
+    and `part`. The last two are written only if `predictions` has clusters or parts. All other fields of `predictions`
+    must be set: None is not allowed. The file metadata contains `format_version` and `label_names` (a JSON list), so
+    that the file can be read without the run folder.
     """
     import pyarrow
     from pyarrow import parquet
@@ -106,6 +109,8 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     }
     if predictions.clusters is not None:
         columns["cluster"] = pyarrow.array(predictions.clusters, pyarrow.string())
+    if predictions.parts is not None:
+        columns["part"] = pyarrow.array(predictions.parts, pyarrow.string())
     metadata = {FORMAT_VERSION: str(PREDICTIONS), "label_names": json.dumps(list(predictions.label_names))}
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary:

@@ -23,11 +23,11 @@ MAX_PROBABILITIES = 25_000_000  # for example, 25,000 documents with 1,000 class
 MAX_PAGE_BYTES = 2**26  # writers make pages of about 1 MB
 MAX_COLUMN_BYTES = 2**28
 MAX_ID_TOTAL = 2**26  # number of ids times the length of the longest id
-MAX_CLUSTER_TOTAL = 2**26  # characters of all distinct cluster names together
+MAX_NAME_TOTAL = 2**26  # characters of all distinct cluster names, or of all names of parts
 MAX_BATCH_ROWS = 2**16
 MAX_BATCH_VALUES = 2**20
 COLUMNS = ("id", "label", "prediction", "probabilities", "tokens")
-CLUSTER = "cluster"
+CLUSTER, PART = "cluster", "part"
 DIFFERENT_CLASSES = (
     f"its probabilities must contain one number per class in every row, for 2 to {MAX_CLASSES:,} classes"
 )
@@ -54,14 +54,14 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
         metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
         check_version(metadata)
         names = check_columns(schema)
-        string_columns = [name for name in ("id", CLUSTER) if name in names]
+        string_columns = [name for name in ("id", CLUSTER, PART) if name in names]
         file = pq.ParquetFile(path, read_dictionary=string_columns, pre_buffer=False)
         num_classes = check_size(path, file, names)
         num_rows = file.metadata.num_rows
         numbers = {name: np.empty(num_rows, dtype=np.int64) for name in ("label", "prediction", "tokens")}
         probabilities_NC = np.empty((num_rows, num_classes), dtype=dtype)
         ids = np.empty(num_rows, dtype=object)
-        clusters = Clusters(num_rows) if CLUSTER in names else None
+        optional = {name: Names(num_rows, name) for name in (CLUSTER, PART) if name in names}
         start = 0
         for batch in file.iter_batches(batch_size(num_classes), columns=names, use_threads=False):
             rows = slice(start, start + batch.num_rows)
@@ -69,8 +69,8 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
             for name, column in numbers.items():
                 column[rows] = whole_numbers(batch[name])
             probabilities_NC[rows] = probability_matrix(batch["probabilities"], num_classes)
-            if clusters is not None:
-                clusters.read(rows, batch[CLUSTER])
+            for name, found in optional.items():
+                found.read(rows, batch[name])
             start += batch.num_rows
         if start != num_rows:
             raise ValueError(f"{start} rows instead of {num_rows}")
@@ -85,8 +85,9 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
         predicted=numbers["prediction"],
         probabilities=probabilities_NC,
         tokens=numbers["tokens"],
-        clusters=None if clusters is None else clusters.column(),
+        clusters=optional[CLUSTER].column() if CLUSTER in optional else None,
         label_names=label_names(metadata, num_classes),
+        parts=optional[PART].column() if PART in optional else None,
     )
 
 
@@ -124,7 +125,7 @@ def check_columns(schema: pa.Schema) -> list[str]:
         raise BadPredictionsError(
             "its predictions have a column 'group', which is now called 'cluster': rename the column"
         )
-    names = [*COLUMNS, *([CLUSTER] if CLUSTER in schema.names else [])]
+    names = [*COLUMNS, *(name for name in (CLUSTER, PART) if name in schema.names)]
     for name in names:
         kind = schema.field(name).type
         if pa.types.is_dictionary(kind):
@@ -134,6 +135,7 @@ def check_columns(schema: pa.Schema) -> list[str]:
         matches_type = {
             "id": is_text or pa.types.is_integer(kind),
             CLUSTER: is_text or pa.types.is_integer(kind),
+            PART: is_text,
             "probabilities": is_list and pa.types.is_floating(kind.value_type),
         }
         if not matches_type.get(name, pa.types.is_integer(kind)):
@@ -211,10 +213,11 @@ def id_texts(ids: pa.Array, num_rows: int) -> NDArray[np.object_]:
     return texts[indices]
 
 
-class Clusters:
-    """The cluster column, read batch by batch. To save memory, rows with the same cluster share one string object."""
+class Names:
+    """A column of names, read batch by batch. To save memory, rows with the same name share one string object."""
 
-    def __init__(self, num_rows: int) -> None:
+    def __init__(self, num_rows: int, what: str) -> None:
+        self._what = what
         self._column = np.empty(num_rows, dtype=object)
         self._names: dict[str, str] = {}
         self._num_characters = 0
@@ -226,15 +229,15 @@ class Clusters:
             return
         texts, indices = texts_of(batch)
         self._num_characters += sum(len(text) for text in texts if text not in self._names)
-        if self._num_characters > MAX_CLUSTER_TOTAL:
+        if self._num_characters > MAX_NAME_TOTAL:
             raise BadPredictionsError(
-                f"its predictions have cluster names of more than {MAX_CLUSTER_TOTAL:,} characters in total, "
+                f"its predictions have {self._what} names of more than {MAX_NAME_TOTAL:,} characters in total, "
                 "which is too much to read"
             )
         self._column[rows] = np.array([self._names.setdefault(text, text) for text in texts], dtype=object)[indices]
 
     def column(self) -> NDArray[np.object_] | None:
-        """Return the clusters of all rows, or None if the cluster of any row is missing."""
+        """Return the names of all rows, or None if the name of any row is missing."""
         return None if self._has_missing else self._column
 
 

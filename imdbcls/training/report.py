@@ -81,6 +81,7 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
         **split_metrics("test", test),
         **calibration_metrics(validation, test),
         "test/confusion_matrix": confusion_matrix(test.true_labels, test.predicted, len(corpus.label_names)),
+        **({} if test.parts is None else {"test/parts": accuracy_of_parts(test)}),
         "predictions_sha256": checksums_of_predictions(run.folder.path),
         "token_counts": recorded(run.token_counts),
         "test_documents": len(corpus.test),
@@ -159,6 +160,13 @@ def calibration_metrics(validation: Predictions, test: Predictions) -> dict[str,
         calibrated_NC = apply_temperature(predictions.known_probabilities, found.value)
         errors[f"{split}/ece_calibrated"] = expected_calibration_error(predictions.true_labels, calibrated_NC)
     return {"temperature": found.value, "temperature_reason": found.reason, **errors}
+
+
+def accuracy_of_parts(predictions: Predictions) -> dict[str, dict[str, float]]:
+    """Return the accuracy and the number of documents of each part that the data names."""
+    assert predictions.parts is not None
+    rows = {name: predictions.correct[predictions.parts == name] for name in sorted(set(predictions.parts))}
+    return {name: {"accuracy": float(correct.mean()), "documents": len(correct)} for name, correct in rows.items()}
 
 
 def worst_mistakes(run: Run, predictions: Predictions) -> list[dict[str, str | float]]:

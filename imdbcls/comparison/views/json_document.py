@@ -143,6 +143,7 @@ def group_json(group: GroupSummary) -> dict[str, Any]:
             "length": [part_json(part) for part in group.parts.length],
             "truncated": [part_json(part) for part in group.parts.truncated],
             "class": [part_json(part) for part in group.parts.classes],
+            "part": [part_json(part) for part in group.parts.given],
         },
         "confusion_matrix": group.confusion_matrix if len(group.confusion_matrix) <= MAX_MATRIX else None,
         "class_scores": [asdict(score) for score in group.class_scores],

@@ -266,6 +266,7 @@ def parts(groups: Sequence[GroupSummary]) -> list[Table]:
         ("length", "Does length matter? Accuracy % by number of tokens", "tokens", [g.parts.length for g in groups]),
         ("truncated", "Does truncation matter? Accuracy %", "documents", [g.parts.truncated for g in groups]),
         ("class", "Which class is harder? Accuracy %", "class", [g.parts.classes for g in groups]),
+        ("part", "Which part is harder? Accuracy %", "part", [g.parts.given for g in groups]),
     )
     tables = []
     for key, question, first, by_group in questions:
