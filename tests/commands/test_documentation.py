@@ -81,7 +81,7 @@ def test_the_experiment_file_of_the_tutorial_composes(tmp_path: Path, launch: La
     (tmp_path / "my_conf/experiment").mkdir(parents=True)
     (tmp_path / "my_conf" / name).write_text(content)
     (tmp_path / "reviews.csv").write_text(f"{header}\n")
-    shown = launch(tmp_path, "train", "--config-dir=my_conf", "experiment=reviews", "--cfg", "job").stdout
+    shown = launch(tmp_path, "train", "--config-dir=my_conf", "experiment=reviews", "--cfg", "job", fresh=True).stdout
     composed = yaml.safe_load(shown)
     assert composed["data"]["group_column"] == "film" and composed["backbone"]["name"] == "minilm"
 
