@@ -78,7 +78,7 @@ def card_of(
     `backbone` are the names of the data and of the encoder in the card's title.
     """
     max_length, truncation = pipeline.max_length, pipeline.truncation
-    train_keys = set(text_keys(corpus.train.texts))
+    train_keys = text_keys(corpus.train.texts)
     splits = {}
     for split, documents in corpus.splits.items():
         split_tokens = tokens[split]
@@ -86,7 +86,7 @@ def card_of(
         if isinstance(truncation, Windows):
             special = split_tokens.num_special
             num_windows = truncation.needed(split_tokens.lengths - special, max_length - special)
-        seen = set() if split == "train" else train_keys
+        seen = train_keys[:0] if split == "train" else train_keys
         counts = pipeline.count(split_tokens, tokenizer)
         splits[split] = split_card(documents, split_tokens.lengths, num_windows, corpus, seen, counts)
     return DataCard(name, backbone, max_length, truncation, corpus.label_names, splits, corpus.split_hash, corpus.notes)
@@ -97,7 +97,7 @@ def split_card(
     lengths: NDArray[np.int64],
     num_windows: NDArray[np.int64] | None,
     corpus: Corpus,
-    train_keys: set[str],
+    train_keys: NDArray[np.bytes_],
     counts: TokenCounts,
 ) -> SplitCard:
     keys = text_keys(documents.texts)
@@ -106,8 +106,8 @@ def split_card(
         lengths=lengths,
         num_windows=num_windows,
         num_clusters=None if documents.clusters is None else len(set(documents.clusters)),
-        num_repeated=len(keys) - len(set(keys)),
-        num_in_train=sum(key in train_keys for key in keys),
+        num_repeated=len(keys) - len(np.unique(keys)),
+        num_in_train=int(np.isin(keys, train_keys).sum()),
         counts=counts,
     )
 

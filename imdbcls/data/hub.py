@@ -9,9 +9,12 @@ from imdbcls.data.columns import missing_columns, request_of
 from imdbcls.data.documents import Source
 from imdbcls.data.local_files import local_dataset
 from imdbcls.data.sources import make_source
-from imdbcls.data.tables import Table
+from imdbcls.data.tables import Table, finished
+from imdbcls.data.text_column import TextWriter
 from imdbcls.errors import UserError
 from imdbcls.runtime.hub import offline, reaches_hub
+
+ROWS = 1000  # to read at a time
 
 
 def read_hub(
@@ -62,9 +65,11 @@ def read_hub(
         missing = missing_columns(request, loaded[name].column_names, f"{path}, split {name}")
         if missing is not None:
             raise missing
-        chosen = loaded[name].select_columns(request.names)
-        columns: dict[str, Any] = chosen.with_format("arrow")[:].to_pydict()
-        tables[split] = Table(f"{path}, split {name}", columns, "row", range(1, len(loaded[name]) + 1))
+        columns: dict[str, Any] = {key: TextWriter() if key == text_column else [] for key in request.names}
+        for batch in loaded[name].select_columns(request.names).with_format("arrow").iter(ROWS):
+            for key, values in columns.items():
+                values.extend(batch[key].to_pylist())
+        tables[split] = Table(f"{path}, split {name}", finished(columns), "row", range(1, len(loaded[name]) + 1))
 
     declared = getattr(loaded[train_split].features.get(label_column), "names", None)
     if labels is None and declared is not None:

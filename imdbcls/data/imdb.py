@@ -81,7 +81,7 @@ def _read_parquet_folder(folder: Path) -> Source:
                 f"data.path={folder}: expected {expected} file(s) for {split}, found {len(files)}: {listed}."
             )
     names = ("text", "label", "id", "movie")
-    tables = {split: read_parquet(files, names) for split, files in shards.items()}
+    tables = {split: read_parquet(files, names, "text") for split, files in shards.items()}
     columns = set(tables["train"].columns) & set(tables["test"].columns)
     return make_source(
         tables,

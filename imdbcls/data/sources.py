@@ -9,6 +9,7 @@ import numpy as np
 from imdbcls.data.columns import missing_columns, request_of
 from imdbcls.data.documents import Documents, Source, cell_text, is_whole, label_name
 from imdbcls.data.tables import Table
+from imdbcls.data.text_column import MappedTexts
 from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode
 from imdbcls.runs.untrusted import MAX_ID_CHARACTERS
@@ -175,7 +176,7 @@ def _to_documents(
     _require_none(
         table, [text is None or not str(text).strip() for text in raw_texts], f"no text in {text_column!r}", hint
     )
-    texts = [str(text) for text in raw_texts]
+    texts: Sequence[str] = raw_texts if isinstance(raw_texts, MappedTexts) else [str(text) for text in raw_texts]
     _require_none(table, [not is_unicode(text) for text in texts], f"{text_column!r} {SURROGATE}")
 
     class_of = {key: index for index, key in enumerate(label_keys)}

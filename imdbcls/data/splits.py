@@ -1,7 +1,7 @@
 """Turn a source into a corpus: carve out missing splits, apply the limits and hash the result."""
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -86,7 +86,7 @@ class _Part:
     """The documents of one split, and the keys of their texts (see `text_keys`)."""
 
     documents: Documents
-    text_keys: list[str]
+    text_keys: NDArray[np.bytes_]
 
     @classmethod
     def of(cls, documents: Documents) -> "_Part":
@@ -96,15 +96,16 @@ class _Part:
         return len(self.documents)
 
     def take(self, rows: NDArray[np.int64]) -> "_Part":
-        return _Part(self.documents.take(rows), [self.text_keys[row] for row in rows])
+        return _Part(self.documents.take(rows), self.text_keys[rows])
 
 
-def text_keys(texts: Sequence[str]) -> list[str]:
-    """Return a key for each document's text. Texts that differ only in white space have the same key."""
+def text_keys(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """Return a key for each document's text (32 bytes). Texts that differ only in white space have the same key."""
     # Deleting white space as bytes takes a quarter of the time of `"".join(text.split())`. Every job of a sweep waits
     # for it.
     stripped = (text.encode().translate(None, b" \t\n\r\v\f") for text in texts)
-    return [hashlib.blake2b(text, digest_size=16).hexdigest() for text in stripped]
+    keys = (hashlib.blake2b(text, digest_size=16).hexdigest().encode() for text in stripped)
+    return np.fromiter(keys, dtype="S32", count=len(texts))
 
 
 def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes: int) -> tuple[_Part, _Part]:
@@ -119,34 +120,36 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
     if not 0 < fraction < 1:
         raise UserError(f"{key}={fraction} must be between 0 and 1: it is the share of train that becomes {name}.")
     labels = part.documents.labels
-    units = _units(part)
-    order = sorted(units, key=lambda unit: _draw(f"carve {name}", split_seed, unit))
-    counts_of = {unit: np.bincount(labels[rows], minlength=num_classes) for unit, rows in units.items()}
+    unit_keys, unit_of_row = _units(part)
+    draws = [_draw(f"carve {name}", split_seed, key.decode()).encode() for key in unit_keys]
+    order = np.argsort(np.array(draws, dtype="S32"), kind="stable").tolist()
+    counts_of = np.zeros((len(unit_keys), num_classes), dtype=np.int64)
+    np.add.at(counts_of, (unit_of_row, labels), 1)
 
     totals = np.bincount(labels, minlength=num_classes)
     # Carve at least one document of each class that has two or more, so that rare classes can be evaluated.
     targets = np.where(totals > 1, np.maximum(1, np.rint(totals * fraction)), 0)
     counts = np.zeros(num_classes)
-    taken: set[str] = set()
+    taken = np.zeros(len(unit_keys), dtype=bool)
     for unit in order:
         after = counts + counts_of[unit]
         if (after <= targets).all():
             counts = after
-            taken.add(unit)
+            taken[unit] = True
 
     def distance(counts: NDArray[np.float64]) -> float:
         return float(((counts - targets) ** 2 / np.maximum(targets, 1)).sum())
 
     for unit in order if (counts < targets).any() else ():
-        if unit not in taken and distance(counts + counts_of[unit]) < distance(counts):
+        if not taken[unit] and distance(counts + counts_of[unit]) < distance(counts):
             counts = counts + counts_of[unit]
-            taken.add(unit)
+            taken[unit] = True
 
-    if not taken or ((counts == totals) & (totals > 0)).any():
-        problem = "leaves train without one of its classes" if taken else f"leaves {name} empty"
-        found = "1 cluster" if len(units) == 1 else f"only {len(units):,} clusters"
+    if not taken.any() or ((counts == totals) & (totals > 0)).any():
+        problem = "leaves train without one of its classes" if taken.any() else f"leaves {name} empty"
+        found = "1 cluster" if len(unit_keys) == 1 else f"only {len(unit_keys):,} clusters"
         reason = f"the {len(part):,} documents are too few"
-        if len(units) < len(part):
+        if len(unit_keys) < len(part):
             reason = (
                 f"the {len(part):,} documents form {found}, because documents with equal texts or the same value in "
                 "data.group_column stay together"
@@ -154,35 +157,29 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
         raise UserError(
             f"{key}={fraction} {problem}: {reason}. Use more data, another fraction or a separate {name} split."
         )
-    inside = np.zeros(len(part), dtype=bool)
-    for unit in taken:
-        inside[units[unit]] = True
+    inside = taken[unit_of_row]
     return part.take(np.flatnonzero(inside)), part.take(np.flatnonzero(~inside))
 
 
-def _units(part: _Part) -> dict[str, list[int]]:
-    """Join documents with the same cluster or text into units.
+def _units(part: _Part) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
+    """Join documents with the same cluster or text into units. Return (key of each unit, unit of each row).
 
-    Return the rows of each unit. The key of a unit is the smallest text key of its documents, so it does not depend on
-    the order of rows.
+    The key of a unit is the smallest text key of its documents, so it does not depend on the order of rows.
     """
-    parent = list(range(len(part)))
+    keys, text_of_row = np.unique(part.text_keys, return_inverse=True)  # `keys` is sorted
+    if part.documents.clusters is None:
+        return keys, text_of_row
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def find(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
-    clusters = part.documents.clusters
-    for column in [part.text_keys] if clusters is None else [part.text_keys, clusters]:
-        first: dict[str, int] = {}
-        for row, value in enumerate(column):
-            parent[find(row)] = find(first.setdefault(value, row))
-    rows_of: dict[int, list[int]] = defaultdict(list)
-    for row in range(len(part)):
-        rows_of[find(row)].append(row)
-    return {min(part.text_keys[row] for row in rows): rows for rows in rows_of.values()}
+    codes: dict[str, int] = {}
+    cluster_of_row = np.array([codes.setdefault(name, len(codes)) for name in part.documents.clusters])
+    # A graph with a node per text and per cluster, and an edge per document.
+    edges = (np.ones(len(part)), (text_of_row, len(keys) + cluster_of_row))
+    num_nodes = len(keys) + len(codes)
+    _, unit_of_node = connected_components(coo_array(edges, shape=(num_nodes, num_nodes)), directed=False)
+    _, first_text, unit_of_text = np.unique(unit_of_node[: len(keys)], return_index=True, return_inverse=True)
+    return keys[first_text], unit_of_text[text_of_row]
 
 
 def _limit(part: _Part, name: str, limit: int | float | None, split_seed: int, notes: list[str]) -> Documents:
@@ -212,7 +209,7 @@ def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
     """
     ids, labels = part.documents.ids, part.documents.labels
     # Use ids only to break ties between equal texts: they may be row numbers, and the order of rows must not matter.
-    draws = [(_draw("limit", split_seed, key), name) for key, name in zip(part.text_keys, ids, strict=True)]
+    draws = [(_draw("limit", split_seed, key.decode()), name) for key, name in zip(part.text_keys, ids, strict=True)]
     totals = np.bincount(labels)
     seen: Counter[int] = Counter()
     ranked: list[tuple[float, tuple[str, str], int]] = []
@@ -243,17 +240,17 @@ def _require_classes(
 def _duplicate_notes(parts: Mapping[str, _Part]) -> list[str]:
     """Return notes on the texts in train that have different labels or that also occur in another split."""
     notes = []
-    labels: dict[str, set[int]] = defaultdict(set)
-    for key, label in zip(parts["train"].text_keys, parts["train"].documents.labels.tolist(), strict=True):
-        labels[key].add(label)
-    contradicting = sum(len(found) > 1 for found in labels.values())
+    train = parts["train"]
+    keys, text_of_row = np.unique(train.text_keys, return_inverse=True)
+    pairs = np.unique(np.stack([text_of_row, train.documents.labels]), axis=1)  # of text and label
+    contradicting = int((np.bincount(pairs[0], minlength=len(keys)) > 1).sum())
     if contradicting:
         texts = "1 text in train has" if contradicting == 1 else f"{contradicting:,} texts in train have"
         notes.append(f"{texts} different labels in different rows; all rows are kept.")
     for name in ("validation", "test"):
-        shared = set(parts["train"].text_keys) & set(parts[name].text_keys) if name in parts else set()
+        shared = len(np.intersect1d(keys, parts[name].text_keys)) if name in parts else 0
         if shared:
-            texts = "1 text occurs" if len(shared) == 1 else f"{len(shared):,} texts occur"
+            texts = "1 text occurs" if shared == 1 else f"{shared:,} texts occur"
             notes.append(f"{texts} in both train and {name}; all rows are kept.")
     return notes
 

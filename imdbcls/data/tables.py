@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from imdbcls.data.columns import Request, listed, missing_columns, positions_of
 from imdbcls.data.delimited import delimited_rows
 from imdbcls.data.layout import layout_of
 from imdbcls.data.lines import lines_of
+from imdbcls.data.text_column import TextWriter, take
 from imdbcls.errors import UserError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -59,7 +61,7 @@ class Table:
 
     def take(self, rows: Sequence[int], note: str) -> "Table":
         """Return a table with the rows at `rows` and one more note."""
-        columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
+        columns = {name: take(values, rows) for name, values in self.columns.items()}
         numbers, indices = [self.numbers[row] for row in rows], [self.index(row) for row in rows]
         return Table(self.name, columns, self.unit, numbers, (*self.notes, note), indices)
 
@@ -89,13 +91,19 @@ def read_table(path: str | Path, key: str, request: Request) -> Table:
     path = require_table(path, key)
     require_columns(path, request)
     found = rows_of(path, request)
-    numbers: list[int] = []
-    columns: dict[str, list[object]] = {name: [] for name in request.names}
+    numbers = array("q")
+    texts = {name for setting, name in request.columns if setting == "text_column"}
+    columns: dict[str, Any] = {name: TextWriter() if name in texts else [] for name in request.names}
     for number, row in found.rows:
         numbers.append(number)
         for name, values in columns.items():
             values.append(row.get(name))
-    return Table(str(path), columns, found.unit, numbers, found.notes)
+    return Table(str(path), finished(columns), found.unit, numbers, found.notes)
+
+
+def finished(columns: Mapping[str, Any]) -> dict[str, Sequence[object]]:
+    """Return columns after all values are appended to them."""
+    return {name: values.finish() if isinstance(values, TextWriter) else values for name, values in columns.items()}
 
 
 def require_columns(path: Path, request: Request) -> None:
@@ -187,18 +195,20 @@ def require_table(path: Any, key: str) -> Path:
     return place
 
 
-def read_parquet(paths: Sequence[Path], names: Sequence[str]) -> Table:
+def read_parquet(paths: Sequence[Path], names: Sequence[str], text_column: str) -> Table:
     """Read the shards of one split as one table. A column in `names` is absent from the table if no shard has it.
 
-    Row numbers continue from one shard to the next. Raise UserError if only some shards have a column.
+    `text_column` is the name of the column with the texts. Row numbers continue from one shard to the next. Raise
+    UserError if only some shards have a column.
     """
     request = Request(tuple(("", name) for name in names))
-    columns: dict[str, list[object]] | None = None
+    columns: dict[str, Any] | None = None
     num_rows = 0
     for path in paths:
         found, batches = _parquet_batches(path, request)
         present = [name for name in names if name in found]
-        columns = {name: [] for name in present} if columns is None else columns
+        if columns is None:
+            columns = {name: TextWriter() if name == text_column else [] for name in present}
         if list(columns) != present:
             raise UserError(
                 f"{path} has the columns {listed(present)}, but {paths[0]} has {listed(list(columns))}; all shards of "
@@ -209,7 +219,7 @@ def read_parquet(paths: Sequence[Path], names: Sequence[str]) -> Table:
             for name, values in batch.items():
                 columns[name].extend(values)
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-    return Table(name, columns or {}, "row", range(1, num_rows + 1))
+    return Table(name, finished(columns or {}), "row", range(1, num_rows + 1))
 
 
 def _parquet_rows(path: Path, request: Request) -> Rows:

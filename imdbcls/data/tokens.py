@@ -250,7 +250,7 @@ def _load(entry: Path) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
             ids = np.memmap(entry / "ids.bin", dtype=about["dtype"], mode="r", shape=(about["num_tokens"],))
         if hashlib.sha256(offsets.tobytes()).hexdigest() != about["offsets_sha256"]:
             raise ValueError("the checksum of offsets.bin is wrong")
-        if hashlib.sha256(ids.tobytes()).hexdigest() != about["ids_sha256"]:
+        if hashlib.sha256(ids.data).hexdigest() != about["ids_sha256"]:
             raise ValueError("the checksum of ids.bin is wrong")
     except (OSError, ValueError, KeyError, TypeError) as error:
         remove_damaged(entry, "token cache", error)

@@ -1,0 +1,91 @@
+"""Texts in a memory-mapped file are the same sequence as texts in a list, and give the same corpus and errors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from imdbcls.data.documents import Corpus
+from imdbcls.data.files import read_files
+from imdbcls.data.splits import make_corpus
+from imdbcls.data.text_column import MappedTexts, TextWriter, take
+from imdbcls.errors import UserError
+
+VALUES = [*(f"text {row} größer" for row in range(600)), None, 5, "half \ud83d", "", "last"]
+
+
+@pytest.fixture
+def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Write columns of more than 1,000 characters to a file. Return the folder of such files."""
+    monkeypatch.setattr("imdbcls.data.text_column.MAX_CHARACTERS", 1000)
+    monkeypatch.setattr("imdbcls.data.text_column.BATCH_CHARACTERS", 500)
+    monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "texts"
+
+
+def test_mapped_texts_equal_a_list(small_files: Path) -> None:
+    writer = TextWriter()
+    writer.extend(VALUES)
+    texts = writer.finish()
+    assert isinstance(texts, MappedTexts) and list(small_files.iterdir()) == []
+    assert len(texts) == len(VALUES) and list(texts) == VALUES == [texts[row] for row in range(len(VALUES))]
+    assert texts[-1] == "last" and list(texts[3:7]) == VALUES[3:7]
+    with pytest.raises(IndexError):
+        texts[len(VALUES)]
+    rows = [602, 3, 3, 600, 599]
+    chosen = take(texts, rows)
+    assert isinstance(chosen, MappedTexts) and list(chosen) == [VALUES[row] for row in rows]
+    assert list(take(chosen, [4, 0])) == [VALUES[599], VALUES[602]] and chosen[-1] == VALUES[599]
+
+
+def test_short_columns_stay_in_memory() -> None:
+    writer = TextWriter()
+    writer.extend(VALUES)
+    assert writer.finish() == VALUES
+
+
+def test_unfinished_file_is_removed(small_files: Path) -> None:
+    writer = TextWriter()
+    writer.extend(VALUES)
+    assert len(list(small_files.iterdir())) == 1
+    del writer
+    assert list(small_files.iterdir()) == []
+
+
+def test_file_that_cannot_be_written_is_reported(small_files: Path) -> None:
+    small_files.parent.mkdir()
+    small_files.write_text("not a folder")
+    with pytest.raises(UserError, match=r"written to a file in .*texts, but this failed .* Set IMDBCLS_CACHE"):
+        TextWriter().extend(VALUES)
+
+
+def corpus_of(path: Path, **options: Any) -> Corpus:
+    source = read_files(str(path), None, None, "text", "label", None, "film", **options)
+    limits = {"train_limit": 150, "validation_limit": None, "test_limit": None}
+    return make_corpus(source, validation_fraction=0.2, test_fraction=0.2, split_seed=0, **limits)
+
+
+@pytest.mark.parametrize("extension", ["jsonl", "parquet"])
+def test_corpus_of_mapped_texts_is_the_same(extension: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    rows = [
+        {"text": f"film {row % 90} {row % 250}  seen", "label": row % 3, "film": f"f{row % 90}"} for row in range(300)
+    ]
+    rows[7]["text"] = " "
+    path = tmp_path / f"rows.{extension}"
+    if extension == "parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    in_memory = corpus_of(path, skip_empty=True)
+    request.getfixturevalue("small_files")
+    mapped = corpus_of(path, skip_empty=True)
+    assert mapped.split_hash == in_memory.split_hash and mapped.notes == in_memory.notes
+    for name, documents in mapped.splits.items():
+        expected = in_memory.splits[name]
+        assert isinstance(documents.texts, MappedTexts) and isinstance(expected.texts, list)
+        assert (list(documents.ids), list(documents.texts)) == (list(expected.ids), expected.texts)
+    with pytest.raises(UserError, match=r"(line|row) 8: no text in 'text'; data\.skip_empty=true skips such rows"):
+        corpus_of(path)
