@@ -12,9 +12,10 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from imdbcls.errors import UserError
+from imdbcls.explanations import Explanation
 from imdbcls.printable import shown
 from imdbcls.serving import schema
-from imdbcls.serving.explaining import Explained, explain_all
+from imdbcls.serving.explaining import explain_all
 from imdbcls.serving.guard import HEADERS, RETRY_AFTER, Guard
 from imdbcls.serving.limits import BadTextError, Limits, require_texts
 from imdbcls.serving.model_thread import BusyError, ModelThread
@@ -82,7 +83,7 @@ def create_app(runs: ServedRuns, models: ModelThread[dict[str, Answer]], limits:
         fields = parse_qs((await request.body()).decode("utf-8", errors="replace"), keep_blank_values=True)
         text = fields.get("text", [""])[0].replace("\r\n", "\n")  # browsers send line ends as CRLF
         wants_words = "words" in fields
-        found: Mapping[str, Explained] = {}
+        found: Mapping[str, Explanation] = {}
         note = ""
         try:
             require_texts([text], limits)
@@ -111,11 +112,14 @@ def predictions_of(name: str, answers: Sequence[dict[str, Answer]]) -> schema.Ru
     )
 
 
-def explanation_of(name: str, answer: Answer, found: Explained) -> schema.RunExplanation:
+def explanation_of(name: str, answer: Answer, found: Explanation) -> schema.RunExplanation:
     return schema.RunExplanation(
         run=name,
         prediction=schema.Prediction(**asdict(answer)),
-        words=[schema.Word(word=word, start=start, end=end, score=score) for word, start, end, score in found.words],
+        words=[
+            schema.Word(word=word, start=start, end=end, score=score)
+            for word, (start, end), score in zip(found.words, found.spans, found.scores, strict=True)
+        ],
         completeness_error=found.completeness_error,
     )
 
