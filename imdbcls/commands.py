@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "Evaluate a finished run again.",
     "predict": "Classify texts with a finished run.",
     "explain": "Show which words moved a decision of a finished run.",
+    "export": "Export a finished run to Hugging Face, ONNX or torch.export.",
     "serve": "Serve one or two finished runs over HTTP, with a page to try them.",
     "data": "Describe a data set: classes, lengths, truncation, duplicates.",
     "doctor": "Show this machine's devices, kernels, encoders and caches.",

@@ -10,7 +10,7 @@ from imdbcls.data.local_files import local_dataset, local_imdb
 from imdbcls.data.tables import require_columns, require_table
 from imdbcls.errors import UserError
 from imdbcls.runs.untrusted import read_json
-from imdbcls.runtime.model_files import local_model
+from imdbcls.runtime.model_files import architecture, local_model
 
 # The maximum number of tokens that each hub encoder in conf/backbone accepts, from its config.json.
 HUB_LIMITS = {
@@ -77,7 +77,7 @@ def require_length(max_length: Any, backbone: str, limit: int | None) -> None:
 def longest_document(folder: Path) -> int | None:
     """Return the maximum number of tokens that an encoder accepts; None if its config.json does not state it."""
     try:
-        config = read_json(folder / "config.json")
+        config = read_json(architecture(folder) / "config.json")
     except UserError:
         return None  # loading the folder reports the reason
     positions, padding = config.get("max_position_embeddings"), config.get("pad_token_id")

@@ -17,4 +17,4 @@ def masked_softmax(scores_BT: Tensor, mask_BT: Tensor) -> Tensor:
 def last_real_token(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """Return the vector at each document's last non-padding token; last_BD."""
     last_B = mask_BT.sum(dim=1) - 1
-    return hidden_BTD[torch.arange(len(hidden_BTD), device=hidden_BTD.device), last_B]
+    return hidden_BTD[torch.arange(hidden_BTD.shape[0], device=hidden_BTD.device), last_B]

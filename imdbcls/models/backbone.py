@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 from annotated_types import doc
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import (
@@ -40,7 +41,7 @@ from imdbcls.models.encoders import (
 )
 from imdbcls.runs.untrusted import tensor_shapes
 from imdbcls.runtime.hub import download, offline
-from imdbcls.runtime.model_files import local_model
+from imdbcls.runtime.model_files import architecture, is_run, local_model, weights_of_run
 
 TINY_VOCABULARY = 2000
 # The errors that transformers raises for an invalid config.json.
@@ -81,7 +82,8 @@ def load_backbone(
 ) -> Backbone:
     """Load an encoder and its tokenizer. Only safetensors weights are read; code from a model repository never runs.
 
-    - `path`: a local folder, `package:NAME/FOLDER` (a folder in an installed Python package) or a hub id.
+    - `path`: a local folder, `package:NAME/FOLDER` (a folder in an installed Python package) or a hub id. The folder
+      can be that of a finished run: its encoder's best weights are then loaded, without its head.
     - `pretrained`: load the weights; if false, initialize them from PyTorch's current random state.
     - `dropout`, `attention_dropout`: the dropout probabilities. None keeps the model's own probability.
     - `fast`: run BERT and RoBERTa with the layers of `imdbcls.kernels` on the CPU and without padding on CUDA. The
@@ -90,11 +92,12 @@ def load_backbone(
     Raises UserError if the model cannot be found or read.
     """
     folder = locate(path)
-    require_sound_files(folder)
+    described = architecture(folder)
+    require_sound_files(described)
     try:
         with offline(), panics_raised():  # a config.json must not cause a download
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(described, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(described, trust_remote_code=False)
     except Exception as error:  # the libraries may raise any exception for a damaged file
         raise UserError(
             f"backbone.path={path}: config.json or the tokenizer is missing or invalid: "
@@ -208,7 +211,22 @@ def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) ->
             raise refusal
 
 
+def load_weights_of_run(path: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
+    """Build the encoder of a finished run with its best weights. Raises UserError if they do not fit."""
+    file = weights_of_run(folder)
+    require_architecture(architecture(folder), tensor_shapes(file))
+    encoder = random_encoder(path, config)
+    drop_pooler(encoder)
+    saved = load_file(file)
+    weights = {name.removeprefix("encoder."): value for name, value in saved.items() if name.startswith("encoder.")}
+    require_finite(weights, file)
+    encoder.load_state_dict(weights)
+    return encoder
+
+
 def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
+    if is_run(folder):
+        return load_weights_of_run(path, folder, config)
     if not any(folder.glob("*.safetensors")):
         raise UserError(
             f"backbone.path={path} has no *.safetensors weights, and other formats are not loaded (a pytorch_model.bin "

@@ -18,7 +18,7 @@ from imdbcls.runs.data_origin import PATH_KEYS
 from imdbcls.runs.untrusted import sha256
 from imdbcls.runtime.atomic import write_atomically
 from imdbcls.runtime.cache import default_cache_dir
-from imdbcls.runtime.model_files import local_model
+from imdbcls.runtime.model_files import architecture, is_run, local_model, weights_of_run
 
 # Only these files in a model folder affect what the model computes. A README, for example, has no effect.
 MODEL_FILES = (".json", ".safetensors", ".txt", ".model")
@@ -54,7 +54,12 @@ def model_content_hash(path: str) -> str:
         folder = local_model(path)
     except UserError:
         return path
-    return path if folder is None else content_hash(str(folder), MODEL_FILES, recursive=False)
+    if folder is None:
+        return path
+    if is_run(folder):
+        parts = content_hash(str(architecture(folder)), MODEL_FILES, recursive=False), weights_of_run(folder)
+        return f"{parts[0]} {content_hash(str(parts[1]))}"
+    return content_hash(str(folder), MODEL_FILES, recursive=False)
 
 
 def content_hash(path: str, suffixes: tuple[str, ...] = (), *, recursive: bool = True) -> str:

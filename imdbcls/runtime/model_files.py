@@ -29,6 +29,22 @@ def local_model(path: Any) -> Path | None:
     return None
 
 
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run, whose encoder has its weights in `weights_of_run`."""
+    return weights_of_run(folder).is_file() and architecture(folder).joinpath("config.json").is_file()
+
+
+def weights_of_run(folder: Path) -> Path:
+    """Return the file with a run's best weights. The names of the encoder's tensors begin with `encoder.`."""
+    return folder / "checkpoints" / "best" / "model.safetensors"
+
+
+def architecture(folder: Path) -> Path:
+    """Return the folder with a model's `config.json` and tokenizer: a subfolder of a run, else the folder itself."""
+    is_plain = (folder / "config.json").exists() or not (folder / "backbone" / "config.json").is_file()
+    return folder if is_plain else folder / "backbone"
+
+
 def local_package(path: str) -> Path:
     """Return the folder that `package:NAME/FOLDER` names, without importing the package."""
     package, _, subfolder = path.removeprefix(PACKAGE_PREFIX).partition("/")

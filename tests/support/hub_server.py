@@ -1,9 +1,11 @@
 """A local Hugging Face hub for the real client libraries: it serves folders as the files of models and data sets."""
 
+import base64
 import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,12 +16,12 @@ REVISION = "1" * 40  # the only commit of every repository
 
 
 @contextlib.contextmanager
-def hub(repositories: Mapping[str, Path]) -> Iterator[str]:
+def hub(repositories: Mapping[str, Path], uploads: "Uploads | None" = None) -> Iterator[str]:
     """Serve folders and yield the hub's URL, the value for `HF_ENDPOINT`.
 
     The keys are `models/<owner>/<name>` and `datasets/<owner>/<name>`.
     """
-    handler = type("HubHandler", (Handler,), {"repositories": dict(repositories)})
+    handler = type("HubHandler", (Handler,), {"repositories": dict(repositories), "uploads": uploads})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -35,6 +37,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     repositories: dict[str, Path]
+    uploads: "Uploads | None" = None
 
     def log_message(self, *_: object) -> None:
         pass
@@ -45,8 +48,17 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._get()
 
-    def do_POST(self) -> None:
+    def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert self.uploads is not None
+        self.uploads.objects[self.path.rpartition("/")[2]] = body
+        self._answer(200, b"")
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.uploads is not None:
+            answer = self.uploads.answer(self.path, body, self.headers.get("Authorization"), self.headers["Host"])
+            return self._answer(401, b"") if answer is None else self._answer_json(answer)
         found = self._repository(unquote(urlsplit(self.path).path).removeprefix("/api/"))
         if found is None or not found[1].startswith("paths-info/"):
             return self._answer(404, b"")
@@ -103,6 +115,52 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+
+@dataclass
+class Uploads:
+    """What a hub has received. It accepts uploads with the token `secret`."""
+
+    created: list[dict[str, Any]] = field(default_factory=list)
+    objects: dict[str, bytes] = field(default_factory=dict)  # large files by SHA-256
+    files: dict[str, bytes] = field(default_factory=dict)  # after the commit, by path
+    commits: list[str] = field(default_factory=list)  # their summaries
+
+    def answer(self, path: str, body: bytes, authorization: str | None, host: str) -> Any:
+        """Return the answer to a POST request, or None if it is not authorized."""
+        if path == "/api/validate-yaml":
+            return {"errors": [], "warnings": []}
+        if authorization != "Bearer secret":
+            return None
+        if path == "/api/repos/create":
+            self.created.append(json.loads(body))
+            return {"url": f"http://{host}/owner/name", "id": "owner/name"}
+        if "/preupload/" in path:
+            names = [file["path"] for file in json.loads(body)["files"]]
+            modes = {True: "lfs", False: "regular"}
+            files = [
+                {"path": name, "uploadMode": modes[name.endswith(".safetensors")], "shouldIgnore": False, "oid": None}
+                for name in names
+            ]
+            return {"files": files}
+        if path.endswith("/info/lfs/objects/batch"):
+            wanted = json.loads(body)["objects"]
+            return {
+                "transfer": "basic",
+                "objects": [
+                    {**each, "actions": {"upload": {"href": f"http://{host}/objects/{each['oid']}"}}} for each in wanted
+                ],
+            }
+        assert "/commit/" in path, path
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "header":
+                self.commits.append(value["summary"])
+            elif line["key"] == "file":
+                self.files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                self.files[value["path"]] = self.objects[value["oid"]]
+        return {"commitUrl": f"http://{host}/owner/name/commit/{REVISION}", "commitOid": REVISION}
 
 
 def entry(path: Path, name: str) -> dict[str, Any]:

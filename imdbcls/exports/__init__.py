@@ -1,0 +1,13 @@
+"""Export a finished run to formats that need no `imdbcls`: Hugging Face, ONNX and torch.export.
+
+| module | content |
+| --- | --- |
+| `source` | what all formats need: the run's model in plain PyTorch, its tokenizer, labels and temperature |
+| `huggingface`, `head_source`, `modeling.py.jinja` | a folder for `transformers`: stock classes or one modelling file |
+| `program` | the model as a function of token ids and mask, traced by `torch.export` |
+| `onnx_file`, `int8` | `model.onnx`, its quantized copy, and the cost of the quantization |
+| `documents`, `verification`, `standalone` | the check of an export in a process without this package |
+| `folder` | writing an export: all of it, or nothing |
+| `card`, `card.md.jinja` | the model card |
+| `push` | uploading a folder to the Hugging Face Hub |
+"""

@@ -1,0 +1,67 @@
+"""The real documents on which an export is checked: the run's own validation documents, or the shipped sample."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from imdbcls.construction import build_corpus
+from imdbcls.data.documents import Documents
+from imdbcls.data.sample import read_sample
+from imdbcls.errors import UserError
+from imdbcls.exports.source import ExportSource
+from imdbcls.runs.data_origin import require_own_source
+
+logger = logging.getLogger(__name__)
+
+LENGTHS = (3, 57)  # tokens; the checks add the run's max_length
+NUM_TEXTS = 7  # documents in the largest batch, and texts that are tokenized again
+
+
+@dataclass(frozen=True)
+class CheckDocuments:
+    """Documents, and whether they are the run's own validation documents, so that their labels are those of the run."""
+
+    documents: Documents
+    are_own: bool
+
+    @property
+    def name(self) -> str:
+        return "validation documents of the run" if self.are_own else "documents of the shipped sample"
+
+
+def check_documents(source: ExportSource) -> CheckDocuments:
+    """Return the run's validation documents if they can be read and are unchanged, else the shipped sample."""
+    try:
+        require_own_source(source.config.data.source.node, source.folder)
+        corpus = build_corpus(source.config.data)
+        if corpus.split_hash == source.result.get("split_hash"):
+            return CheckDocuments(corpus.validation, are_own=True)
+        reason = "the documents have changed"
+    except UserError as error:
+        reason = str(error).splitlines()[0]
+    logger.info(f"Checking the export on the shipped sample, not on the run's documents: {reason}")
+    sample = read_sample().train
+    return CheckDocuments(Documents(sample.ids, sample.texts, sample.labels), are_own=False)
+
+
+def check_batches(rows: list[list[int]], source: ExportSource) -> list[dict[str, Any]]:
+    """Return batches of 1 and 7 documents with 3, 57 and max_length tokens, and a batch with mixed lengths.
+
+    `rows` are the token ids of documents with special tokens. Shorter documents are continued by the next ones.
+    """
+    limit, pad = source.config.max_length, int(source.tokenizer.pad_token_id)
+    lengths = sorted({min(length, limit) for length in (*LENGTHS, limit)})
+    endless = np.concatenate([np.array(row) for row in rows])
+
+    def batch(sizes: list[int]) -> dict[str, Any]:
+        ids_BT = np.full((len(sizes), max(sizes)), pad)
+        for i, size in enumerate(sizes):
+            start = len(rows[i]) * i % len(endless)
+            ids_BT[i, :size] = np.resize(np.roll(endless, -start), size)
+        mask_BT = (np.arange(max(sizes)) < np.array(sizes)[:, None]).astype(int)
+        return {"input_ids": ids_BT.tolist(), "attention_mask": mask_BT.tolist()}
+
+    same = [batch([length] * size) for length in lengths for size in (1, NUM_TEXTS)]
+    return [*same, batch([lengths[i % len(lengths)] for i in range(NUM_TEXTS)])]

@@ -1,0 +1,64 @@
+"""The source code of a head, as a part of one file that needs only PyTorch."""
+
+import ast
+import inspect
+import re
+import sys
+from types import ModuleType
+from typing import Any
+
+from imdbcls.errors import UserError
+from imdbcls.heads import pooling
+
+ANNOTATED = re.compile(r"Annotated\[(\w+), [^\]]*\]")  # the range of a setting, which only the config check needs
+AVAILABLE = {"torch", *sys.stdlib_module_names}
+REMOVED = {"annotated_types", pooling.__name__}  # pooling is part of the file
+
+
+def head_source(head: Any) -> tuple[list[str], str]:
+    """Return the import statements of a head and its helpers, and their code.
+
+    Raises UserError if the head's module needs more than PyTorch, the standard library and `imdbcls.heads.pooling`.
+    """
+    own = inspect.getmodule(type(head))
+    assert own is not None
+    imports: dict[str, None] = {}
+    code = []
+    for module in (pooling, own):
+        found, rest = split_imports(module, type(head).__name__)
+        imports |= dict.fromkeys(found)
+        code.append(rest)
+    return sorted(imports), "\n\n\n".join(code)
+
+
+def split_imports(module: ModuleType, head: str) -> tuple[list[str], str]:
+    """Return the imports that a module's code needs outside this package, and the code without its docstring."""
+    text = inspect.getsource(module)
+    imports, begins = [], None
+    for node in ast.parse(text).body:
+        names = imported_modules(node)
+        if not names:
+            is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            if begins is None and not is_docstring:
+                decorators = getattr(node, "decorator_list", [])
+                begins = min([node.lineno, *(each.lineno for each in decorators)])
+            continue
+        if unavailable := [name for name in names if name.partition(".")[0] not in AVAILABLE and name not in REMOVED]:
+            raise UserError(
+                f"{head} cannot be exported to huggingface: its module imports {unavailable[0]}, and an export may "
+                "need only PyTorch. Move what the head uses into its own module, or use --to onnx or torch."
+            )
+        line = ast.unparse(node)
+        if not REMOVED & set(names) and line != "from typing import Annotated":
+            imports.append(line)
+    assert begins is not None
+    lines = "\n".join(text.splitlines()[begins - 1 :])
+    return imports, ANNOTATED.sub(r"\1", lines).strip()
+
+
+def imported_modules(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{'.' * node.level}{node.module or ''}"]
+    return []

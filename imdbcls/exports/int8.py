@@ -1,0 +1,98 @@
+"""Quantize an ONNX file to 8-bit integers, and measure what that costs and gains on real documents."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imdbcls.exports.documents import CheckDocuments
+from imdbcls.exports.onnx_file import MODEL
+from imdbcls.exports.source import ExportSource, standalone_tokenizer
+
+INT8_MODEL = "model.int8.onnx"
+BATCH_SIZE = 16
+NUM_DOCUMENTS = 500  # measured by default
+
+
+@dataclass(frozen=True)
+class Int8Cost:
+    """Accuracy (None: no labels of the run) and documents per second of the float32 and the int8 model."""
+
+    documents: int
+    agreement: float  # share of documents with the same predicted class
+    accuracy: float | None
+    accuracy_int8: float | None
+    documents_per_second: float
+    documents_per_second_int8: float
+    megabytes: float
+    megabytes_int8: float
+
+    def sentence(self) -> str:
+        gained = self.documents_per_second_int8 / self.documents_per_second
+        accuracy = "" if self.accuracy is None else f"accuracy {self.accuracy:.2%} → {self.accuracy_int8:.2%}, "
+        return (
+            f"int8: {accuracy}same class for {self.agreement:.2%} of {self.documents:,} documents, "
+            f"{self.documents_per_second:.1f} → {self.documents_per_second_int8:.1f} documents/s (factor "
+            f"{gained:.2f}), {self.megabytes:.1f} → {self.megabytes_int8:.1f} MB"
+        )
+
+    def fields(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def quantize(folder: Path) -> None:
+    """Write `model.int8.onnx`: weights in int8, activations quantized at run time (onnxruntime's dynamic mode)."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)  # the library recommends its preprocessing in a warning
+    try:
+        quantize_dynamic(folder / MODEL, folder / INT8_MODEL, weight_type=QuantType.QInt8)
+    finally:
+        root.setLevel(before)
+
+
+def measure(source: ExportSource, folder: Path, given: CheckDocuments, num_documents: int = NUM_DOCUMENTS) -> Int8Cost:
+    """Classify up to `num_documents` documents with both models, in batches of similar length."""
+    texts, labels_N = given.documents.texts[:num_documents], given.documents.labels[:num_documents]
+    (logits_NC, speed), (int8_NC, int8_speed) = (classify(source, folder / name, texts) for name in (MODEL, INT8_MODEL))
+    predicted_N, int8_N = logits_NC.argmax(axis=1), int8_NC.argmax(axis=1)
+    return Int8Cost(
+        documents=len(texts),
+        agreement=float((predicted_N == int8_N).mean()),
+        accuracy=float((predicted_N == labels_N).mean()) if given.are_own else None,
+        accuracy_int8=float((int8_N == labels_N).mean()) if given.are_own else None,
+        documents_per_second=speed,
+        documents_per_second_int8=int8_speed,
+        megabytes=(folder / MODEL).stat().st_size / 1e6,
+        megabytes_int8=(folder / INT8_MODEL).stat().st_size / 1e6,
+    )
+
+
+def classify(source: ExportSource, path: Path, texts: Sequence[str]) -> tuple[NDArray[np.float32], float]:
+    """Return the logits (N, C) of an ONNX file and its speed in documents per second, without tokenization."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    tokenizer = standalone_tokenizer(source)
+    tokenizer.no_padding()
+    rows = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    logits_NC = np.zeros((len(rows), len(source.label_names)), dtype=np.float32)
+    started = time.perf_counter()
+    for start in range(0, len(order), BATCH_SIZE):
+        chosen = order[start : start + BATCH_SIZE]
+        width = max(len(rows[i]) for i in chosen)
+        ids_BT = np.full((len(chosen), width), int(source.tokenizer.pad_token_id), dtype=np.int64)
+        for row, i in enumerate(chosen):
+            ids_BT[row, : len(rows[i])] = rows[i]
+        lengths_B1 = np.array([[len(rows[i])] for i in chosen])
+        mask_BT = (np.arange(width) < lengths_B1).astype(np.int64)
+        logits_NC[chosen] = session.run(None, {"input_ids": ids_BT, "attention_mask": mask_BT})[0]
+    return logits_NC, len(rows) / (time.perf_counter() - started)

@@ -1,0 +1,76 @@
+"""Write a run's model as an ONNX file that runs in onnxruntime without torch."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from imdbcls.errors import UserError
+from imdbcls.exports.program import INPUTS, LSTM_OPTIONS, trace
+from imdbcls.exports.source import ExportSource
+
+MODEL = "model.onnx"
+PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+def require_packages() -> None:
+    """Raise UserError if a package of the extra `export` is missing."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise UserError(f"--to onnx needs {', '.join(missing)}: pip install {' '.join(missing)}.")
+
+
+def write_onnx(source: ExportSource, folder: Path) -> None:
+    """Write `model.onnx`, with the inputs `input_ids` and `attention_mask` and the output `logits`.
+
+    Batch and length are dynamic. Raises UserError if the model cannot be expressed in ONNX.
+    """
+    require_packages()
+    import torch
+
+    program = trace(source)
+    try:
+        with torch.no_grad(), quiet():
+            torch.onnx.export(
+                program,
+                f=str(folder / MODEL),
+                input_names=list(INPUTS),
+                output_names=["logits"],
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                custom_translation_table={torch.ops.imdbcls_exports.lstm.default: onnx_lstm},
+            )
+    except Exception as error:  # the exporter raises many kinds of errors
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        raise UserError(
+            f"head={source.config.head.name} on backbone={source.config.backbone.name} cannot be expressed in ONNX "
+            f"({type(error).__name__}: {reason}). Use --to huggingface."
+        ) from error
+
+
+def onnx_lstm(input_BTD: Any, state: Any, weights: Any) -> Any:
+    """Translate `program.lstm` to the LSTM operator of ONNX."""
+    from onnxscript.function_libs.torch_lib.ops.core import aten_lstm
+
+    return aten_lstm(input_BTD, state, weights, *LSTM_OPTIONS)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress the exporter's progress and its warnings on missing optional packages."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,101 @@
+"""Compare an export with its run on real documents, in a process without this package."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from imdbcls.data.batch import Collator
+from imdbcls.data.documents import Documents
+from imdbcls.data.tokens import tokenize
+from imdbcls.errors import UserError
+from imdbcls.exports.documents import NUM_TEXTS, CheckDocuments, check_batches
+from imdbcls.exports.source import ExportSource
+from imdbcls.kernels import inference_weights
+from imdbcls.runtime.atomic import scratch_folder
+
+TOLERANCE = 1e-4  # of logits, which are divided by the temperature
+SCRIPT = Path(__file__).with_name("standalone.py")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The largest absolute difference between the logits of an export and of its run."""
+
+    largest_difference: float
+    num_batches: int
+
+
+def verify(name: str, folder: Path, source: ExportSource, given: CheckDocuments) -> Verified:
+    """Check an export's logits and token ids against the run. Raises UserError if they differ."""
+    texts = longest_and_first(given.documents.texts)
+    with scratch_folder(folder.parent) as scratch:
+        rows = token_rows(texts, source, scratch / "tokens")
+        batches = check_batches(rows, source)
+        (scratch / "given.json").write_text(json.dumps({"batches": batches, "texts": texts}), encoding="utf-8")
+        found = run_script(name, folder, scratch)
+    if found["unwanted"]:
+        raise AssertionError(f"the check imported {', '.join(found['unwanted'])}")
+    if found["token_ids"] != rows:
+        wrong = next(i for i, row in enumerate(rows) if row != found["token_ids"][i])
+        raise UserError(
+            f"The tokenizer of the {name} export gives other tokens than the run, for example for the text that "
+            f"begins with {texts[wrong][:40]!a}. Nothing was written."
+        )
+    expected = expected_logits(source, batches)
+    pairs = zip(found["logits"], expected, strict=True)
+    largest = max(float(np.abs(np.array(logits_BC) - expected_BC).max()) for logits_BC, expected_BC in pairs)
+    if not largest <= TOLERANCE:
+        raise UserError(
+            f"The logits of the {name} export differ from those of the run by up to {largest:.2g}, more than "
+            f"{TOLERANCE:g}. Nothing was written."
+        )
+    return Verified(largest, len(batches))
+
+
+def longest_and_first(texts: Sequence[str]) -> list[str]:
+    """Return the longest text, which is truncated, and the first others."""
+    longest = max(range(len(texts)), key=lambda i: len(texts[i]))
+    others = [text for i, text in enumerate(texts) if i != longest]
+    return [texts[longest], *others[: NUM_TEXTS - 1]]
+
+
+def token_rows(texts: list[str], source: ExportSource, cache_dir: Path) -> list[list[int]]:
+    """Return the token ids of each text as the run reads them, without padding."""
+    labels = np.zeros(len(texts), dtype=np.int64)
+    documents = Documents([str(i) for i in range(len(texts))], texts, labels)
+    finished = source.finished
+    tokens = tokenize(documents, finished.backbone.tokenizer, cache_dir=str(cache_dir))
+    collator = Collator(tokens, labels, source.config.max_length, finished.pipeline.truncation)
+    batches = (collator.collate(np.array([row])) for row in range(len(texts)))
+    return [batch.input_ids_BT[batch.mask_BT].tolist() for batch in batches]
+
+
+@torch.inference_mode()
+def expected_logits(source: ExportSource, batches: list[dict]) -> list[np.ndarray]:
+    """Return the logits of the run, divided by its temperature."""
+    model = source.finished.model.eval()
+    with inference_weights():
+        return [
+            model(torch.tensor(batch["input_ids"]), torch.tensor(batch["attention_mask"]).bool()).numpy()
+            / source.temperature
+            for batch in batches
+        ]
+
+
+def run_script(name: str, folder: Path, scratch: Path) -> dict:
+    """Run `standalone.py` in a new process and return what it wrote. Raises UserError if it fails."""
+    output = scratch / "found.json"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(scratch / "modules")}
+    command = [sys.executable, "-P", str(SCRIPT), name, str(folder), str(scratch / "given.json"), str(output)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode or not output.exists():
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
+        raise UserError(f"The {name} export cannot be loaded without imdbcls ({last}). Nothing was written.")
+    return json.loads(output.read_text(encoding="utf-8"))
