@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from importlib.metadata import version
 from pathlib import Path
 
@@ -128,6 +129,15 @@ def test_the_groups_in_readme_are_those_of_conf() -> None:
         if folder.is_dir() and folder.name in listed
     }
     assert listed == shipped and len(listed) == 9
+
+
+def test_the_licence_of_every_dependency_is_listed() -> None:
+    listed = set(re.findall(r"^\| `([\w.-]+)` \| \S", TEXTS["docs/pages/licences.md"], re.MULTILINE))
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    requirements = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    required = {re.split(r"[<>=!~; \[]", line)[0] for text in requirements for line in text.split("\n") if line}
+    assert "torch" in required and listed == required
 
 
 # Words that the texts of earlier versions used and that slow a reader down. CONTRIBUTING.md describes the style.

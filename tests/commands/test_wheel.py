@@ -65,6 +65,18 @@ def test_wheel_has_correct_metadata(wheel: Path) -> None:
     assert any(name.endswith("LICENSE") for name in archive.namelist())
 
 
+def test_installed_wheel_has_the_script_the_sample_and_type_hints(installed: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+
+    def output(*command: str) -> str:
+        return subprocess.check_output([sys.executable, *command], cwd=tmp_path, env=environment, text=True)
+
+    assert output(str(installed / "bin" / "imdbcls"), "--version").startswith("imdbcls 0.")
+    code = "from imdbcls.data.sample import read_sample; print(len(read_sample().train) > 100)"
+    assert output("-c", code) == "True\n"
+    assert (installed / "imdbcls" / "py.typed").is_file()
+
+
 def test_installed_wheel_composes_in_another_folder(installed: Path, tmp_path: Path) -> None:
     done = run(installed, tmp_path, "head=lstm", "lr=3e-5", "--cfg", "job")
     assert done.returncode == 0, done.stderr
