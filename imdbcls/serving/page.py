@@ -24,7 +24,7 @@ class Page:
     def __init__(self, runs: ServedRuns, limits: Limits) -> None:
         self._runs = runs
         self._template = templates(PACKAGE).get_template("page.html")
-        sheet = explanation_style() + packaged("page.css", PACKAGE)
+        sheet = str(explanation_style()) + packaged("page.css", PACKAGE)  # Markup would escape the second
         script = packaged("page.js", PACKAGE)
         self._fixed = {
             "style": sheet,

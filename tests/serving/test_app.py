@@ -179,6 +179,8 @@ def test_nothing_is_loaded_from_elsewhere(server: Server) -> None:
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'") and "http" not in policy and "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["cache-control"] == "no-store"
+    style = server.client.get("/").text.partition("<style>")[2].partition("</style>")[0]
+    assert '"Bitstream Charter"' in style and "&#34;" not in style and "&gt;" not in style
     assert "http" not in server.client.get("/").text.replace("http-equiv", "").replace("http://www.w3.org", "")
 
 
