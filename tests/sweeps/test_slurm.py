@@ -100,28 +100,28 @@ def hash_of_weights(run_folder: Path) -> str:
 
 
 def test_a_preempted_and_a_timed_out_job_end_like_undisturbed_runs(environment: dict[str, str], tmp_path: Path) -> None:
-    """Both runs stop after two batches. Slurm then ends job 1 at its time limit, and `scontrol requeue` ends job 0."""
-    limits = ("hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=60", "hydra.launcher.max_num_timeout=1")
+    """Both runs wait in their third batch until Slurm has ended job 1 at its time limit and preempted job 0."""
+    limits = ("hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=60", "hydra.launcher.max_num_timeout=20")
     arguments = ("imdbcls.train", "--multirun", "seed=0,1", *SETTINGS, *LAUNCHER, *limits)
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
     with ClusterCommand(tmp_path / "cluster", environment, *arguments) as sweep:
+        for seed in (0, 1):
+            variables = {"PYTHONPATH": PLUGINS, "OMP_NUM_THREADS": "1"}
+            run(undisturbed, f"seed={seed}", *SETTINGS, environment=variables)
         sweep.wait_until(lambda: sweep.saved_steps() == [2, 2])
         preempted, timed_out = sorted(sweep.slurm("squeue", "--noheader", "--array", "--format=%i").split())
         # Slurm looks for jobs near their limit twice a minute, and sends their signal up to a minute early.
         sweep.slurm("scontrol", "update", f"JobId={timed_out}", "EndTime=now+80")
-        undisturbed = tmp_path / "undisturbed"
-        undisturbed.mkdir()
-        variables = {"PYTHONPATH": PLUGINS, "OMP_NUM_THREADS": "1"}
-        for seed in (0, 1):
-            run(undisturbed, f"seed={seed}", *SETTINGS, environment=variables)
         sweep.wait_until(lambda: "this job is timed-out" in sweep.log_of_jobs("err"))
-        sweep.slurm("scontrol", "requeue", preempted)
-        sweep.gate.touch()
         sweep.wait_until(lambda: sweep.accepts("scontrol", "update", f"JobId={timed_out}", "TimeLimit=10"))
+        sweep.slurm("scontrol", "requeue", preempted)
+        sweep.wait_until(lambda: "SIGTERM: stopping" in sweep.log_of_jobs("err"))
+        sweep.gate.touch()
         assert sweep.wait() == 0, sweep.output + sweep.log_of_jobs("err")
     messages, submitit = sweep.log_of_jobs("err"), sweep.log_of_jobs("out")
-    assert messages.count("Continuing at step 2") == 2, messages
-    assert messages.count("this job is timed-out") == 1 and messages.count("SIGTERM: stopping") == 1, messages
-    assert submitit.count("Requeued job") == 1 and submitit.count("Job completed successfully") == 2, submitit
+    assert messages.count("Continuing at step 2") >= 2, messages
+    assert f"Requeued job {timed_out}" in submitit and submitit.count("Job completed successfully") == 2, submitit
     assert len(sweep.runs()) == 2
     for each in sweep.runs():
         assert json.loads((each / "result.json").read_text())["status"] == "done"
