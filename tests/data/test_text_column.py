@@ -1,6 +1,7 @@
 """Texts in a memory-mapped file are the same sequence as texts in a list, and give the same corpus and errors."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from imdbcls.data.columns import Request
 from imdbcls.data.documents import Corpus
 from imdbcls.data.files import read_files
 from imdbcls.data.splits import make_corpus
+from imdbcls.data.tables import rows_of
 from imdbcls.data.text_column import MappedTexts, TextWriter, take
 from imdbcls.errors import UserError
 
@@ -89,3 +92,17 @@ def test_corpus_of_mapped_texts_is_the_same(extension: str, tmp_path: Path, requ
         assert (list(documents.ids), list(documents.texts)) == (list(expected.ids), expected.texts)
     with pytest.raises(UserError, match=r"(line|row) 8: no text in 'text'; data\.skip_empty=true skips such rows"):
         corpus_of(path)
+
+
+def test_parquet_file_is_read_one_row_group_at_a_time(tmp_path: Path) -> None:
+    """Reading all row groups at once would keep the complete file in memory."""
+    path = tmp_path / "rows.parquet"
+    texts = [random.Random(row).randbytes(500).hex() for row in range(20_000)]
+    parquet.write_table(pa.table({"text": texts}), path, row_group_size=500, compression="none")
+    before = pa.total_allocated_bytes()
+    found = rows_of(path, Request((("text_column", "text"),)))
+    most, read = 0, []
+    for _, row in found.rows:
+        read.append(row["text"])
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert read == texts and most < path.stat().st_size / 5
