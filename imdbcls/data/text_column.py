@@ -9,15 +9,14 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
 from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode
 from imdbcls.runtime.cache import default_cache_dir
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # numpy and pyarrow are imported where they are used, to keep --help fast
+    import numpy as np
     import pyarrow
+    from numpy.typing import NDArray
 
 # A column with more characters is written to a file. IMDB has 33 million characters per split.
 MAX_CHARACTERS = 2**26
@@ -35,7 +34,7 @@ class MappedTexts(Sequence[Any]):
     """
 
     def __init__(
-        self, column: "pyarrow.ChunkedArray", others: Mapping[int, Any], rows: NDArray[np.int64] | None = None
+        self, column: "pyarrow.ChunkedArray", others: Mapping[int, Any], rows: "NDArray[np.int64] | None" = None
     ) -> None:
         self._column = column
         self._others = others
@@ -50,7 +49,7 @@ class MappedTexts(Sequence[Any]):
     def __getitem__(self, index: slice) -> Sequence[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return self.take(np.arange(len(self))[index])
+            return self.take(range(len(self))[index])
         row = range(len(self))[index] if self._rows is None else int(self._rows[index])
         return self._others[row] if row in self._others else self._column[row].as_py()
 
@@ -62,8 +61,10 @@ class MappedTexts(Sequence[Any]):
             texts = self._column.slice(start, READ_ROWS).to_pylist()
             yield from (self._others.get(row, text) for row, text in enumerate(texts, start=start))
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "MappedTexts":
+    def take(self, rows: "Sequence[int] | NDArray[np.int64]") -> "MappedTexts":
         """Return the texts at `rows`, in that order, without copying them."""
+        import numpy as np
+
         chosen = np.asarray(rows, dtype=np.int64)
         return MappedTexts(self._column, self._others, chosen if self._rows is None else self._rows[chosen])
 
@@ -149,6 +150,6 @@ def batches_of(values: Sequence[Any]) -> Iterator[list[Any]]:
         yield batch
 
 
-def take(values: Sequence[T], rows: Sequence[int] | NDArray[np.int64]) -> Sequence[T]:
+def take(values: Sequence[T], rows: "Sequence[int] | NDArray[np.int64]") -> Sequence[T]:
     """Return the values at `rows`, in that order. Mapped texts stay in their file."""
     return values.take(rows) if isinstance(values, MappedTexts) else [values[row] for row in rows]
