@@ -38,7 +38,7 @@ MpiDefault=none
 SwitchType=switch/none
 KillWait=30
 MinJobAge=3600
-SchedulerParameters=bf_interval=1,sched_min_interval=1
+SchedulerParameters=bf_interval=1,sched_interval=2,sched_min_interval=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
