@@ -1,0 +1,58 @@
+"""Measure memory and CPU time on corpora of several sizes: `python large_corpora.py --source FILE --sizes 100000`.
+
+For each size, a Parquet file is made by repeating the documents of `--source` (columns `text` and `label`). It is read
+and split, tokenized for the data card, trained on for one epoch, and classified. Every command runs in a process of its
+own.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from process import measure
+from repeat import repeat
+
+STEPS = ("corpus", "card", "train", "predict")
+ENCODER = ("backbone=tiny", "max_length=128")
+FEW = ("data.validation_limit=1000", "data.test_limit=1000", "epochs=1", "batch_size=256", "tracker=none")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", type=Path, action="append", required=True, help="a Parquet file; may be repeated")
+    parser.add_argument("--sizes", default="20000,100000,1000000", help="numbers of documents")
+    parser.add_argument("--words", type=int, help="shorten each text to this many words")
+    parser.add_argument("--steps", default=",".join(STEPS), help="steps to measure")
+    parser.add_argument("--run", type=Path, help="a finished run for the step predict")
+    parser.add_argument("--folder", type=Path, help="folder for the files (default: a temporary one)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        for size in map(int, arguments.sizes.split(",")):
+            path = Path(folder, f"{size}.parquet")
+            repeat(arguments.source, path, size, arguments.words)
+            for step in arguments.steps.split(","):
+                usage = measure(command_of(step, path, arguments.run), Path(folder, "messages.txt"))
+                milliseconds = 1000 * usage.cpu_seconds / size
+                print(
+                    json.dumps({"documents": size, "step": step, **asdict(usage), "cpu_ms": milliseconds}), flush=True
+                )
+            path.unlink()
+
+
+def command_of(step: str, path: Path, run: Path | None) -> list[str]:
+    data = ("data=files", f"data.train={path}", *ENCODER)
+    if step == "predict":
+        output = path.with_suffix(".jsonl")
+        return [sys.executable, "-m", "imdbcls.predict", str(run), "--file", str(path), "--output", str(output)]
+    if step == "train":
+        return [sys.executable, "-m", "imdbcls.train", *data, *FEW, f"runs_dir={path.parent / 'runs'}"]
+    if step == "card":
+        return [sys.executable, "-m", "imdbcls.data", *data]
+    return [sys.executable, str(Path(__file__).with_name("corpus.py")), *data[:2]]
+
+
+if __name__ == "__main__":
+    main()
