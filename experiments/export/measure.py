@@ -32,7 +32,7 @@ def source_of(run: imdbcls.FinishedRun) -> ExportSource:
 
 
 def reviews(source: ExportSource, num_documents: int) -> Documents:
-    """Return reviews of the validation part, which is drawn anew with this size."""
+    """Return reviews of the validation part, drawn with this size."""
     return build_corpus(source.config.with_changes(data={"validation_limit": num_documents}).data).validation
 
 
