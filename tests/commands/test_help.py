@@ -126,7 +126,10 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("head.bidirectional=true", "head.bidirectional: head=cls has no key bidirectional; only head=lstm has it."),
         ("head.dropout.x=1", "head.dropout.x: there is no such key; closest: head.dropout"),
         ("head=null", "head=null: every run needs a choice for head: attention, cls"),
-        ("experiment=null", "experiment=null: leave out experiment, or choose one of heads, original, quickstart."),
+        (
+            "experiment=null",
+            "experiment=null: leave out experiment, or choose one of heads, original, quickstart, quickstart_study.",
+        ),
         ("~tracker", "~tracker: every run needs a choice for tracker: mlflow, none, tensorboard, wandb."),
         ("~batch_size", "~batch_size: batch_size cannot be removed, because every run needs it."),
         (
@@ -151,7 +154,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("data.path=[a,b]", "data.path=[a,b] is not the path of a file or folder, or a hub id."),
         ("plugins=mine", "plugins=mine is not a list such as [a,b]."),
         ("optimizer.lr=${nope}", "optimizer.lr has no usable value: "),
-        ("experiment=nope", "experiment=nope is not one of heads, original, quickstart."),
+        ("experiment=nope", "experiment=nope is not one of heads, original, quickstart, quickstart_study."),
         ("head._target_=os.system", "head._target_=os.system is refused: a section may only use"),
         ("warmup=1.5", "warmup=1.5 is not a number from 0 to below 1."),
         ("max_length=9999", "max_length=9999 is more than the 512 tokens that backbone=roberta-base accepts."),

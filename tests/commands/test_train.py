@@ -332,7 +332,7 @@ def test_config_is_shown_without_heavy_imports(launch: Launch, tmp_path: Path) -
         ("lr=-1", ("lr=-1 is not a number above 0.",)),
         ("data=files", ("data.train has no value: set",)),
         ("data.cache_dir=${nowhere}", ("data.cache_dir has no usable value", "nowhere")),
-        ("experiment=quickstar", ("heads, original, quickstart", "closest: quickstart")),
+        ("experiment=quickstar", ("heads, original, quickstart, quickstart_study", "closest: quickstart")),
     ],
 )
 def test_mistake_is_reported_without_heavy_imports(

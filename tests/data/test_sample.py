@@ -22,7 +22,7 @@ def splits() -> dict[str, Documents]:
 
 
 def test_counts_and_balance(splits: dict[str, Documents]) -> None:
-    assert {name: len(documents) for name, documents in splits.items()} == {"train": 360, "test": 120}
+    assert {name: len(documents) for name, documents in splits.items()} == {"train": 900, "test": 320}
     for documents in splits.values():
         assert Counter(documents.labels.tolist()) == {0: len(documents) // 2, 1: len(documents) // 2}
 
@@ -38,12 +38,12 @@ def test_reviews_have_20_to_250_words(splits: dict[str, Documents]) -> None:
 def test_ids_and_texts_are_unique(splits: dict[str, Documents]) -> None:
     ids = [name for documents in splits.values() for name in documents.ids]
     texts = [" ".join(text.lower().split()) for documents in splits.values() for text in documents.texts]
-    assert len(set(ids)) == len(set(texts)) == 480
+    assert len(set(ids)) == len(set(texts)) == 1220
 
 
 def test_no_film_is_in_both_splits(splits: dict[str, Documents]) -> None:
     films = {name: set(documents.clusters or ()) for name, documents in splits.items()}
-    assert {name: len(found) for name, found in films.items()} == {"train": 120, "test": 40}
+    assert {name: len(found) for name, found in films.items()} == {"train": 300, "test": 108}
     assert not films["train"] & films["test"]
 
 
@@ -75,11 +75,30 @@ def test_labels_do_not_follow_a_pattern(splits: dict[str, Documents]) -> None:
         assert sum(len(labels) == 2 for labels in mixed.values()) > len(mixed) / 4
 
 
+def test_difficulties_are_as_documented(splits: dict[str, Documents]) -> None:
+    """More than a third of the test documents are mixed or ironic, and both kinds occur in both classes."""
+    counts = {name: Counter(documents.parts or ()) for name, documents in splits.items()}
+    assert counts == {
+        "train": {"plain": 542, "mixed": 229, "ironic": 129},
+        "test": {"plain": 199, "mixed": 79, "ironic": 42},
+    }
+    text = " ".join(README.read_text().split())
+    for split, found in counts.items():
+        assert f"| {split} | {found['plain']} | {found['mixed']} | {found['ironic']} |" in text
+    for kind in ("mixed", "ironic"):
+        labels = [
+            label
+            for label, part in zip(splits["test"].labels.tolist(), splits["test"].parts or (), strict=True)
+            if part == kind
+        ]
+        assert 0.2 < sum(labels) / len(labels) < 0.8
+
+
 def test_the_readme_documents_the_corpus() -> None:
     text = README.read_text()
     for phrase in (
-        "480",
-        "240 positive and 240 negative",
+        "1,220",
+        "610 positive and 610 negative",
         "language model",
         "invented",
         "Apache-2.0",

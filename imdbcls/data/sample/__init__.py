@@ -8,11 +8,17 @@ from imdbcls.data.sources import make_source
 from imdbcls.data.tables import read_table
 
 LABELS = {"0": "negative", "1": "positive"}
-COLUMNS = (("text_column", "text"), ("label_column", "label"), ("id_column", "id"), ("group_column", "movie"))
+COLUMNS = (
+    ("text_column", "text"),
+    ("label_column", "label"),
+    ("id_column", "id"),
+    ("group_column", "movie"),
+    ("part_column", "difficulty"),
+)
 
 
 def read_sample() -> Source:
-    """Read the reviews in this package's folder; their clusters are the (invented) films."""
+    """Read the reviews in this package's folder. Their clusters are the (invented) films, their parts difficulties."""
     folder = Path(__file__).parent
     tables = {split: read_table(folder / f"{split}.jsonl", "data", Request(COLUMNS)) for split in ("train", "test")}
-    return make_source(tables, "text", "label", "id", "movie", labels=LABELS)
+    return make_source(tables, "text", "label", "id", "movie", "difficulty", labels=LABELS)
