@@ -17,7 +17,7 @@ pytest_plugins = ["support.fake_wandb.fixtures", "support.requirements"]
 
 # Before any test computes: without these settings at MKL's first product, results would differ from the commands'.
 fix_sums()
-# Two tests run in parallel (pyproject.toml), so each test process and each command that it starts uses one core.
+# Several tests run in parallel (pyproject.toml), so each test process and each command that it starts uses one core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
