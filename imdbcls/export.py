@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imdbcls.errors import UserError
+from imdbcls.exports import FORMATS
 from imdbcls.runtime import entry
 from imdbcls.runtime.console import write_out
 
 logger = logging.getLogger("imdbcls.export")  # `__name__` is `__main__` in a command
-
-FORMATS = ("huggingface", "onnx", "torch")
 
 
 def command() -> None:
@@ -47,7 +46,7 @@ def argument_parser() -> argparse.ArgumentParser:
         help="huggingface: a folder for transformers; onnx: a file for onnxruntime; torch: a torch.export program",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="the folder to write (default: RUN/export/FORMAT)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export, of this or another run")
     parser.add_argument(
         "--int8", action="store_true", help="with --to onnx: also write an int8 model, and measure its cost"
     )
@@ -67,12 +66,14 @@ def export(arguments: argparse.Namespace) -> None:
     if arguments.push is None or not output.exists() or arguments.overwrite:
         write(arguments, output)
     else:
-        logger.info(f"{output} exists: sending it as it is. Add --overwrite to export again first.")
+        logger.info(f"{output} exists and is not written again. Add --overwrite to export again first.")
     if arguments.push is None:
         return
     from imdbcls.exports.push import send, upload_of
+    from imdbcls.finished import open_finished
 
-    upload = upload_of(output, arguments.push, private=arguments.private)
+    _, result = open_finished(arguments.run, plugins=arguments.plugins)
+    upload = upload_of(output, arguments.push, result["config_hash"], private=arguments.private)
     write_out("\n".join(upload.lines()))
     if arguments.dry_run:
         logger.info("Nothing was sent (--dry-run).")

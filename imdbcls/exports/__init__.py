@@ -7,7 +7,9 @@
 | `program` | the model as a function of token ids and mask, traced by `torch.export` |
 | `onnx_file`, `int8` | `model.onnx`, its quantized copy, and the cost of the quantization |
 | `documents`, `verification`, `standalone` | the check of an export in a process without this package |
-| `folder` | writing an export: all of it, or nothing |
-| `card`, `card.md.jinja` | the model card |
+| `folder`, `marker` | writing an export: all of it, or nothing; the file that marks a folder as an export |
+| `card`, `recorded`, `card.md.jinja` | the model card, and what it takes from the files of the run and its study |
 | `push` | uploading a folder to the Hugging Face Hub |
 """
+
+FORMATS = ("huggingface", "onnx", "torch")

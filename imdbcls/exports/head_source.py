@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import re
 import sys
 from types import ModuleType
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from imdbcls.errors import UserError
 from imdbcls.heads import pooling
 
-ANNOTATED = re.compile(r"Annotated\[(\w+), [^\]]*\]")  # the range of a setting, which only the config check needs
 AVAILABLE = {"torch", *sys.stdlib_module_names}
 REMOVED = {"annotated_types", pooling.__name__}  # pooling is part of the file
 
@@ -53,7 +51,22 @@ def split_imports(module: ModuleType, head: str) -> tuple[list[str], str]:
             imports.append(line)
     assert begins is not None
     lines = "\n".join(text.splitlines()[begins - 1 :])
-    return imports, ANNOTATED.sub(r"\1", lines).strip()
+    return imports, without_annotated(lines).strip()
+
+
+def without_annotated(code: str) -> str:
+    """Replace each `Annotated[T, ...]` by `T`: only the check of a config needs the range of a setting."""
+    while found := next(filter(is_annotated, ast.walk(ast.parse(code))), None):
+        kept = found.slice.elts[0]  # type: ignore[attr-defined]
+        code = code.replace(str(ast.get_source_segment(code, found)), str(ast.get_source_segment(code, kept)))
+    return code
+
+
+def is_annotated(node: ast.AST) -> bool:
+    """Return whether a node is `Annotated[T, ...]` or `typing.Annotated[T, ...]`."""
+    if not isinstance(node, ast.Subscript) or not isinstance(node.slice, ast.Tuple):
+        return False
+    return "Annotated" in (getattr(node.value, "id", None), getattr(node.value, "attr", None))
 
 
 def imported_modules(node: ast.stmt) -> list[str]:

@@ -6,7 +6,7 @@ contains no code. Other models get one modelling file, `modeling_imdbcls.py`, wh
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from imdbcls.exports.head_source import head_source
 from imdbcls.exports.source import ExportSource
 from imdbcls.heads.cls import ClsHead
 from imdbcls.models.encoders import count_hidden_states
+from imdbcls.runs.files import json_text
 
 WEIGHTS = "model.safetensors"
 MODELING = "modeling_imdbcls.py"
+CODE = {"auto_map", "custom_pipelines"}  # keys of a config that name Python code to run
 NOT_OF_THE_ENCODER = {"id2label", "label2id", "architectures", "_name_or_path", "transformers_version"}
 # The two linear layers of the `cls` head, by model type, in the architecture's own class.
 STOCK_LAYERS = {
@@ -43,11 +45,12 @@ def write_huggingface(source: ExportSource, folder: Path) -> None:
         model = stock_model(source)
         model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(folder)
+        edit_json(folder / "config.json", without_code)
         write_weights(model.state_dict(), folder)
     else:
         write_own_model(source, folder)
     source.tokenizer.save_pretrained(folder)
-    edit_tokenizer_config(folder / "tokenizer_config.json", source.tokenizer)
+    edit_json(folder / "tokenizer_config.json", lambda content: tokenizer_config(content, source.tokenizer))
 
 
 def stock_model(source: ExportSource) -> Any:
@@ -95,7 +98,7 @@ def write_own_model(source: ExportSource, folder: Path) -> None:
     )
     compile(text, MODELING, "exec")
     (folder / MODELING).write_text(text, encoding="utf-8")
-    (folder / "config.json").write_text(json.dumps(own_config(source), indent=2) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(json_text(own_config(source), indent=2) + "\n", encoding="utf-8")
     write_weights(source.model.state_dict(), folder)
 
 
@@ -108,7 +111,7 @@ def write_weights(state: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def own_config(source: ExportSource) -> Mapping[str, Any]:
-    encoder = json.loads(source.encoder_config.to_json_string(use_diff=False))
+    encoder = without_code(json.loads(source.encoder_config.to_json_string(use_diff=False)))
     encoder = {key: value for key, value in encoder.items() if key not in NOT_OF_THE_ENCODER}
     module, classes = MODELING.removesuffix(".py"), ("ImdbclsConfig", "ImdbclsForSequenceClassification")
     return {
@@ -138,11 +141,22 @@ def head_arguments(source: ExportSource) -> dict[str, Any]:
     return {**source.config.head.arguments, **given}
 
 
-def edit_tokenizer_config(path: Path, tokenizer: Any) -> None:
-    """Write how the run truncates and pads, and remove what describes the machine or earlier calls."""
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    for key in ("is_local", "local_files_only", "max_length", "stride", "truncation_strategy", "pad_to_multiple_of"):
-        settings.pop(key, None)
-    for key in ("model_max_length", "truncation_side", "padding_side"):  # save_pretrained may write earlier values
-        settings[key] = getattr(tokenizer, key)
-    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def edit_json(path: Path, edit: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+    """Replace the content of a JSON file."""
+    content = edit(json.loads(path.read_text(encoding="utf-8")))
+    path.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
+
+
+def tokenizer_config(content: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """Return a tokenizer's config with how the run truncates and pads, without code, machine and earlier calls."""
+    call = {"is_local", "local_files_only", "max_length", "stride", "truncation_strategy", "pad_to_multiple_of"}
+    kept = {key: value for key, value in without_code(content).items() if key not in call}
+    # save_pretrained may write earlier values
+    return kept | {key: getattr(tokenizer, key) for key in ("model_max_length", "truncation_side", "padding_side")}
+
+
+def without_code(content: Any) -> Any:
+    """Return JSON content without the keys that make transformers run Python code, at any depth."""
+    if isinstance(content, dict):
+        return {key: without_code(value) for key, value in content.items() if key not in CODE}
+    return [without_code(value) for value in content] if isinstance(content, list) else content

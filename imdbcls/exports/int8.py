@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imdbcls.data.subset import spread
 from imdbcls.exports.documents import CheckDocuments
 from imdbcls.exports.onnx_file import MODEL
 from imdbcls.exports.source import ExportSource, standalone_tokenizer
@@ -59,8 +60,12 @@ def quantize(folder: Path) -> None:
 
 
 def measure(source: ExportSource, folder: Path, given: CheckDocuments, num_documents: int = NUM_DOCUMENTS) -> Int8Cost:
-    """Classify up to `num_documents` documents with both models, in batches of similar length."""
-    texts, labels_N = given.documents.texts[:num_documents], given.documents.labels[:num_documents]
+    """Classify about `num_documents` documents with both models, in batches of similar length.
+
+    The documents are spread over all lengths and contain every class: the first ones could all be of one class.
+    """
+    chosen = spread(given.documents, num_documents)
+    texts, labels_N = chosen.texts, chosen.labels
     (logits_NC, speed), (int8_NC, int8_speed) = (classify(source, folder / name, texts) for name in (MODEL, INT8_MODEL))
     predicted_N, int8_N = logits_NC.argmax(axis=1), int8_NC.argmax(axis=1)
     return Int8Cost(

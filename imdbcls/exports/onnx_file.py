@@ -11,6 +11,7 @@ from typing import Any
 from imdbcls.errors import UserError
 from imdbcls.exports.program import INPUTS, LSTM_OPTIONS, trace
 from imdbcls.exports.source import ExportSource
+from imdbcls.runtime import limits
 
 MODEL = "model.onnx"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -27,9 +28,10 @@ def require_packages() -> None:
 def write_onnx(source: ExportSource, folder: Path) -> None:
     """Write `model.onnx`, with the inputs `input_ids` and `attention_mask` and the output `logits`.
 
-    Batch and length are dynamic. Raises UserError if the model cannot be expressed in ONNX.
+    Batch and length are dynamic. Raises UserError if the model is too large or cannot be expressed in ONNX.
     """
     require_packages()
+    require_size(source)
     import torch
 
     program = trace(source)
@@ -46,11 +48,25 @@ def write_onnx(source: ExportSource, folder: Path) -> None:
                 custom_translation_table={torch.ops.imdbcls_exports.lstm.default: onnx_lstm},
             )
     except Exception as error:  # the exporter raises many kinds of errors
+        if (explained := limits.explain(error)) is not None:
+            raise explained from error
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise UserError(
             f"head={source.config.head.name} on backbone={source.config.backbone.name} cannot be expressed in ONNX "
             f"({type(error).__name__}: {reason}). Use --to huggingface."
         ) from error
+
+
+def require_size(source: ExportSource) -> None:
+    """Raise UserError if the float32 weights are larger than one ONNX file may be, the 2 GB limit of protobuf."""
+    from onnx.checker import MAXIMUM_PROTOBUF
+
+    num_bytes = 4 * sum(parameter.numel() for parameter in source.model.parameters())
+    if num_bytes > MAXIMUM_PROTOBUF:
+        raise UserError(
+            f"The weights of backbone={source.config.backbone.name} need {num_bytes / 1e9:.1f} GB, and an ONNX file is "
+            "limited to 2 GB. Use --to huggingface or torch."
+        )
 
 
 def onnx_lstm(input_BTD: Any, state: Any, weights: Any) -> Any:

@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from imdbcls.errors import UserError
 from imdbcls.exports.source import ExportSource
+from imdbcls.runtime import limits
 
 INPUTS = ("input_ids", "attention_mask")
 EXAMPLE = (3, 24)  # documents and tokens; neither is 0 or 1, which a trace would keep as constants
@@ -100,6 +101,8 @@ def trace(source: ExportSource) -> ExportedProgram:
     except UserError:
         raise
     except Exception as error:  # torch.export raises many kinds of errors
+        if (explained := limits.explain(error)) is not None:
+            raise explained from error
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise UserError(
             f"torch.export cannot trace head={source.config.head.name} on backbone={source.config.backbone.name} "

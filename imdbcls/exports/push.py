@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imdbcls.errors import UserError
+from imdbcls.exports.marker import exported_files
 from imdbcls.runs.untrusted import sha256
 from imdbcls.runtime.hub_ids import HUB_FORM, is_hub_id
 
@@ -28,10 +29,13 @@ class Upload:
         return [head, *rows, f"  {total:>13,} bytes in {len(self.files)} files"]
 
 
-def upload_of(folder: Path, repository: str, *, private: bool) -> Upload:
-    """Return the upload of all files in a folder. Raises UserError for an invalid repository."""
+def upload_of(folder: Path, repository: str, config_hash: str, *, private: bool) -> Upload:
+    """Return the upload of the files that the export of a run wrote to a folder.
+
+    Raises UserError for an invalid repository, and if the folder is not the export of the run with this `config_hash`.
+    """
     require_repository(repository)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = exported_files(folder, "huggingface", config_hash)
     files = tuple((path.relative_to(folder).as_posix(), path.stat().st_size, sha256(path)) for path in paths)
     return Upload(folder, repository, private, files)
 
@@ -46,19 +50,14 @@ def send(upload: Upload) -> str:
 
     Raises UserError if the hub refuses or cannot be reached.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
         api = HfApi(library_name="imdbcls")
         api.create_repo(upload.repository, private=upload.private, exist_ok=True)
-        names = [name for name, _, _ in upload.files]
-        commit = api.upload_folder(
-            repo_id=upload.repository,
-            folder_path=upload.folder,
-            allow_patterns=names,
-            commit_message="Upload a model exported by imdbcls",
-        )
+        added = [CommitOperationAdd(name, upload.folder / name) for name, _, _ in upload.files]
+        commit = api.create_commit(upload.repository, added, commit_message="Upload a model exported by imdbcls")
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise UserError(

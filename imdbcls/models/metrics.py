@@ -70,6 +70,14 @@ def confusion_matrix(
     return metrics.confusion_matrix(labels_N, predicted_N, labels=range(num_classes)).tolist()
 
 
+def wilson_interval(num_correct: int, num_documents: int) -> tuple[float, float]:
+    """Return the 95 % interval of an accuracy over independent documents (Wilson 1927)."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(num_correct, num_documents).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def accuracy_warning(confusion: Sequence[Sequence[int]], label_names: Sequence[str]) -> str | None:
     """Return a warning if the model is not more accurate than always predicting the most common class, else None."""
     in_class, total = [sum(row) for row in confusion], sum(map(sum, confusion))

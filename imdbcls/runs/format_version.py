@@ -26,7 +26,7 @@ COMPARISON = 1  # comparison.json
 WALL_TIMES = 1  # wall_times.json of a planned study
 TUNING = 1  # tuning.json in the folder of the trials of a tuning study
 PLAN = 1  # plan.json
-EXPORT = 1  # config.json of an ONNX or torch export
+EXPORT = 1  # imdbcls-export.json, and config.json of an ONNX or torch export
 
 
 class OtherVersionError(UserError):

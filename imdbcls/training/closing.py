@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from imdbcls.config.schema import LossConfig
-from imdbcls.models.metrics import accuracy_warning
+from imdbcls.models.metrics import accuracy_warning, wilson_interval
 from imdbcls.runs.selection import DEFAULT, TITLES, as_text
 from imdbcls.runtime import console
 from imdbcls.runtime.progress import duration
@@ -60,11 +60,8 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def accuracy_interval(confusion_CC: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of the accuracy over documents (Wilson 1927), which ignores that films repeat."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(int(np.trace(confusion_CC)), int(confusion_CC.sum())).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
+    """Return the 95 % interval of the accuracy over documents, which ignores that films repeat."""
+    return wilson_interval(int(np.trace(confusion_CC)), int(confusion_CC.sum()))
 
 
 def class_table(confusion_CC: np.ndarray, label_names: list[str]) -> Iterator[str]:

@@ -113,6 +113,7 @@ def test_mistakes_are_refused_before_anything_is_loaded(finished: Path, tmp_path
     (windows / "config.yaml").write_text(yaml.safe_dump(config))
     foreign = tmp_path / "foreign"
     foreign.mkdir()
+    (foreign / "README.md").write_text("# Mine")
     run = str(finished)
     for arguments, sentence in (
         ((str(windows), "--to", "onnx"), "data.truncation=windows cannot be exported"),

@@ -1,11 +1,18 @@
 """`--push` sends exactly the files that `--dry-run` lists, and a refusal ends in one sentence."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
 from support.hub_server import Uploads, hub
 from support.runs import Launch
+
+import imdbcls
+from imdbcls.export import export, parse
+from imdbcls.exports.marker import MARKER, write_marker
+
+pytestmark = pytest.mark.slow
 
 FILES = {
     "config.json": b"{}\n",
@@ -15,12 +22,16 @@ FILES = {
 
 
 @pytest.fixture
-def exported(tmp_path: Path) -> Path:
-    """An export in a folder that stands for a run: an existing export is sent as it is."""
-    folder = tmp_path / "run" / "export" / "huggingface"
+def exported(finished: Path, tmp_path: Path) -> Path:
+    """A marked folder in a run, which is sent as it is, and a file that the export did not write."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    folder = run / "export" / "huggingface"
     folder.mkdir(parents=True)
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
+    write_marker(folder, "huggingface", imdbcls.load_run(run).result["config_hash"])
+    (folder / "notes.txt").write_text("mine")
     return folder
 
 
@@ -34,8 +45,35 @@ def test_dry_run_lists_what_push_sends(exported: Path, tmp_path: Path, launch: L
         sent = launch(tmp_path, *arguments, fresh=True, **variables)
         refused = launch(tmp_path, *arguments, fresh=True, expect=2, **{**variables, "HF_TOKEN": "wrong"})
     assert f"{url}/owner/name (private if it is new)" in listed.stdout and sent.stdout == listed.stdout
-    for name, content in FILES.items():
+    files = {**FILES, MARKER: (exported / MARKER).read_bytes()}
+    for name, content in files.items():
         assert f"{len(content):,} bytes  sha256 {hashlib.sha256(content).hexdigest()}  {name}" in listed.stdout
-    assert uploads.files == FILES and uploads.commits == ["Upload a model exported by imdbcls"]
+    assert uploads.files == files and uploads.commits == ["Upload a model exported by imdbcls"]
     assert uploads.created[0]["name"] == "name" and uploads.created[0]["visibility"] == "private"
     assert "owner/name could not be uploaded" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_folder_that_is_not_the_export_of_the_run_is_not_sent(exported: Path, tmp_path: Path) -> None:
+    command = ["--to", "huggingface", "--push", "owner/name", "--dry-run", "--output", str(exported)]
+
+    def refused(sentence: str) -> None:
+        with pytest.raises(imdbcls.UserError, match=sentence):
+            export(parse([str(tmp_path / "run"), *command]))
+
+    (exported / "README.md").unlink()
+    refused(r"is incomplete: README\.md is missing\. Add --overwrite")
+    write_marker(exported, "huggingface", "hash of another run")
+    refused("is an export of another run")
+    (exported / MARKER).unlink()
+    refused(rf"is not an export of imdbcls: .*{MARKER} is missing")
+
+
+def test_link_in_an_export_is_not_followed(exported: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    elsewhere = exported.rename(tmp_path / "elsewhere")  # links in the run folder are refused when it is opened
+    (elsewhere / "model.safetensors").unlink()
+    (elsewhere / "model.safetensors").symlink_to(secret)
+    command = ["--to", "huggingface", "--push", "owner/name", "--dry-run", "--output", str(elsewhere)]
+    with pytest.raises(imdbcls.UserError, match=r"model\.safetensors is a symbolic link"):
+        export(parse([str(tmp_path / "run"), *command]))
