@@ -175,6 +175,7 @@ class Study:
     file: str | None = None  # name of the predictions file that the study was read from; None: run folders
     plan: Plan | None = None  # of a study that is tested while it grows; None: no plan.json
     failed: frozenset[tuple[str, int]] = frozenset()  # (group_hash, seed) of failed runs
+    folder: Path | None = None  # with the run folders; None: a predictions file
 
     @property
     def recorded_metric(self) -> str:
@@ -228,6 +229,7 @@ def read_study(folder: Path) -> Study:
         tuple(notes),
         plan=read_plan(folder) if has_plan(folder) else None,
         failed=frozenset(failed),
+        folder=folder,
     )
 
 

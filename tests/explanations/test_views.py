@@ -138,10 +138,11 @@ def test_disagreement_of_two_runs(finished: Path, run: imdbcls.FinishedRun, laun
         "study=demo",
     )
     first, second = sorted(study.glob("*-s0-*"))
-    launch(tmp_path, "compare", "runs/demo")
-    command = f"python -m imdbcls.explain --disagreement runs/demo/{first.name} runs/demo/{second.name}"
-    other = f"python -m imdbcls.explain --disagreement runs/demo/{second.name} runs/demo/{first.name}"
-    assert (command in (text := (study / "comparison.html").read_text())) != (other in text)
+    launch(tmp_path, "compare", "runs/demo", "--output", "out")
+    groups = json.loads((tmp_path / "out" / "comparison.json").read_text())["groups"]
+    ranked = [group["runs"][0]["name"] for group in groups]
+    command = f"python -m imdbcls.explain --disagreement runs/demo/{ranked[0]} runs/demo/{ranked[1]}"
+    assert command in (text := (tmp_path / "out" / "comparison.html").read_text())
     name = f"disagreement-{first.name}-{second.name}.html"
     assert name not in text
     launch(tmp_path, "explain", "--disagreement", str(first), str(second), "--count", "2")

@@ -36,5 +36,5 @@ def render(study: Study, metric: Metric, margin: float | None, folder: Path) -> 
     figures = figures_of(comparison)
     drawings = drawings_of(figures)
     reading = reading_list(study, comparison, texts_of(study))
-    page = page_html(comparison, drawings, reading, disagreement_link(study, folder))
+    page = page_html(comparison, drawings, reading, disagreement_link(study, comparison, folder))
     return Rendered(study, comparison, figures, drawings, page)
