@@ -149,6 +149,13 @@ class FinishedRun:
         loaded.model.eval().requires_grad_(False)
         return loaded
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The hardware and software that can change the last digits of predictions. Loads the model if needed."""
+        from imdbcls.models.environment import environment_of
+
+        return environment_of(self._model.hardware, None, self._model.model)
+
     @cached_property
     def _model(self) -> FinishedModel:
         prepare_process()

@@ -75,7 +75,7 @@ def opened(
             "shard": list(shard),
             "calibration": calibrated,
         }
-        with AnswerFile(output, format_, columns, command).opened() as file:
+        with AnswerFile(output, format_, columns, command, lambda: runs[0].environment).opened() as file:
             yield file
 
 

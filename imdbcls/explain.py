@@ -21,21 +21,21 @@ from typing import TYPE_CHECKING, TextIO, get_args
 from imdbcls.config.choices import Device
 from imdbcls.data.answers import Item, require_output
 from imdbcls.data.columns import Delimiter, Quoting
-from imdbcls.data.tables import require_table
-from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, request_for
+from imdbcls.data.text_arguments import column_options, require_text_options, texts_of
+from imdbcls.data.unlabeled import Texts
 from imdbcls.ensemble import leading_folders
 from imdbcls.errors import UserError
 from imdbcls.printable import json_line
 from imdbcls.runtime import entry
+from imdbcls.runtime.arguments import at_least
 from imdbcls.runtime.console import columns_of, write_out
 
 if TYPE_CHECKING:
-    from imdbcls.api import Config, FinishedRun
+    from imdbcls.api import FinishedRun
     from imdbcls.explanations import Explanation
 
 logger = logging.getLogger("imdbcls.explain")  # `__name__` is `__main__` in a command
 
-FILE_OPTIONS = ("text_column", "id_column", "delimiter", "quoting")
 COUNT = 10  # documents of a disagreement, if the user does not choose
 DESCRIPTION = (
     "Show which words moved the decision of a finished run, with integrated gradients. Needs the package captum."
@@ -91,20 +91,13 @@ def argument_parser() -> argparse.ArgumentParser:
         help="write a page with the test documents on which two runs differ most (default file: "
         "disagreement-<name>-<name>.html in the study folder)",
     )
-    parser.add_argument("--count", type=positive, help=f"number of documents for --disagreement (default: {COUNT})")
+    parser.add_argument("--count", type=at_least(1), help=f"number of documents for --disagreement (default: {COUNT})")
     parser.add_argument("--data", metavar="PATH", help="for --disagreement: read the documents from your copy at PATH")
     parser.add_argument("--device", choices=get_args(Device), help="device to run on (default: from the run's config)")
     parser.add_argument(
         "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of your own that the run uses"
     )
     return parser
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
-    return value
 
 
 def explain_texts(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> None:
@@ -127,7 +120,7 @@ def explain_texts(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) 
     require_captum()
     run = load_run(arguments.run, plugins=arguments.plugins, device=arguments.device)
     sections: list[Section] = []
-    for item in chosen(texts_of(arguments, stdin, run.config), arguments.rows):
+    for item in chosen(texts_of(arguments, stdin, run.config.data.source.arguments), arguments.rows):
         assert item.text is not None  # `chosen` raises UserError
         explanation = explain(run, item.text, arguments.target)
         show(explanation, item, arguments.json, stdout, is_first=not sections)
@@ -147,29 +140,12 @@ def require_options(arguments: argparse.Namespace) -> None:
     """Raise UserError for options that cannot be combined, before anything is loaded."""
     if arguments.count is not None or arguments.data is not None:
         raise UserError("--count and --data can only be used with --disagreement.")
-    if arguments.file is not None and arguments.texts:
-        raise UserError("Pass texts either on the command line or in --file, not both.")
-    unused = [f"--{name.replace('_', '-')}" for name in FILE_OPTIONS if getattr(arguments, name) is not None]
-    unused += [] if arguments.rows is None else ["--row"]
-    if arguments.file is None and unused:
-        raise UserError(f"{', '.join(unused)} can only be used with --file.")
-    if arguments.file is not None:
-        require_table(arguments.file, "--file")
-        if arguments.rows is None:
-            raise UserError(
-                f"--file={arguments.file}: choose the rows to explain with --row NUMBER, the number of the row in the "
-                "answers of imdbcls.predict."
-            )
-    if arguments.output is not None:
-        require_output(arguments.output, arguments.file)
-
-
-def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> Texts:
-    """Return the texts from the command line, `--file` or stdin. Columns default to those of the run's data."""
-    if arguments.file is None:
-        return from_arguments(arguments.texts) if arguments.texts else from_stdin(stdin)
-    options = {name: getattr(arguments, name) for name in FILE_OPTIONS}
-    return from_file(arguments.file, request_for(arguments.file, config.data.source.arguments, keep=None, **options))
+    require_text_options(arguments, [] if arguments.rows is None else ["--row"])
+    if arguments.file is not None and arguments.rows is None:
+        raise UserError(
+            f"--file={arguments.file}: choose the rows to explain with --row NUMBER, the number of the row in the "
+            "answers of imdbcls.predict."
+        )
 
 
 def chosen(texts: Texts, numbers: Sequence[int] | None) -> Iterator[Item]:
@@ -217,8 +193,8 @@ def explain_disagreement(arguments: argparse.Namespace) -> None:
     Raises UserError if options cannot be combined, or if the runs or their documents cannot be read.
     """
     first, second = arguments.disagreement
-    used = [name for name in ("file", "rows", "target", *FILE_OPTIONS) if getattr(arguments, name) is not None]
-    if arguments.run is not None or used or arguments.json:
+    options = [arguments.file, arguments.rows, arguments.target, *column_options(arguments).values()]
+    if arguments.run is not None or arguments.json or any(value is not None for value in options):
         raise UserError(
             "--disagreement RUN RUN2 explains test documents of the runs. Leave out texts, --file and --json."
         )

@@ -19,25 +19,19 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, get_args
+from typing import Any, TextIO, get_args
 
 from imdbcls.bulk import Target, classify, runs_of
 from imdbcls.config.choices import Device
 from imdbcls.data.answer_file import Tally
-from imdbcls.data.answers import FORMATS, require_output
+from imdbcls.data.answers import FORMATS
 from imdbcls.data.columns import Delimiter, Quoting
-from imdbcls.data.tables import require_table
-from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, request_for
+from imdbcls.data.text_arguments import require_text_options, texts_of
 from imdbcls.ensemble import Ensemble, leading_folders
-from imdbcls.errors import UserError
 from imdbcls.runtime import entry
-
-if TYPE_CHECKING:
-    from imdbcls.api import Config
 
 logger = logging.getLogger("imdbcls.predict")  # `__name__` is `__main__` in a command
 
-FILE_OPTIONS = ("text_column", "id_column", "keep", "delimiter", "quoting")
 DESCRIPTION = (
     "Classify texts with a finished run, or with the mean of several runs. The output has one answer per text. An "
     "answer starts with the number of its text: the position on the command line, the line number on stdin or in the "
@@ -137,7 +131,7 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
     """
     folders, arguments.texts = leading_folders([str(arguments.run), *arguments.texts])
     folders, arguments.texts = folders or [arguments.run], arguments.texts if folders else arguments.texts[1:]
-    require_options(arguments)
+    require_text_options(arguments)
     from imdbcls.api import load_ensemble, load_run
     from imdbcls.data.token_counts import losses
 
@@ -146,7 +140,7 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
     config = runs_of(model)[0].config
     if isinstance(model, Ensemble):
         logger.info(model.cost)
-    given = texts_of(arguments, stdin, config)
+    given = texts_of(arguments, stdin, config.data.source.arguments)
     target = Target(arguments.output, stdout, arguments.format)
     tally = classify(given, model, target, shard=arguments.shard, calibrated=not arguments.uncalibrated)
     for loss in losses(tally.counts, config.max_length, what="texts") if tally.counts is not None else ():
@@ -154,27 +148,6 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
     if given.name is not None:
         texts = "1 row" if tally.num_rows == 1 else f"{tally.num_rows:,} rows"
         logger.info(f"Classified {texts} of {given.name}{null_labels_note(tally, given.unit)}.")
-
-
-def require_options(arguments: argparse.Namespace) -> None:
-    """Raise UserError for options that cannot be combined, before anything is loaded."""
-    if arguments.file is not None and arguments.texts:
-        raise UserError("Pass texts either on the command line or in --file, not both.")
-    unused = [f"--{name.replace('_', '-')}" for name in FILE_OPTIONS if getattr(arguments, name) is not None]
-    if arguments.file is None and unused:
-        raise UserError(f"{', '.join(unused)} can only be used with --file.")
-    if arguments.file is not None:
-        require_table(arguments.file, "--file")
-    if arguments.output is not None:
-        require_output(arguments.output, arguments.file)
-
-
-def texts_of(arguments: argparse.Namespace, stdin: TextIO, config: "Config") -> Texts:
-    """Return the texts from the command line, `--file` or stdin. Columns default to those of the run's data."""
-    if arguments.file is None:
-        return from_arguments(arguments.texts) if arguments.texts else from_stdin(stdin)
-    options: dict[str, Any] = {name: getattr(arguments, name) for name in FILE_OPTIONS}
-    return from_file(arguments.file, request_for(arguments.file, config.data.source.arguments, **options))
 
 
 def null_labels_note(tally: Tally, unit: str) -> str:

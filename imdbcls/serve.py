@@ -12,7 +12,6 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
 
 import argparse
 import logging
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
@@ -20,6 +19,7 @@ from typing import get_args
 from imdbcls.config.choices import Device
 from imdbcls.errors import UserError
 from imdbcls.runtime import entry
+from imdbcls.runtime.arguments import at_least
 from imdbcls.runtime.console import write_out
 
 logger = logging.getLogger("imdbcls.serve")  # `__name__` is `__main__` in a command
@@ -60,15 +60,6 @@ def argument_parser() -> argparse.ArgumentParser:
     ):
         limits.add_argument(option, type=kind, default=default, metavar="N", help=f"{text} (default: %(default)s)")
     return parser
-
-
-def at_least(lowest: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {lowest}")
-        return int(text)
-
-    return number
 
 
 def serve(arguments: argparse.Namespace) -> None:

@@ -2,9 +2,10 @@
 
 Until all rows are answered, the answers are in the folder `<output>.part`. After each chunk of rows, they are appended
 to `answers` in this folder, and then `state.json` is replaced atomically. It has the number of answered rows, the size
-of `answers` after them, a hash of these rows, and the options of the command. After an interruption, the same command
-truncates `answers` to that size and continues with the next row. Chunks begin at the same rows as without the
-interruption, so the output has the same bits.
+of `answers` after them, a hash of these rows, the options of the command, and the hardware and software. After an
+interruption, the same command truncates `answers` to that size and continues with the next row. Chunks begin at the
+same rows as without the interruption, so the output has the same bits on the same hardware and software. There is one
+exception: the rows before a row that cannot be read are answered at once, so later chunks begin at other rows.
 """
 
 import contextlib
@@ -14,15 +15,16 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from imdbcls.data.answers import TEXT_FORMATS, Answer, Item, Write
 from imdbcls.data.arrow_answers import arrow_schema, convert_to_parquet, write_arrow
 from imdbcls.errors import UserError
-from imdbcls.runs.format_version import FORMAT_VERSION
+from imdbcls.runs.format_version import ANSWERS, FORMAT_VERSION
 from imdbcls.runs.untrusted import read_json
 from imdbcls.runtime.atomic import replacing, sync, sync_file, write_atomically
 from imdbcls.runtime.locks import file_lock
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from imdbcls.data.token_counts import TokenCounts
 
 logger = logging.getLogger(__name__)
-
-ANSWERS = 1  # the format version of `state.json`
 
 
 @dataclass
@@ -85,10 +85,18 @@ class AnswerStream:
 class AnswerFile:
     """Answers in a file that an interrupted command continues; see the module docstring.
 
-    `command` describes what determines the answers apart from the rows: option → value.
+    `command` describes what determines the answers apart from the rows: option → value. `environment` returns the
+    hardware and software that can change their last bits; it is called after the first answers.
     """
 
-    def __init__(self, output: Path, format_: str, columns: Columns, command: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        output: Path,
+        format_: str,
+        columns: Columns,
+        command: Mapping[str, object],
+        environment: Callable[[], Mapping[str, str]],
+    ) -> None:
         self.tally = Tally()
         self._output = Path(os.path.realpath(output))  # a link to a file is kept
         self.folder = self._output.with_name(self._output.name + ".part")
@@ -96,6 +104,8 @@ class AnswerFile:
         self._state = self.folder / "state.json"
         self._format, self._columns = format_, columns
         self._command = {**command, "format": format_, "columns": [*columns.label_names, *columns.copied]}
+        self._find_environment = environment
+        self._earlier_environment: Mapping[str, str] | None = None
         self._rows = hashlib.sha256()
         self._expected_rows: str | None = None
         self._file: IO[Any]
@@ -109,18 +119,25 @@ class AnswerFile:
         """
         from filelock import Timeout
 
+        of_block: OSError | None = None  # not an error of the output
         try:
             self.folder.mkdir(exist_ok=True)
             with file_lock(self.folder / ".lock").acquire(blocking=False):
                 size = self._restore()
                 with self._opened_at(size), self._reporting():
-                    yield self
+                    try:
+                        yield self
+                    except OSError as error:
+                        of_block = error
+                        raise
                 self._complete()
-                shutil.rmtree(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)  # NFS and Windows cannot remove a file that is locked
         except Timeout as error:
             raise UserError(f"{self.folder} is in use by another process. Wait for that process or stop it.") from error
         except OSError as error:
-            raise UserError(f"--output={self._output} cannot be written ({error.strerror or error}).") from error
+            if error is of_block:
+                raise
+            raise self._not_written(error) from error
 
     def remaining(self, items: Iterator[Item]) -> Iterator[Item]:
         """Skip the rows that are answered. Raise UserError if they differ from those that were answered."""
@@ -134,7 +151,13 @@ class AnswerFile:
         return items
 
     def write(self, answers: Sequence[Answer], counts: "TokenCounts | None") -> None:
-        """Append the answers to the next rows, and save the state."""
+        """Append the answers to the next rows, and save the state. Raise UserError if they cannot be written."""
+        try:
+            self._append(answers, counts)
+        except OSError as error:
+            raise self._not_written(error) from error
+
+    def _append(self, answers: Sequence[Answer], counts: "TokenCounts | None") -> None:
         self._write(answers)
         sync_file(self._file)
         self.tally.add(answers, counts)
@@ -143,11 +166,28 @@ class AnswerFile:
         state = {
             FORMAT_VERSION: ANSWERS,
             "command": self._command,
+            "environment": self._environment,
             "num_bytes": os.fstat(self._file.fileno()).st_size,
             "rows_sha256": self._rows.hexdigest(),
             "tally": asdict(self.tally),
         }
         write_atomically(self._state, json.dumps(state, indent=1))
+
+    @cached_property
+    def _environment(self) -> Mapping[str, str]:
+        """The environment. If the earlier answers have another one, log a warning."""
+        from imdbcls.runtime.environment import differences
+
+        now = dict(self._find_environment())
+        if self._earlier_environment is not None and (changes := differences(self._earlier_environment, now)):
+            logger.warning(
+                f"{'; '.join(changes)}: the last digits of the answers may differ from those of an uninterrupted "
+                "command."
+            )
+        return now
+
+    def _not_written(self, error: OSError) -> UserError:
+        return UserError(f"--output={self._output} cannot be written ({error.strerror or error}).")
 
     def _hash(self, item: Item) -> None:
         raw = repr((item.number, item.text, item.copied)).encode()
@@ -165,6 +205,9 @@ class AnswerFile:
                 from imdbcls.data.token_counts import TokenCounts  # imported here to keep --help fast
 
                 tally.counts = TokenCounts(**state["tally"]["counts"])
+            if not self._path.exists() and self._output.stat().st_size == size:
+                # The command was killed after its last row, when the answers were already in the output.
+                shutil.copyfile(self._output, self._path)
             if state[FORMAT_VERSION] != ANSWERS or self._path.stat().st_size < size:
                 raise ValueError("another version, or a file that is too short")
             before, expected = state["command"], str(state["rows_sha256"])
@@ -175,6 +218,7 @@ class AnswerFile:
         if different:
             raise UserError(f"{self.folder} was begun with another {' and another '.join(different)}. {again}")
         self.tally, self._expected_rows = tally, expected
+        self._earlier_environment = state.get("environment")
         logger.info(f"Continuing after {tally.num_rows:,} rows, whose answers are in {self.folder}.")
         return size
 
@@ -210,9 +254,11 @@ class AnswerFile:
             raise
 
     def _complete(self) -> None:
+        """Move the answers to the output. Remove the state last: without it, the same command starts again."""
         if self._format == "parquet":
             with replacing(self._output) as temporary:
                 convert_to_parquet(self._path, temporary)
-            return
-        self._path.replace(self._output)
-        sync(self._output.parent)
+        else:
+            self._path.replace(self._output)
+            sync(self._output.parent)
+        self._state.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from imdbcls.data.answers import PROBABILITY, Answer, Write
 from imdbcls.printable import json_line
+from imdbcls.runs.format_version import ANSWERS, FORMAT_VERSION
 
 if TYPE_CHECKING:
     import pyarrow
@@ -27,7 +28,8 @@ def arrow_schema(label_names: Sequence[str], copied: Sequence[str], types: Mappi
     fields += [(name, types.get(name, pyarrow.string())) for name in copied]
     fields += [("label", pyarrow.string())]
     fields += [(f"{PROBABILITY}{name}", pyarrow.float64()) for name in label_names]
-    return pyarrow.schema(fields, metadata={"label_names": json.dumps(list(label_names))})
+    metadata = {FORMAT_VERSION: str(ANSWERS), "label_names": json.dumps(list(label_names))}
+    return pyarrow.schema(fields, metadata=metadata)
 
 
 def write_arrow(file: IO[bytes], schema: "pyarrow.Schema", *, header: bool) -> Write:

@@ -15,7 +15,7 @@ from imdbcls.printable import is_unicode
 from imdbcls.runs.untrusted import MAX_ID_CHARACTERS
 
 MAX_CLASSES = 1_000  # more classes mean a wrong column, and no comparison could show them
-MAX_PARTS = 20  # parts whose accuracy is reported
+NO_PART = "(none)"  # the part of documents without a value in data.part_column
 FEW_CLASSES = 10  # this many classes are allowed even in a tiny file with fewer than two documents per class
 
 ONE_LABEL = (
@@ -210,13 +210,9 @@ def _to_documents(
 
 
 def _part_names(table: Table, part_column: str) -> list[str]:
-    """Return the part of the test documents to which each row belongs. Raise UserError if there are too many parts."""
-    names = _as_strings(table, part_column, "data.part_column")
-    if (num_parts := len(set(names))) > MAX_PARTS:
-        raise UserError(
-            f"{table.name}: {part_column!r} (data.part_column) has {num_parts:,} different values; at most {MAX_PARTS} "
-            "are allowed, because the accuracy of each part is reported."
-        )
+    """Return the part to which each row belongs. A row without a value belongs to the part `NO_PART`."""
+    names = [cell_text(value) or NO_PART for value in table.columns[part_column]]
+    _require_none(table, [not is_unicode(name) for name in names], f"{part_column!r} (data.part_column) {SURROGATE}")
     return names
 
 

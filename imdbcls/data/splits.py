@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from imdbcls.data.documents import Corpus, Documents, Source
 from imdbcls.errors import UserError
 
+MAX_PARTS = 20  # parts of the test split whose accuracy is reported
+
 # The keys of the data section that are arguments of `make_corpus`.
 SPLIT_SETTINGS = (
     "validation_fraction",
@@ -47,7 +49,7 @@ def make_corpus(
     split.
 
     Raise UserError for a fraction or limit that is out of range, and if a split would be empty or have a single class,
-    or if train would lack one of the classes.
+    if train would lack one of the classes, or if the test split has more than `MAX_PARTS` parts.
     """
     notes: list[str] = list(source.notes)
     parts = {"train": _Part.of(source.train)}
@@ -71,6 +73,7 @@ def make_corpus(
     for name, limit in (("train", train_limit), ("validation", validation_limit), ("test", test_limit)):
         splits[name] = _limit(parts[name], name, limit, split_seed, notes)
         _require_classes(splits[name], name, source.label_names, limit, notes)
+    _require_few_parts(splits["test"])
     return Corpus(
         train=splits["train"],
         validation=splits["validation"],
@@ -235,6 +238,15 @@ def _require_classes(
         )
     if missing:
         notes.append(f"The {name} split has no document of class {', '.join(missing)}{cause}.")
+
+
+def _require_few_parts(test: Documents) -> None:
+    """Raise UserError if the test split has more parts than a report can show."""
+    if (num_parts := len(set(test.parts or ()))) > MAX_PARTS:
+        raise UserError(
+            f"data.part_column has {num_parts:,} different values in the test split; at most {MAX_PARTS} are allowed, "
+            "because the accuracy of each part is reported."
+        )
 
 
 def _duplicate_notes(parts: Mapping[str, _Part]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode
+from imdbcls.runtime.atomic import stale
 from imdbcls.runtime.cache import default_cache_dir
 
 if TYPE_CHECKING:  # numpy and pyarrow are imported where they are used, to keep --help fast
@@ -124,6 +125,8 @@ class TextWriter:
         if self._writer is None:
             folder = default_cache_dir() / "texts"
             folder.mkdir(parents=True, exist_ok=True)
+            for file in stale(folder.glob("*.arrow")):  # of killed processes
+                file.unlink(missing_ok=True)
             descriptor, self._path = tempfile.mkstemp(suffix=".arrow", dir=folder)
             os.close(descriptor)
             self._writer = pyarrow.ipc.new_file(self._path, schema)

@@ -23,6 +23,9 @@ FIRST_CHUNK = 2**10
 CHUNK_CHARACTERS = 2**22  # a chunk ends once it has this many characters
 
 
+Row = Mapping[str, object]
+
+
 @dataclass(frozen=True)
 class Texts:
     """The texts to classify.
@@ -116,7 +119,7 @@ def from_file(path: Path, request: Request) -> Texts:
     copied = output_names(others)
 
     def items() -> Iterator[Item]:
-        for number, row in found.rows:
+        for number, row in readable(found.rows, path):
             place = f"{path}, {found.unit} {number:,}"
             missing = missing_columns(only_text, list(row), f"{place},") if found.columns is None else None
             if missing is not None:
@@ -132,6 +135,14 @@ def from_file(path: Path, request: Request) -> Texts:
 
     types = {copied[name]: kind for name, kind in simple_types(path).items() if name in copied}
     return Texts(items(), str(path), found.unit, tuple(copied.values()), types, path)
+
+
+def readable(rows: Iterator[tuple[int, Row]], path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield the rows; raise UserError if the file cannot be read."""
+    try:
+        yield from rows
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
 def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
@@ -176,7 +187,8 @@ def in_chunks(items: Iterator[Item], num_done: int = 0) -> Iterator[list[Item]]:
 
     `num_done` is the number of items before the first one. The first chunks are smaller: a chunk has at most as many
     items as there are before it, but at least `FIRST_CHUNK`. If the next item raises UserError, first yield the items
-    before it, so that they get answers.
+    before it, so that they get answers. A command that continues after them then has other chunks than without the
+    error.
     """
     chunk: list[Item] = []
     num_characters = 0

@@ -27,6 +27,7 @@ WALL_TIMES = 1  # wall_times.json of a planned study
 TUNING = 1  # tuning.json in the folder of the trials of a tuning study
 PLAN = 1  # plan.json
 EXPORT = 1  # imdbcls-export.json, and config.json of an ONNX or torch export
+ANSWERS = 1  # the Parquet output of predict, and state.json of an output that is not complete
 
 
 class OtherVersionError(UserError):

@@ -9,12 +9,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 SCRATCH_PREFIX = ".building-"
-STALE_SECONDS = 24 * 3600.0  # a scratch folder older than this was left by a killed process
+STALE_SECONDS = 24 * 3600.0  # a temporary file or folder older than this was left by a killed process
 
 
 @contextlib.contextmanager
@@ -52,15 +52,21 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     Old scratch folders that killed processes have left are removed first.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    for folder in parent.glob(f"{SCRATCH_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+    for folder in stale(parent.glob(f"{SCRATCH_PREFIX}*")):
+        shutil.rmtree(folder, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def stale(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the temporary files or folders that have not changed for `STALE_SECONDS`."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                yield path
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 
 from imdbcls.config.schema import LossConfig
 from imdbcls.models.metrics import accuracy_warning, wilson_interval
+from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.selection import DEFAULT, TITLES, as_text
 from imdbcls.runtime import console
 from imdbcls.runtime.progress import duration
@@ -108,8 +109,9 @@ def loss_of_guessing(labels_N: np.ndarray) -> float:
 
 def next_step(run: Run) -> str:
     """Return the command to run next: compare the study if it has another finished run, else train another head."""
-    study, others = run.folder.study, run.folder.path.parent.glob("*/result.json")
-    if any(path.parent != run.folder.path for path in others):
+    study, results = run.folder.study, run.folder.path.parent.glob("*/result.json")
+    others = (RunFolder(path.parent) for path in results if path.parent != run.folder.path)
+    if any(other.problem() is None for other in others):
         return f"python -m imdbcls.compare {study}"
     other = OTHER_HEAD.get(run.config.head.name, "lstm" if run.config.head.name != "lstm" else "cls")
     return f"the same command with head={other}, then python -m imdbcls.compare {study}"

@@ -121,7 +121,7 @@ def selection_of(run: Run) -> dict[str, Any]:
 
 def training_of(run: Run) -> dict[str, Any]:
     """Return the fields that describe the model's size, the cost of training and the environment."""
-    trainer, state = run.trainer, run.trainer.state
+    trainer, state, profiled = run.trainer, run.trainer.state, run.config.trainer.profile_steps
     return {
         "parameters": count_parameters(run.model),
         "trainable_parameters": count_parameters(trainer.model, trainable=True),
@@ -132,6 +132,7 @@ def training_of(run: Run) -> dict[str, Any]:
         "train_seconds": state.train_seconds,
         "documents_per_second": state.documents / state.train_seconds,
         "tokens_per_second": state.tokens / state.train_seconds,
+        **({"profiled_steps": profiled} if profiled is not None else {}),  # slower; the times include them
         "peak_memory_mb": peak_memory_mb(run.hardware.device),
         "hardware": run.hardware.describe(),
         "precision": run.hardware.precision,

@@ -42,7 +42,8 @@ def test_overfit_reaches_every_training_document(tmp_path: Path, launch: Launch)
 
 def test_profile_logs_operators_and_writes_a_trace(tmp_path: Path, launch: Launch) -> None:
     done = launch(tmp_path, "train", *SMALL, "debug=profile")
-    assert result_of(tmp_path)["steps"] == 8
+    result = result_of(tmp_path)
+    assert (result["steps"], result["profiled_steps"]) == (8, 5)
     lines = done.stderr.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("Slowest operators in 5 training"))
     assert lines[start + 1].split() == ["operator", "ms", "share", "calls"]

@@ -1,10 +1,12 @@
 """`python -m imdbcls.predict` gives one line per text, from any input, with the same probabilities as the run."""
 
 import csv
+import errno
 import io
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -303,7 +305,72 @@ def test_interrupted_command_continues_with_the_same_bits(
     answers(*arguments, str(output))
     assert sizes[3:] == [8, 16, 8] and not part.exists()
     assert output.read_bytes() == undisturbed.read_bytes()
+    if extension == "parquet":
+        assert parquet.read_schema(output).metadata[b"format_version"] == b"1"
     assert "Classified 40 rows of" in (err := capsys.readouterr().err) and "(first: row 6)" in err
+
+
+def test_command_that_is_killed_after_its_last_row(
+    finished: Path, small_chunks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answers are already in the output, and the folder with the state remains."""
+    texts, output = rows_file(tmp_path / "texts.parquet"), tmp_path / "answers.csv"
+    arguments = [str(finished), "--file", str(texts), "--output", str(output)]
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("imdbcls.data.answer_file.sync", raise_interrupt)
+        answers(*arguments)
+    complete = output.read_bytes()
+    assert (tmp_path / "answers.csv.part" / "state.json").exists()
+    sizes = interrupt_at(1, monkeypatch)
+    answers(*arguments)
+    assert sizes == [] and output.read_bytes() == complete and not (tmp_path / "answers.csv.part").exists()
+
+
+def test_changed_environment_is_reported(
+    finished: Path,
+    small_chunks: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts, output = rows_file(tmp_path / "texts.parquet"), tmp_path / "answers.csv"
+    arguments = [str(finished), "--file", str(texts), "--output", str(output)]
+    with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
+        interrupt_at(2, interrupted)
+        answers(*arguments)
+    state = tmp_path / "answers.csv.part" / "state.json"
+    content = json.loads(state.read_text())
+    state.write_text(json.dumps({**content, "environment": {**content["environment"], "processor": "another"}}))
+    capsys.readouterr()
+    answers(*arguments)
+    assert "processor another → " in (err := capsys.readouterr().err) and "the last digits of the answers may" in err
+
+
+def test_error_of_the_input_is_not_an_error_of_the_output(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "A film."}\n')
+
+    def rows(*_: object) -> Iterator[tuple[int, dict[str, object]]]:
+        yield 1, {"text": "A film."}
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("imdbcls.data.tables._jsonl_rows", rows)
+    arguments = [str(finished), "--file", str(texts), "--output", str(tmp_path / "answers.jsonl")]
+    with pytest.raises(imdbcls.UserError, match=r"texts\.jsonl cannot be read \(Input/output error\)\.$"):
+        answers(*arguments)
+    monkeypatch.setattr("imdbcls.api.FinishedRun.predict_with_counts", raise_os_error)
+    with pytest.raises(OSError, match="weights"):
+        answers(*arguments)
+
+
+def raise_interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def raise_os_error(*_: object, **__: object) -> None:
+    raise OSError("the weights cannot be read")
 
 
 def test_output_of_another_command_is_not_continued(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from support.runs import TINY, Launch
 
+from imdbcls.data.documents import Corpus
 from imdbcls.data.files import read_files
+from imdbcls.data.splits import make_corpus
 from imdbcls.errors import UserError
 from imdbcls.runs.read_predictions import read_predictions
 
@@ -42,13 +44,25 @@ def test_accuracy_of_each_part_is_reported(tmp_path: Path, launch: Launch) -> No
     ]
 
 
-def test_too_many_parts_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "films.csv"
-    path.write_text("text,label\n" + "".join(f"film {row},{row % 2}\n" for row in range(60)))
+def test_only_the_test_split_may_not_have_too_many_parts(tmp_path: Path) -> None:
+    """A row without a value is in the part `(none)`."""
+    many, few = tmp_path / "many.csv", tmp_path / "few.csv"
+    many.write_text("text,label,kind\n" + "".join(f"film {row},{row % 2},{row}\n" for row in range(60)))
+    kinds = ["" if row % 3 else "a" for row in range(9)]
+    few.write_text("text,label,kind\n" + "".join(f"show {row},{row % 2},{kind}\n" for row, kind in enumerate(kinds)))
+    settings = {"validation_fraction": 0.2, "test_fraction": 0.5, "split_seed": 0}
+    limits = dict.fromkeys(("train_limit", "validation_limit", "test_limit"))
+
+    def corpus_of(test: Path | None) -> Corpus:
+        test_file = None if test is None else str(test)
+        source = read_files(str(many), None, test_file, "text", "label", None, None, part_column="kind")
+        return make_corpus(source, **settings, **limits)
+
     with pytest.raises(
-        UserError, match=r"films\.csv: 'text' \(data\.part_column\) has 60 different values; at most 20"
+        UserError, match=r"data\.part_column has 30 different values in the test split; at most 20 are allowed"
     ):
-        read_files(str(path), None, None, "text", "label", None, None, part_column="text")
+        corpus_of(None)
+    assert corpus_of(few).test.parts == [kind or "(none)" for kind in kinds]
 
 
 def test_rows_of_parts_follow_the_documents(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Texts in a memory-mapped file are the same sequence as texts in a list, and give the same corpus and errors."""
 
 import json
+import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from imdbcls.data.splits import make_corpus
 from imdbcls.data.tables import rows_of
 from imdbcls.data.text_column import MappedTexts, TextWriter, take
 from imdbcls.errors import UserError
+from imdbcls.runtime.atomic import STALE_SECONDS
 
 VALUES = [*(f"text {row} größer" for row in range(600)), None, 5, "half \ud83d", "", "last"]
 
@@ -58,6 +61,19 @@ def test_unfinished_file_is_removed(small_files: Path) -> None:
     assert list(small_files.iterdir()) == []
 
 
+def test_file_of_a_killed_process_is_removed(small_files: Path) -> None:
+    small_files.mkdir(parents=True)
+    killed, running = small_files / "killed.arrow", small_files / "running.arrow"
+    for path in (killed, running):
+        path.touch()
+    old = time.time() - STALE_SECONDS - 60
+    os.utime(killed, (old, old))
+    writer = TextWriter()
+    writer.extend(VALUES)
+    writer.finish()
+    assert list(small_files.iterdir()) == [running]
+
+
 def test_file_that_cannot_be_written_is_reported(small_files: Path) -> None:
     small_files.parent.mkdir()
     small_files.write_text("not a folder")
@@ -92,6 +108,19 @@ def test_corpus_of_mapped_texts_is_the_same(extension: str, tmp_path: Path, requ
         assert (list(documents.ids), list(documents.texts)) == (list(expected.ids), expected.texts)
     with pytest.raises(UserError, match=r"(line|row) 8: no text in 'text'; data\.skip_empty=true skips such rows"):
         corpus_of(path)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_text_that_is_a_number_is_refused(is_mapped: bool, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if is_mapped:
+        request.getfixturevalue("small_files")
+    rows: list[dict[str, object]] = [{"text": f"film {row} seen", "label": row % 2} for row in range(300)]
+    rows[200]["text"] = 404
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for skip_empty in (False, True):
+        with pytest.raises(UserError, match=r"line 201: 'text' must be a string, not a value of type int"):
+            read_files(str(path), None, None, "text", "label", None, None, skip_empty=skip_empty)
 
 
 def test_parquet_file_is_read_one_row_group_at_a_time(tmp_path: Path) -> None:

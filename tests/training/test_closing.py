@@ -2,7 +2,10 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ from sklearn.metrics import precision_recall_fscore_support
 from statsmodels.stats.proportion import proportion_confint
 from support.runs import TINY, Launch
 
-from imdbcls.training.closing import accuracy_interval, class_table, loss_of_guessing
+from imdbcls.runs.folder import RunFolder
+from imdbcls.training.closing import accuracy_interval, class_table, loss_of_guessing, next_step
 
 
 def test_interval_and_guessing_equal_those_of_other_libraries() -> None:
@@ -53,3 +57,15 @@ def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
     assert "2 steps with lr=1e-07 were too few to learn: use more epochs or a larger lr." in end
     assert lines[-1] == "  next: the same command with head=mean, then python -m imdbcls.compare runs/demo"
     assert launch(tmp_path, *command, "head=mean").stderr.endswith("  next: python -m imdbcls.compare runs/demo\n")
+
+
+def test_only_a_finished_run_can_be_compared(finished: Path, tmp_path: Path) -> None:
+    study = tmp_path / "heads"
+    shutil.copytree(finished, study / "this")
+    shutil.copytree(finished, study / "other")
+    config = SimpleNamespace(head=SimpleNamespace(name="lstm"))
+    run: Any = SimpleNamespace(folder=RunFolder(study / "this"), config=config)
+    assert next_step(run) == f"python -m imdbcls.compare {study}"
+    path = study / "other" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "failed"}))
+    assert next_step(run) == f"the same command with head=cls, then python -m imdbcls.compare {study}"
