@@ -1,6 +1,7 @@
 """The web application: the page, the JSON endpoints and the health check."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -22,12 +23,16 @@ from imdbcls.serving.model_thread import BusyError, ModelThread
 from imdbcls.serving.page import Page
 from imdbcls.serving.runs import Answer, ServedRuns
 
+logger = logging.getLogger(__name__)
+
+SERVER_ERROR = "The server cannot answer: its log has the reason."
 PAGE_SHARE = 0.8  # share of a request's time limit after which the page shows its answer without the words
 
 DESCRIPTION = "Classify texts with finished runs of imdbcls, and explain the predictions."
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     413: {"model": schema.Problem, "description": "The request is too large."},
     422: {"model": schema.Problem, "description": "A text is missing, empty, too long or invalid."},
+    500: {"model": schema.Problem, "description": "The server cannot answer. Its log has the reason."},
     503: {"model": schema.Problem, "description": "Too many texts are waiting. Send the request again later."},
     504: {"model": schema.Problem, "description": "The request took too long."},
 }
@@ -66,6 +71,7 @@ def create_app(runs: ServedRuns, models: ModelThread[dict[str, Answer]], limits:
     async def explain(request: schema.ExplainRequest) -> schema.ExplainResponse:
         """Classify one text, and return how much each word moved the decision of every run."""
         require_texts([request.text], limits)
+        require_label(request.label, runs)
         (answer,) = await models.classify([request.text])
         label = next(iter(answer.values())).label if request.label is None else request.label
         found = await explain_all(models, runs, request.text, label)
@@ -92,13 +98,19 @@ def create_app(runs: ServedRuns, models: ModelThread[dict[str, Answer]], limits:
             return page.problem(text, wants_words, str(error), status=422)
         except BusyError as error:
             return page.problem(text, wants_words, str(error), status=503, headers=RETRY_AFTER)
+        except UserError as error:
+            logger.error(str(error))
+            return page.problem(text, wants_words, SERVER_ERROR, status=500)
         label = next(iter(answer.values())).label
         if wants_words:
             try:
                 async with asyncio.timeout(PAGE_SHARE * limits.seconds):
                     found = await explain_all(models, runs, text, label)
-            except (BusyError, UserError) as error:
+            except BusyError as error:
                 note = str(error)
+            except UserError as error:
+                logger.error(str(error))
+                note = f"The words cannot be highlighted. {SERVER_ERROR}"
             except TimeoutError:
                 note = "Finding the words took too long. Try a shorter text."
         return page.answer(text, wants_words, answer, label, found, note)
@@ -124,11 +136,21 @@ def explanation_of(name: str, answer: Answer, found: Explanation) -> schema.RunE
     )
 
 
+def require_label(label: str | None, runs: ServedRuns) -> None:
+    """Raise BadTextError if the label of a request is not a class of the runs."""
+    if label is not None and label not in runs.label_names:
+        raise BadTextError(f"{shown(label)} is not a class: choose {', '.join(runs.label_names)}.")
+
+
 def add_problems(app: FastAPI) -> None:
     """Answer every error with `{"error": "<one sentence>"}`, which never repeats the text of the request."""
 
     async def bad_text(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 422)
+
+    async def server_error(_: Request, error: Exception) -> JSONResponse:
+        logger.error(str(error))  # it may contain paths, which clients must not see
+        return JSONResponse({"error": SERVER_ERROR}, 500)
 
     async def busy(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 503, RETRY_AFTER)
@@ -149,7 +171,7 @@ def add_problems(app: FastAPI) -> None:
         return JSONResponse({"error": "Unexpected error: the log of the server has a traceback."}, 500, HEADERS)
 
     app.add_exception_handler(BadTextError, bad_text)
-    app.add_exception_handler(UserError, bad_text)
+    app.add_exception_handler(UserError, server_error)
     app.add_exception_handler(BusyError, busy)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(AnyHTTPException, http)

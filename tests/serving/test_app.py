@@ -14,10 +14,10 @@ from httpx2 import ASGITransport, AsyncClient, Response
 
 import imdbcls
 from imdbcls.explanations import explain
-from imdbcls.serving.app import create_app
+from imdbcls.serving.app import SERVER_ERROR, create_app
 from imdbcls.serving.limits import Limits
 from imdbcls.serving.model_thread import ModelThread
-from imdbcls.serving.runs import ServedRuns, load_runs
+from imdbcls.serving.runs import Answer, ServedRuns, load_runs
 
 TEXTS = ["A quiet, patient film.", "Two hours, \u201clost\u201d. \U0001f3ac\u0301 \u202e\u00e9t\u00e9", "word " * 300]
 LIMITS = Limits(texts=8, characters=2000, wait_ms=1)
@@ -127,6 +127,27 @@ def test_a_request_without_the_json_content_type_is_refused(server: Server) -> N
     assert answer.status_code == 422
 
 
+def test_errors_of_the_server_do_not_show_their_reason(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> Any:
+        raise imdbcls.UserError("/home/me/runs/a: the model's output is not finite.")
+
+    with monkeypatch.context() as failing:
+        failing.setattr("imdbcls.serving.explaining.explain", fail)
+        assert server.error("/explain", {"text": "A film."}, 500) == SERVER_ERROR
+        page = server.client.post("/", data={"text": "A film.", "words": "on"})
+        assert page.status_code == 200 and SERVER_ERROR in page.text and "/home/me" not in page.text
+    assert caplog.text.count("/home/me/runs/a: the model") == 2
+
+    models: ModelThread[dict[str, Answer]] = ModelThread(fail, LIMITS)
+    client = TestClient(create_app(server.runs, models, LIMITS))
+    assert client.post("/predict", json={"texts": "A film."}).json() == {"error": SERVER_ERROR}
+    page = client.post("/", data={"text": "A film."})
+    assert page.status_code == 500 and SERVER_ERROR in page.text
+    assert models.stop(10)
+
+
 def test_concurrent_requests_share_one_forward_pass(finished: Path) -> None:
     runs = load_runs([finished], plugins=[], device=None)
     server = Server(runs, replace(LIMITS, batch=8, wait_ms=10_000))
@@ -182,6 +203,16 @@ def test_nothing_is_loaded_from_elsewhere(server: Server) -> None:
     style = server.client.get("/").text.partition("<style>")[2].partition("</style>")[0]
     assert '"Bitstream Charter"' in style and "&#34;" not in style and "&gt;" not in style
     assert "http" not in server.client.get("/").text.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_page_shows_the_temperature(finished: Path, server: Server) -> None:
+    for run in server.runs.by_name.values():
+        assert f"calibrated with the temperature {run.temperature:.3g}" in server.client.get("/").text
+    run = imdbcls.load_run(finished)
+    plain = replace(run, result={**run.result, "temperature": 1.0, "temperature_reason": "there are too few documents"})
+    other = Server(ServedRuns({"plain": plain}))
+    assert "plain: no temperature was fitted, so the probabilities are not calibrated" in other.client.get("/").text
+    assert other.models.stop(10)
 
 
 def test_page_escapes_the_text_and_keeps_it(server: Server) -> None:
