@@ -23,9 +23,6 @@ FIRST_CHUNK = 2**10
 CHUNK_CHARACTERS = 2**22  # a chunk ends once it has this many characters
 
 
-Row = Mapping[str, object]
-
-
 @dataclass(frozen=True)
 class Texts:
     """The texts to classify.
@@ -119,7 +116,7 @@ def from_file(path: Path, request: Request) -> Texts:
     copied = output_names(others)
 
     def items() -> Iterator[Item]:
-        for number, row in readable(found.rows, path):
+        for number, row in found.rows:
             place = f"{path}, {found.unit} {number:,}"
             missing = missing_columns(only_text, list(row), f"{place},") if found.columns is None else None
             if missing is not None:
@@ -135,14 +132,6 @@ def from_file(path: Path, request: Request) -> Texts:
 
     types = {copied[name]: kind for name, kind in simple_types(path).items() if name in copied}
     return Texts(items(), str(path), found.unit, tuple(copied.values()), types, path)
-
-
-def readable(rows: Iterator[tuple[int, Row]], path: Path) -> Iterator[tuple[int, Row]]:
-    """Yield the rows; raise UserError if the file cannot be read."""
-    try:
-        yield from rows
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
 
 
 def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:

@@ -1,12 +1,10 @@
 """`python -m imdbcls.predict` gives one line per text, from any input, with the same probabilities as the run."""
 
 import csv
-import errno
 import io
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -346,22 +344,16 @@ def test_changed_environment_is_reported(
     assert "processor another → " in (err := capsys.readouterr().err) and "the last digits of the answers may" in err
 
 
-def test_error_of_the_input_is_not_an_error_of_the_output(
+def test_error_of_the_model_is_not_an_error_of_the_output(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts = tmp_path / "texts.jsonl"
-    texts.write_text('{"text": "A film."}\n')
-
-    def rows(*_: object) -> Iterator[tuple[int, dict[str, object]]]:
-        yield 1, {"text": "A film."}
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr("imdbcls.data.tables._jsonl_rows", rows)
+    texts = rows_file(tmp_path / "texts.parquet")
     arguments = [str(finished), "--file", str(texts), "--output", str(tmp_path / "answers.jsonl")]
-    with pytest.raises(imdbcls.UserError, match=r"texts\.jsonl cannot be read \(Input/output error\)\.$"):
+    with monkeypatch.context() as failing, pytest.raises(OSError, match="the weights cannot be read"):
+        failing.setattr(imdbcls.FinishedRun, "predict_with_counts", raise_os_error)
         answers(*arguments)
-    monkeypatch.setattr("imdbcls.api.FinishedRun.predict_with_counts", raise_os_error)
-    with pytest.raises(OSError, match="weights"):
+    monkeypatch.setattr("imdbcls.data.answer_file.sync_file", raise_os_error)
+    with pytest.raises(imdbcls.UserError, match=r"--output=.*answers\.jsonl cannot be written \(the weights"):
         answers(*arguments)
 
 
