@@ -128,7 +128,7 @@ def test_a_request_without_the_json_content_type_is_refused(server: Server) -> N
 
 
 def test_errors_of_the_server_do_not_show_their_reason(
-    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> Any:
         raise imdbcls.UserError("/home/me/runs/a: the model's output is not finite.")
@@ -138,7 +138,7 @@ def test_errors_of_the_server_do_not_show_their_reason(
         assert server.error("/explain", {"text": "A film."}, 500) == SERVER_ERROR
         page = server.client.post("/", data={"text": "A film.", "words": "on"})
         assert page.status_code == 200 and SERVER_ERROR in page.text and "/home/me" not in page.text
-    assert caplog.text.count("/home/me/runs/a: the model") == 2
+    assert capsys.readouterr().err.count("/home/me/runs/a: the model") == 2
 
     models: ModelThread[dict[str, Answer]] = ModelThread(fail, LIMITS)
     client = TestClient(create_app(server.runs, models, LIMITS))
