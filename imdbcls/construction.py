@@ -28,7 +28,6 @@ def construct(section: Built, **given: Any) -> Any:
     For the user's mistakes, raises UserError instead of Hydra's InstantiationException.
     """
     allowed = section.given | section.offered | {ALL_LAYERS}
-    allowed = section.given | section.offered | {ALL_LAYERS}
     assert given.keys() <= allowed, f"{type(section).__name__} does not declare {given.keys()}"
     for mistake in borrowed_targets(section.node):
         raise UserError(mistake)

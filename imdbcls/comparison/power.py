@@ -88,9 +88,9 @@ def chance_by_flat_prior(
 ) -> float:
     """Return `chance_to_settle` as if every true difference were equally likely before the study.
 
-    The mean difference with more seeds is then the present one plus w T, where w² is the variance that these seeds
-    remove and T has Student's t distribution. If the present difference is small by chance, this chance is higher than
-    that of `chance_to_settle`. The futility rule uses this chance, because it costs less power.
+    The mean difference with more seeds is then the present one plus w T, where w² is the variance that the added seeds
+    remove and T has Student's t distribution. `chance_to_settle` takes a small present difference as evidence that the
+    true one is small; this function does not. The futility rule uses this function, because it then loses less power.
     """
     larger = with_seeds(estimate, num_seeds)
     now, then = (sum(variance.of_mean for variance in each.seed_variances) for each in (estimate, larger))
@@ -123,6 +123,9 @@ def chance_outside(means: NDArray, deviations: NDArray, low: NDArray, high: NDAr
 
 
 def seeds_to_settle(chances: NDArray[np.float64], num_seeds: int) -> int | None:
-    """Return the smallest number of seeds above `num_seeds` with a chance of at least 0.8, or None if there is none."""
+    """Return the smallest number of seeds m above `num_seeds` with `chances[m]` >= 0.8, or None if there is none.
+
+    `chances[m]` is the probability of a verdict of better or equivalent with m seeds.
+    """
     enough = [m for m in range(num_seeds + 1, len(chances)) if chances[m] >= POWER]
     return enough[0] if enough else None

@@ -43,7 +43,8 @@ def integrated_gradients(model: Classifier, batch: Batch, baseline_ids_WT: Tenso
 
     The path is the straight line between the embeddings of the baseline and those of the document. The positions and
     the mask are those of the document. The integral is a Gauss-Legendre sum. Its number of steps is doubled until the
-    error is at most the tolerance, or `MOST_STEPS` is reached.
+    sum of the scores differs from the difference between both logits by at most a tolerance, or until `MOST_STEPS` is
+    reached.
     """
     method = require_captum().IntegratedGradients(lambda embeddings_SWTD: logits_of(model, batch, embeddings_SWTD))
     embed: Any = model.encoder.get_input_embeddings()  # type: ignore[operator]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def weighted_sum(weights_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
-    """Return Σ_t w_t h_t for each document, in the dtype of the hidden states; pooled_BD."""
+    """Return Σ_t w_t h_t for each document, with shape (B, D), in the dtype of the hidden states."""
     return torch.bmm(weights_BT.to(hidden_BTD.dtype).unsqueeze(1), hidden_BTD).squeeze(1)
 
 
@@ -15,6 +15,6 @@ def masked_softmax(scores_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def last_real_token(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return the vector at each document's last non-padding token; last_BD."""
+    """Return the vector at each document's last non-padding token, with shape (B, D)."""
     last_B = mask_BT.sum(dim=1) - 1
     return hidden_BTD[torch.arange(hidden_BTD.shape[0], device=hidden_BTD.device), last_B]

@@ -130,7 +130,8 @@ class Processes:
 def joined_processes(device: str) -> Iterator[Processes]:
     """Connect the processes of a run. `device` is the config's device: auto, cpu, cuda or mps.
 
-    Raise UserError if this machine has fewer GPUs than processes, or if variables of the launcher are missing.
+    Raise UserError if the processes use CUDA and outnumber this machine's GPUs, or if variables of the launcher are
+    missing.
     """
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:

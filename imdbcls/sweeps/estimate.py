@@ -48,7 +48,10 @@ class Group:
     remaining: tuple[Config, ...]
 
     def estimated(self, work: SharedWork | None, costs: Sequence[RunCost], problem: str = "") -> GroupEstimate:
-        """Return the estimate from the costs of parallel runs; `problem` says why a measurement failed."""
+        """Return the estimate from the mean of `costs`, which were measured on runs that ran at the same time.
+
+        `problem` says why the measurement failed.
+        """
         num_done = len(self.configs) - len(self.remaining)
         if work is None or not costs:
             return GroupEstimate(self.name, len(self.configs), num_done, problem=problem)

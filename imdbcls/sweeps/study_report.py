@@ -39,10 +39,10 @@ class StudyReport:
     def log_start(self, rounds: Sequence["Round"]) -> None:
         """Log what the plan allows, and the state of a study that is continued."""
         looks = self.plan.looks
-        after = f"{looks[0]} to {looks[-1]}" if len(looks) > 1 else f"{looks[0]}"
+        tested = f"each number of seeds from {looks[0]} to {looks[-1]}" if len(looks) > 1 else f"{looks[0]} seeds"
         logger.info(
             f"{self.folder}: {len(self.names)} groups, each with up to {len(self.plan.seeds)} seeds: at most "
-            f"{self.runs.num_planned} runs. The groups are tested after {after} seeds."
+            f"{self.runs.num_planned} runs. The groups are tested at {tested}."
         )
         if self.runs.num_finished:
             logger.info(f"{counted(self.runs.num_finished, 'run')} already finished.")

@@ -138,7 +138,7 @@ class Saver:
     def save_best(self, metrics: Mapping[str, float]) -> None:
         """Write `best`: the weights and `metrics`, which must include `epoch`.
 
-        The weights of a frozen encoder are left out; `load_best` adds them once, at the end.
+        The weights of a frozen encoder are left out; `load_best` adds them when training has ended.
         """
         if self.processes.is_main:
             self._write(self.best, {"model": self._without_frozen(self.evaluation_model.model)}, metrics)
