@@ -106,6 +106,6 @@ def leading_folders(names: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 def is_folder(name: str) -> bool:
     try:
-        return Path(name).is_dir()
+        return name != "" and Path(name).is_dir()
     except (OSError, ValueError):  # a text can be too long for a path, or contain a NUL
         return False

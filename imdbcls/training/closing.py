@@ -55,7 +55,7 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"  validation {title} {value} (best epoch {result['best_epoch']}){watched}"
     if parts := result.get("test/parts"):
         found = (f"{name} {part['accuracy']:.2%} of {part['documents']:,}" for name, part in parts.items())
-        yield f"  test accuracy by part: {', '.join(found)}"
+        yield f"  by part: {', '.join(found)}"
     if len(confusion_CC) > 2:
         yield from class_table(confusion_CC, result["label_names"])
 

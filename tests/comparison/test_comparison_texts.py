@@ -18,7 +18,10 @@ from imdbcls.data.files import read_files
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus
 
 COLUMNS = {"text_column": "text", "label_column": "label", "id_column": None, "group_column": None}
-SETTINGS = dict.fromkeys(SPLIT_SETTINGS) | {"validation_fraction": 0.2, "test_fraction": 0.2, "split_seed": 0}
+SETTINGS = {
+    **dict.fromkeys(SPLIT_SETTINGS),
+    **{"validation_fraction": 0.2, "test_fraction": 0.2, "split_seed": 0, "validate_on_train": False},
+}
 SECRET = "my diary"
 
 

@@ -147,7 +147,7 @@ def test_too_long_ids_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_too_long_cluster_names_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imdbcls.runs.read_predictions.MAX_CLUSTER_TOTAL", 10_000)
+    monkeypatch.setattr("imdbcls.runs.read_predictions.MAX_NAME_TOTAL", 10_000)
     for num_clusters, is_refused in ((99, False), (101, True)):
         names = pa.array([f"{row % num_clusters:0100}" for row in range(ROWS)])
         path = write(tmp_path / "a.parquet", columns(cluster=names), row_group_size=50)

@@ -38,7 +38,7 @@ def measured(config: Config, folder: Path) -> tuple[SharedCost, float, float]:
     construction._kept_corpus.clear()
     cost = measure_run(config, folder / "run", shared)
     construction._kept_corpus.clear()
-    assert cost.num_documents == {"train": 96, "validation": 36, "test": 40}
+    assert cost.num_documents == {"train": 96, "validation": 90, "test": 40}
     return shared, cost.seconds(config, shared), cost.bytes
 
 
@@ -58,7 +58,7 @@ def test_the_estimate_of_a_run_is_the_time_and_size_of_the_run(tmp_path: Path, m
     config = config_in(tmp_path, *SLEEPY)
     _, seconds, num_bytes = measured(config, tmp_path / "probe")
     real_seconds, real_bytes = real(config)
-    assert real_seconds > 0.02 * (2 * 96 + 2 * 36 + 40)
+    assert real_seconds > 0.02 * (2 * 96 + 2 * 90 + 40)
     assert seconds == pytest.approx(real_seconds, rel=0.25)
     assert num_bytes == pytest.approx(real_bytes, rel=0.05)
 

@@ -257,7 +257,7 @@ def test_much_too_high_learning_rate_raises(tmp_path: Path) -> None:
 
 
 def test_best_validation_epoch_is_kept(tmp_path: Path) -> None:
-    trainer = make(tmp_path, "head=attention", "lr=0.02", "schedule=constant", "epochs=6")
+    trainer = make(tmp_path, "head=attention", "lr=0.05", "schedule=constant", "epochs=6")
     trainer.fit(Trackers())
     accuracies, losses = points(tmp_path, "val/accuracy"), points(tmp_path, "val/loss")
     assert len(accuracies) == 6
