@@ -28,6 +28,8 @@ def messages_on_stderr() -> Iterator[None]:
     # Commands that ran in this process, in earlier tests or in fixtures, have added handlers.
     for logger in (package, root):
         logger.handlers[:] = [handler for handler in logger.handlers if not isinstance(handler, StderrHandler)]
+    # Libraries that ran in earlier tests have added handlers for the captured stderr, which is closed now.
+    root.handlers[:] = [each for each in root.handlers if not getattr(getattr(each, "stream", None), "closed", False)]
     handler = StderrHandler()
     package.addHandler(handler)
     package.setLevel(logging.INFO)
