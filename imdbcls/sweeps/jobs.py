@@ -42,8 +42,8 @@ class Outcome:
     `state` is running, done, pruned, failed, interrupted, killed, not started or no result.
 
     `detail` is one line: the validation and test metric of a finished run (only validation for a trial), or the reason
-    why a run is not done. It is empty for a running job. `seconds` is the wall time of the job's process; None if it was
-    not started or is still running.
+    why a run is not done. It is empty for a running job. `seconds` is the wall time of the job's process; None if it
+    was not started or is still running.
     """
 
     name: str
