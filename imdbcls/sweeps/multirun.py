@@ -18,7 +18,6 @@ from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.identity import run_name
 from imdbcls.runtime import console, entry, limits
 from imdbcls.sweeps.jobs import Sweep, log_error, reason_of
-from imdbcls.sweeps.launched import record_launched
 from imdbcls.sweeps.preparing import prepare_jobs
 from imdbcls.sweeps.publishing import publish_sweep
 from imdbcls.sweeps.search import objective_of
@@ -47,12 +46,12 @@ def run_command(main: Callable[[], object]) -> int:
         gc.freeze()  # exclude the loaded modules and the config from garbage collection, also in forked jobs
         try:
             main()
-            record_launched(sweep)
+            record_other_launchers()
         except (SystemExit, UserError):  # raised by Hydra or by imdbcls: wait for the running jobs before exiting
             sweep.conclude()
             raise
         except Exception as error:
-            record_launched(sweep)
+            record_other_launchers()
             sweep.conclude()
             if not (isinstance(error, HydraException) or is_from_plugin(error)):
                 raise
@@ -72,6 +71,13 @@ def surviving_errors() -> Iterator[None]:
         yield
     except Exception as error:
         log_error(limits.explain(error) or error)
+
+
+def record_other_launchers() -> None:
+    """Record the outcomes of the jobs that another launcher of Hydra has trained."""
+    from imdbcls.sweeps.launched import record_launched  # imported here because its imports are heavy
+
+    record_launched(sweep)
 
 
 def is_from_plugin(error: Exception) -> bool:

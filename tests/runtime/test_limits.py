@@ -120,7 +120,7 @@ def limited(folder: Path, limit: str, *arguments: str) -> subprocess.CompletedPr
 @pytest.mark.parametrize(
     ("limit", "arguments", "words"),
     [
-        ("-v 45000", ("imdbcls.train", *TINY), "(ulimit -v)"),
+        ("-v 60000", ("imdbcls.train", *TINY), "(ulimit -v)"),
         ("-v 800000", ("imdbcls.train", *TINY), "This process is limited to 0.82 GB of address space (ulimit -v)"),
         ("-v 800000", ("imdbcls.data", "data=sample", "backbone=tiny"), "This process is limited to 0.82 GB"),
         ("-n 5", ("imdbcls.train", *TINY), "this process may open 5 files (ulimit -n)"),

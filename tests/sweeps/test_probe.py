@@ -70,7 +70,7 @@ def test_a_frozen_encoder_is_measured_once_for_all_heads(tmp_path: Path, monkeyp
     _, real_bytes = real(config)
     assert num_bytes == pytest.approx(real_bytes, rel=0.05)
     features = sum(path.stat().st_size for path in (tmp_path / "cache" / "features").rglob("vectors.bin"))
-    assert 172 * shared.feature_bytes == pytest.approx(features, rel=0.15)
+    assert 226 * shared.feature_bytes == pytest.approx(features, rel=0.15)
     assert 0 < shared.check_seconds < shared.encode_seconds
     assert measure_shared(config_in(tmp_path), tmp_path / "trained").feature_bytes == 0
 
