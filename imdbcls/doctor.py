@@ -16,6 +16,7 @@ import shutil
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def main() -> None:
     quiet_libraries()
     tune_process()
     # These checks wait for the network, so they run in the background while torch is imported.
-    hub_answers, wandb_found, mlflow_found = in_background(ask_hub), in_background(wandb), in_background(mlflow)
+    hub_answers = in_background(ask_hub)
+    wandb_found, mlflow_found = (in_background(partial(repeated, check)) for check in (wandb, mlflow))
     checks: dict[str, Callable[[], str]] = {
         "device": device,
         "numerics": numerics,
@@ -61,6 +63,18 @@ def main() -> None:
     }
     rows = [(name, finding_of(check)) for name, check in checks.items()]
     write_out(text_table(rows, num_text_columns=2, width=columns_of(sys.stdout)))
+
+
+def repeated(check: Callable[[], str]) -> str:
+    """Return the finding of a check. Repeat the check after a SystemError.
+
+    Two threads of Python 3.11 that parse source code at the same moment, as imports do, can disturb each other. The
+    error is "AST constructor recursion depth mismatch".
+    """
+    try:
+        return check()
+    except SystemError:
+        return check()
 
 
 def finding_of(check: Callable[[], str]) -> str:
