@@ -83,8 +83,12 @@ def build_run(
     inputs = build_inputs(config, folder, progress, with_test=should_prune is None, processes=processes)
     inputs.batches.train.divide_among(processes.size, processes.rank)
     seed_everything_at(config.seed, ADAPTERS)
+    num_steps, swa_start = config.epochs * inputs.batches.train.steps_per_epoch, config.trainer.swa_start
     evaluation_model = EvaluationModel(
-        inputs.model, lora_rank=config.backbone.lora_rank, ema_decay=config.trainer.ema_decay
+        inputs.model,
+        lora_rank=config.backbone.lora_rank,
+        ema_decay=config.trainer.ema_decay,
+        swa_start=None if swa_start is None else min(round(swa_start * num_steps), num_steps - 1),
     )
     if config.compile:
         compile_training(evaluation_model.trained, inputs.hardware, config.max_length)

@@ -27,6 +27,7 @@ from imdbcls.models.backbone import Backbone, freeze, recompute_activations
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.encoders import count_hidden_states
 from imdbcls.models.head_probe import reads_first_token_only
+from imdbcls.models.reinit import reinitialize_top_layers
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.group_label import group_label
 from imdbcls.runs.identity import group_hash
@@ -76,7 +77,7 @@ def build_pipeline(config: Config) -> Pipeline:
 
 
 def build_backbone(config: Config) -> Backbone:
-    """Load the encoder and its tokenizer, and freeze the weights that are not trained.
+    """Load the encoder and its tokenizer, re-initialize its top layers, and freeze the weights that are not trained.
 
     Call `build_model` next, because it initializes the head from the random state that this function leaves.
     """
@@ -84,6 +85,8 @@ def build_backbone(config: Config) -> Backbone:
     if config.backbone.lora_rank is not None:
         lora.require_peft()
     backbone = prepared(config, construct(config.backbone))
+    if config.backbone.reinit_layers > 0:
+        reinitialize_top_layers(backbone, config.backbone.reinit_layers, int(config.backbone.freeze), config.seed)
     freeze(backbone, config.backbone.freeze)
     return (
         backbone if config.backbone.lora_rank is None else replace(backbone, cpu_fallback_reason=lora.FALLBACK_REASON)
@@ -93,7 +96,7 @@ def build_backbone(config: Config) -> Backbone:
 def build_tokenizer(config: Config) -> Any:
     """Return the backbone's tokenizer. The encoder is built on the meta device, without memory or weights."""
     with torch.device("meta"):
-        return build_backbone(config.with_changes(backbone={"pretrained": False})).tokenizer
+        return build_backbone(config.with_changes(backbone={"pretrained": False, "reinit_layers": 0})).tokenizer
 
 
 def prepared(config: Config, backbone: Backbone) -> Backbone:

@@ -132,6 +132,7 @@ class BackboneConfig(Built):
     cache: bool
     cache_gb: Annotated[Positive, Unit("gigabytes"), Neutral]
     lora_rank: Count | None
+    reinit_layers: Annotated[int, Ge(0), Le(MAX_COUNT), Unit("layers"), AddedLater(0)]
     gradient_checkpointing: bool
     fast: Annotated[bool, Passed]
 
@@ -238,6 +239,7 @@ class TrainerConfig(Section):
     patience: Annotated[Count | None, Unit("epochs")]
     ema_decay: Fraction | None
     score_test_each_epoch: bool
+    swa_start: Annotated[Fraction | None, AddedLater(None)]
     profile_steps: Annotated[Count | None, Unit("steps"), Neutral, AddedLater(None)]
 
 
@@ -431,6 +433,36 @@ def lora_freezes(config: Config) -> Iterator[str]:
         )
 
 
+def reinitialized_layers_are_trained(config: Config) -> Iterator[str]:
+    num_layers, rank = config.backbone.reinit_layers, config.backbone.lora_rank
+    if num_layers == 0:
+        return
+    refused = f"backbone.reinit_layers={num_layers} and"
+    if not config.backbone.pretrained:
+        yield f"{refused} backbone.pretrained=false cannot be combined: all layers already have new random weights."
+    if config.backbone.freeze is True:
+        yield f"{refused} backbone.freeze=true cannot be combined: the new random layers would not be trained."
+    if rank is not None:
+        yield (
+            f"{refused} backbone.lora_rank={rank} cannot be combined: LoRA would freeze the new random layers and "
+            "train only a low-rank update of them."
+        )
+
+
+def one_average_of_weights(config: Config) -> Iterator[str]:
+    decay, start, patience = config.trainer.ema_decay, config.trainer.swa_start, config.trainer.patience
+    if start is not None and decay is not None:
+        yield (
+            f"trainer.swa_start={start:g} and trainer.ema_decay={decay:g} cannot be combined: both replace the "
+            "evaluated weights by an average. Set one of them."
+        )
+    if start is not None and patience is not None:
+        yield (
+            f"trainer.swa_start={start:g} and trainer.patience={patience} cannot be combined: training could stop "
+            "before the average starts. Leave out trainer.patience."
+        )
+
+
 def frozen_needs_no_checkpointing(config: Config) -> Iterator[str]:
     if config.backbone.freeze is True and config.backbone.gradient_checkpointing:
         yield (
@@ -473,6 +505,8 @@ def micro_batch_fits(config: Config) -> Iterator[str]:
 # Rules against combinations of values that are valid individually.
 EXCLUSIONS: tuple[Callable[[Config], Iterator[str]], ...] = (
     lora_freezes,
+    reinitialized_layers_are_trained,
+    one_average_of_weights,
     frozen_needs_no_checkpointing,
     frozen_has_no_layer_decay,
     each_position_has_a_weight,

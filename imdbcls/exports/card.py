@@ -80,6 +80,7 @@ def model_card(
         version=installed_version("imdbcls"),
         lora=config.backbone.lora_rank is not None,
         ema=config.trainer.ema_decay is not None,
+        swa=config.trainer.swa_start is not None,
     )
 
 

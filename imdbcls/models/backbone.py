@@ -180,8 +180,8 @@ def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
     stack: Any = getattr(encoder, "encoder", None) or getattr(encoder, "transformer", None)  # `transformer`: DistilBERT
     if not has_embeddings or not isinstance(getattr(stack, "layer", None), nn.ModuleList):
         raise UserError(
-            f"The layers of {type(encoder).__name__} cannot be identified: set backbone.freeze to true or false and "
-            "optimizer.layer_decay=1."
+            f"The layers of {type(encoder).__name__} cannot be identified: set backbone.freeze to true or false, "
+            "backbone.reinit_layers=0 and optimizer.layer_decay=1."
         )
     relative = [getattr(stack, name, None) for name in ("rel_embeddings", "LayerNorm")]
     relative.append(getattr(encoder, "embeddings_project", None))  # ELECTRA

@@ -113,7 +113,7 @@ class Saver:
         self._error: BaseException | None = None
 
     def save(self, state: TrainState, meter: StepMeter) -> None:
-        """Write `last`: the weights, their EMA, the optimizer, the schedule and the progress.
+        """Write `last`: the weights, their average, the optimizer, the schedule and the progress.
 
         All losses must be fetched from the device before this call, so that no checkpoint is saved after a NaN loss.
         """
@@ -131,7 +131,7 @@ class Saver:
             "schedule": self.schedule.state_dict(),
         }
         files = {"model": self._without_frozen(self.model), "optimizer": tensors}
-        if average := self.evaluation_model.ema_state():
+        if average := self.evaluation_model.average_state():
             files["average"] = average
         self._write(self.last, files, content)
 
@@ -213,7 +213,7 @@ class Saver:
         self._require_structure(saved)
         try:
             self.model.load_state_dict({**self.model.state_dict(), **saved.tensors["model"]})
-            self.evaluation_model.load_ema_state(saved.tensors.get("average", {}))
+            self.evaluation_model.load_average_state(saved.tensors.get("average", {}))
             optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
             self.schedule.load_state_dict(saved.state["schedule"])
             state = TrainState(**saved.state["train"])

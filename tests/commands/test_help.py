@@ -84,7 +84,7 @@ def test_all_mistakes_are_reported_together() -> None:
         f"head=lstmm is not one of {HEADS}; closest: lstm.",
         "lrr: there is no such key; closest: lr.",
         "trainer=3: trainer is a section; set one of its keys: trainer.micro_batch_size, trainer.max_grad_norm, "
-        "trainer.log_every, trainer.patience, trainer.ema_decay, trainer.score_test_each_epoch, "
+        "trainer.log_every, trainer.patience, trainer.ema_decay, trainer.swa_start, trainer.score_test_each_epoch, "
         "trainer.profile_steps.",
         "data.train has no value: set data.train=...",
         "epochs=abc is not a whole number of at least 1.",

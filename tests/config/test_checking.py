@@ -54,6 +54,7 @@ def test_valid_configs_pass(sound: dict[str, Any]) -> None:
 SECTIONS_WITH = {
     "head.num_positions": {"head": composed("head=weight_avg")["head"]},
     "loss.gamma": {"loss": composed("loss=focal")["loss"]},
+    "backbone.reinit_layers": {"backbone": composed("backbone=minilm")["backbone"]},
 }
 LIMIT = "a whole number of at least 1 (documents) or a number above 0 and below 1 (documents) or null"
 NUMBER_CASES = {
@@ -68,6 +69,7 @@ NUMBER_CASES = {
     "backbone.dropout": ([None, 0, 0.5], [-0.1, 1.0, "none"], "a number from 0 to below 1 or null"),
     "backbone.attention_dropout": ([None, 0.0, 0.1], [1, -1], "a number from 0 to below 1 or null"),
     "backbone.cache_gb": ([0.5, 25, 1e6], [0, -1, None, "25"], "a number above 0 (gigabytes)"),
+    "backbone.reinit_layers": ([0, 1, 6], [-1, 1.5, None, True], "a whole number of at least 0 (layers)"),
     "backbone.lora_rank": ([None, 1, 64], [0, 1.5, True], "a whole number of at least 1 or null"),
     "head.num_positions": ([512, 600], [0, "many", None], "a whole number of at least 1"),
     "head.dropout": ([0, 0.9], [1, -0.5, None], "a number from 0 to below 1"),
@@ -89,6 +91,7 @@ NUMBER_CASES = {
     "trainer.max_grad_norm": ([None, 0.1, 5], [0, -1], "a number above 0 or null"),
     "trainer.patience": ([None, 1, 3], [0, 1.5], "a whole number of at least 1 (epochs) or null"),
     "trainer.ema_decay": ([None, 0.5, 0.999], [0, 1, -1], "a number above 0 and below 1 or null"),
+    "trainer.swa_start": ([None, 0.5, 0.75], [0, 1, -1, 10], "a number above 0 and below 1 or null"),
     "trainer.profile_steps": ([None, 1, 100], [0, 2.5], "a whole number of at least 1 (steps) or null"),
     "trainer.log_every": ([1, 100], [0, None, 2.5], "a whole number of at least 1 (steps)"),
     "checkpoint.every_minutes": ([None, 0.5, 15], [0, -1], "a number above 0 (minutes) or null"),
@@ -380,6 +383,14 @@ EXCLUSIONS = (
     ),
     (("backbone.freeze=true", "backbone.gradient_checkpointing=true"), "backbone.gradient_checkpointing=true saves"),
     (("backbone.freeze=true", "optimizer.layer_decay=0.9"), "optimizer.layer_decay has no effect"),
+    (
+        ("trainer.ema_decay=0.9", "trainer.swa_start=0.5"),
+        "trainer.swa_start=0.5 and trainer.ema_decay=0.9 cannot be combined: both replace",
+    ),
+    (
+        ("trainer.patience=2", "trainer.swa_start=0.5"),
+        "trainer.swa_start=0.5 and trainer.patience=2 cannot be combined: training could stop",
+    ),
 )
 
 
@@ -389,6 +400,12 @@ def test_exclusive_keys_are_refused_together(overrides: tuple[str, ...], sentenc
     assert line.startswith(sentence)
     for one in overrides:
         require_valid(composed("backbone=tiny", "data=sample", one))
+
+
+@pytest.mark.parametrize("key", ("backbone.pretrained=false", "backbone.freeze=true", "backbone.lora_rank=8"))
+def test_layers_that_are_not_trained_are_not_reinitialized(key: str) -> None:
+    (line,) = mistakes(composed("backbone=minilm", "data=sample", "backbone.reinit_layers=2", key))
+    assert line.startswith(f"backbone.reinit_layers=2 and {key} cannot be combined")
 
 
 def test_every_position_needs_a_weight() -> None:

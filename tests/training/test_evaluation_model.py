@@ -50,11 +50,31 @@ def test_average_is_exponential_over_the_steps(tmp_path: Path) -> None:
         trainer.state.step += 1
         history.append(weights(trainer.model))
     shares = [decay ** (len(history) - step) for step in range(1, len(history) + 1)]
-    averaged = trainer.evaluation_model.ema_state()
+    averaged = trainer.evaluation_model.average_state()
     assert averaged.keys() == history[0].keys() and len(history) == 4
     for name, average in averaged.items():
         expected = sum(share * step[name] for share, step in zip(shares, history, strict=True)) / sum(shares)
         torch.testing.assert_close(average, expected, rtol=1e-4, atol=1e-6)
+    assert distance(averaged, history[-1]) > 1e-3
+
+
+def test_stochastic_weight_average_is_the_mean_of_the_last_steps(tmp_path: Path) -> None:
+    """With 12 steps and swa_start=0.5, the average begins with the weights after step 7."""
+    options = ("trainer.swa_start=0.5", "lr=1e-2", "warmup=0", "schedule=constant", "epochs=3", "data.train_limit=64")
+    trainer = make(tmp_path, *options)
+    trainer.model.train()
+    history = []
+    for epoch in range(3):
+        for batch in trainer.batches.train.epoch(epoch):
+            trainer.step(batch)
+            trainer.state.step += 1
+            history.append(weights(trainer.model))
+            if len(history) <= 7:
+                assert distance(trainer.evaluation_model.average_state(), history[-1]) == 0
+    averaged = trainer.evaluation_model.average_state()
+    assert averaged.keys() == history[0].keys() and len(history) == 12
+    for name, average in averaged.items():
+        torch.testing.assert_close(average, sum(step[name] for step in history[6:]) / 6, rtol=1e-4, atol=1e-6)
     assert distance(averaged, history[-1]) > 1e-3
 
 
@@ -64,11 +84,12 @@ def test_average_after_one_step_equals_the_weights(tmp_path: Path) -> None:
     assert distance(weights(trainer.model), weights(trainer.evaluation_model.model)) == 0
 
 
-def test_average_is_validated_and_saved_and_does_not_change_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("average", ("trainer.ema_decay=0.9", "trainer.swa_start=0.3"))
+def test_average_is_validated_and_saved_and_does_not_change_training(average: str, tmp_path: Path) -> None:
     options = ("lr=1e-2", "warmup=0", "epochs=2", "head=attention")
     plain = make(tmp_path / "plain", *options)
     plain.fit(Trackers())
-    averaged = make(tmp_path / "averaged", *options, "trainer.ema_decay=0.9")
+    averaged = make(tmp_path / "averaged", *options, average)
     trained_best: list[Any] = []
     save_best = averaged.saver.save_best
     averaged.saver.save_best = lambda metrics: (trained_best.append(weights(averaged.model)), save_best(metrics))
@@ -94,7 +115,7 @@ def test_average_shares_frozen_weights(tmp_path: Path) -> None:
 
 def test_without_average_or_adapters_there_is_one_model(tmp_path: Path) -> None:
     trainer = make(tmp_path)
-    assert trainer.evaluation_model.model is trainer.model and trainer.evaluation_model.ema_state() == {}
+    assert trainer.evaluation_model.model is trainer.model and trainer.evaluation_model.average_state() == {}
 
 
 # Adapters.

@@ -105,6 +105,7 @@ def test_every_head_resumes_exactly(head: str, tmp_path: Path) -> None:
             *("epochs=4", "trainer.patience=1"),  # early stopping after two epochs
         ),
         ("metric=brier", "epochs=4", "head=attention", "lr=0.02", "schedule=constant"),
+        ("trainer.swa_start=0.3", "schedule=constant", "lr=0.01"),
     ),
     ids=(
         "onecycle",
@@ -115,6 +116,7 @@ def test_every_head_resumes_exactly(head: str, tmp_path: Path) -> None:
         "watched test",
         "frozen and stopped early",
         "another metric",
+        "mean of the last steps",
     ),
 )
 def test_other_options_resume_exactly(options: tuple[str, ...], tmp_path: Path) -> None:
