@@ -24,6 +24,7 @@ from imdbcls.sweeps.multirun import Train, start_job
 from imdbcls.sweeps.planning import fix_plan, locked, make_plan
 from imdbcls.sweeps.publishing import publish_study
 from imdbcls.sweeps.slots import num_jobs
+from imdbcls.sweeps.slurm_job import FOLDER, JobFiles
 from imdbcls.sweeps.study_report import StudyReport
 from imdbcls.sweeps.study_runs import PlannedRun, StudyRuns
 from imdbcls.sweeps.wall_times import WallTimes
@@ -77,6 +78,7 @@ class AdaptiveStudy:
 
     def run(self) -> int:
         """Train rounds until the study is over, the budget is used up or a signal arrives. Return the exit code."""
+        self.record_ended_jobs()
         report = StudyReport(self.folder, self.runs)
         rounds = self.look()
         report.log_start(rounds)
@@ -172,6 +174,15 @@ class AdaptiveStudy:
         cluster.run(self.sweep, self.folder, tasks)
         self.runs.require_same_documents()
         return None
+
+    def record_ended_jobs(self) -> None:
+        """Record the time of Slurm jobs that ended after the last command had stopped waiting for them."""
+        for run in self.runs.planned():
+            files = JobFiles(self.folder / FOLDER, self.runs.folder(run).path.name)
+            seconds = files.uncollected_seconds()
+            if seconds is not None:
+                self.runs.times.add(files.name, seconds)
+                files.remove()
 
     def on_end(self, _outcome: Outcome) -> None:
         self.record_outcomes()

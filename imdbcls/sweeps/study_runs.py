@@ -59,6 +59,10 @@ class StudyRuns:
                     "study=..."
                 )
 
+    def planned(self) -> list[PlannedRun]:
+        """Return all runs of the plan, in the order of training."""
+        return planned_runs(range(len(self.groups)), len(self.plan.seeds))
+
     def missing(self, groups: Iterable[int], num_seeds: int) -> list[PlannedRun]:
         """Return the unfinished runs among the first seeds of some groups, in the order of training."""
         return [run for run in planned_runs(groups, num_seeds) if self.result(run) is None]

@@ -30,6 +30,7 @@ from imdbcls.runtime.atomic import write_atomically
 from imdbcls.sweeps.claims import POLL_SECONDS, ClaimedJobs, Claims
 from imdbcls.sweeps.cluster import Cluster, Task
 from imdbcls.sweeps.jobs import Outcome, Sweep
+from imdbcls.sweeps.slurm_job import FOLDER, JobFiles
 from imdbcls.sweeps.trials import GroupTrials, Reporter, Storage, seconds_of, value_of
 
 if TYPE_CHECKING:
@@ -240,7 +241,9 @@ class Tuning:
         folder = run_folder(claim.config)
         claim.trial.set_user_attr("run", folder.path.name)
         if folder.finished_trial() is not None:
-            self._record(claim, folder, 0.0)
+            files = JobFiles(self.folder / FOLDER, folder.path.name)  # of a Slurm job for which no command waited
+            self._record(claim, folder, files.used_seconds() or 0.0)
+            files.remove()
             claim.lock.release()
             return False
         values = ", ".join(f"{key}={short(value)}" for key, value in claim.trial.params.items())

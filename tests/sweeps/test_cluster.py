@@ -2,18 +2,24 @@
 
 import os
 import signal
+import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from imdbcls.config.cluster import read_cluster
 from imdbcls.errors import UserError
-from imdbcls.sweeps import cluster
+from imdbcls.sweeps import cluster, slurm_job
 from imdbcls.sweeps.cluster import Cluster, Task, cluster_of
+from imdbcls.sweeps.in_child import in_child
 from imdbcls.sweeps.jobs import Outcome, Sweep
+from imdbcls.sweeps.slurm_job import JobFiles, SlurmJob
 
 ACCEPTS = 'echo "$1" >> submissions; echo Submitted batch job 7'
+NAME_OF_ARRAY = "sed -n 's/^#SBATCH --job-name=//p' \"$(head -1 submissions)\""  # of the first submission
 
 
 @pytest.fixture
@@ -35,17 +41,19 @@ def command(name: str, script: str) -> None:
     Path(name).chmod(0o755)
 
 
-def train(slurm: Cluster) -> Sweep:
-    """Train one run whose job never writes a result."""
+def train(slurm: Cluster, *names: str) -> Sweep:
+    """Train runs whose jobs never write a result."""
     sweep, ended = Sweep(), list[Outcome]()
-    slurm.run(sweep, Path("runs/s"), [Task("cls-s0", print, lambda: None, ended.append)])
+    tasks = [Task(name, print, lambda: None, ended.append) for name in names or ("cls-s0",)]
+    slurm.run(sweep, Path("runs/s"), tasks)
     assert sweep.outcomes == ended
     return sweep
 
 
 def test_a_lost_job_has_failed(slurm: Cluster) -> None:
     (outcome,) = train(slurm).outcomes
-    log = Path("runs/s/.submitit/7/7_0_log.err").absolute()
+    (array,) = Path("runs/s/.submitit").absolute().glob("imdbcls-*")
+    log = array / "7_0_log.err"
     assert outcome == Outcome("cls-s0", "failed", f"job 7 ended without a result; see {log}")
     assert not list(Path("runs/s/.submitit").glob("*.job"))
 
@@ -62,6 +70,54 @@ def test_a_signal_stops_the_waiting_and_the_next_command_submits_nothing(slurm: 
     command("squeue", "exit 1")
     with pytest.raises(UserError, match="Slurm does not answer squeue"):
         train(slurm)
+
+
+@pytest.mark.parametrize("names", [("cls-s0",), ("cls-s0", "cls-s1")])
+def test_a_command_killed_by_its_submission_finds_the_jobs_again(slurm: Cluster, names: tuple[str, ...]) -> None:
+    """SIGKILL after Slurm has accepted the jobs, and before the command knows their ids."""
+    command("sbatch", f"{ACCEPTS}; kill -9 $PPID")
+    with pytest.raises(RuntimeError, match="was killed"):
+        in_child(partial(train, slurm, *names))
+    ids = ["7"] if len(names) == 1 else ["7_0", "7_1"]
+    queue = "; ".join(f'echo "{job_id} $({NAME_OF_ARRAY})"' for job_id in ids)
+    command("squeue", f"echo 3 other; test -e lost || {{ {queue}; }}")
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    assert [outcome.state for outcome in train(slurm, *names).outcomes] == ["interrupted"] * len(names)
+    assert len(Path("submissions").read_text().splitlines()) == 1
+    for job_id in ids:  # submitit's own process was killed before it could write what the job executes
+        assert list(Path("runs/s/.submitit").glob(f"imdbcls-*/{job_id}_submitted.pkl"))
+    Path("lost").touch()  # all jobs have left the queue without a result, so they are submitted again
+    command("sbatch", ACCEPTS)
+    train(slurm, *names)
+    assert len(Path("submissions").read_text().splitlines()) == 2
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail() -> None:
+    raise UserError("the reason")
+
+
+def run_for_a_moment(end: Callable[[], None]) -> None:
+    threading.Event().wait(0.3)
+    end()
+
+
+@pytest.mark.parametrize("end", [die, sys.exit])  # SIGKILL, and the exit of a preempted run
+def test_the_time_of_a_requeued_job_is_that_of_all_its_processes(
+    end: Callable[[], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(slurm_job, "SECONDS_BETWEEN_RECORDS", 0.01)
+    files = JobFiles(tmp_path, "cls-s0")
+
+    for number in (1, 2):
+        with pytest.raises((RuntimeError, SystemExit)):
+            in_child(partial(SlurmJob(partial(run_for_a_moment, end), files)))
+        assert 0.25 * number < (files.used_seconds() or 0.0) < 2.0 and files.uncollected_seconds() is None
+    SlurmJob(partial(run_for_a_moment, fail), files)()
+    assert files.end.read_text() == "the reason" and (files.uncollected_seconds() or 0.0) > 0.75
 
 
 def test_refused_settings_give_slurms_reason(slurm: Cluster) -> None:

@@ -1,6 +1,7 @@
 """Runs as jobs of a real Slurm cluster: preempted, at their time limit, and as rounds of a study or a tuning."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -40,10 +41,13 @@ class ClusterCommand:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.gate = folder / "gate"
-        # In each job, the head waits in its third training batch until the gate exists.
-        self._environment = {**environment, "FAULT": "gate", "FAULT_AT": "3", "GATE": str(self.gate)}
         self._log = folder / "command.log"
+        self.change_environment(environment)
         self.start(*arguments)
+
+    def change_environment(self, environment: dict[str, str]) -> None:
+        """Set the environment variables. In each job, the head waits in its third training batch for the gate."""
+        self._environment = {**environment, "FAULT": "gate", "FAULT_AT": "3", "GATE": str(self.gate)}
 
     def start(self, *arguments: str) -> None:
         with self._log.open("w") as log:
@@ -77,10 +81,25 @@ class ClusterCommand:
         return "\n".join(path.read_text() for path in sorted(self.folder.glob(f"runs/*/.submitit/*/*_log.{suffix}")))
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition that holds while the command runs."""
         limit = time.monotonic() + SECONDS
         while not condition():
             assert self.process.poll() is None and time.monotonic() < limit, self.output + self.log_of_jobs("err")
             time.sleep(0.1)
+
+    def wait_until_no_job_is_left(self) -> None:
+        limit = time.monotonic() + SECONDS
+        while self.queue():
+            assert time.monotonic() < limit, self.log_of_jobs("err")
+            time.sleep(0.1)
+
+    def queue(self) -> list[str]:
+        """Return the ids of the jobs in Slurm's queue."""
+        return self.slurm("squeue", "--noheader", "--array", "--format=%i").split()
+
+    def times(self) -> list[Path]:
+        """Return the files with the times of jobs that no command has collected."""
+        return sorted(self.folder.glob("runs/*/.submitit/*.seconds"))
 
     def wait(self) -> int:
         self.process.wait(SECONDS)
@@ -110,7 +129,7 @@ def test_a_preempted_and_a_timed_out_job_end_like_undisturbed_runs(environment: 
             variables = {"PYTHONPATH": PLUGINS, "OMP_NUM_THREADS": "1"}
             run(undisturbed, f"seed={seed}", *SETTINGS, environment=variables)
         sweep.wait_until(lambda: sweep.saved_steps() == [2, 2])
-        preempted, timed_out = sorted(sweep.slurm("squeue", "--noheader", "--array", "--format=%i").split())
+        preempted, timed_out = sorted(sweep.queue())
         # Slurm looks for jobs near their limit twice a minute, and sends their signal up to a minute early.
         sweep.slurm("scontrol", "update", f"JobId={timed_out}", "EndTime=now+80")
         sweep.wait_until(lambda: "this job is timed-out" in sweep.log_of_jobs("err"))
@@ -128,26 +147,54 @@ def test_a_preempted_and_a_timed_out_job_end_like_undisturbed_runs(environment: 
         assert hash_of_weights(each) == hash_of_weights(undisturbed / "runs/default" / each.name)
 
 
-def test_a_killed_study_waits_for_the_jobs_of_its_round(environment: dict[str, str], tmp_path: Path) -> None:
-    """SIGKILL while the jobs are in their third batch. The same command submits no further jobs."""
+def test_a_killed_study_finds_its_jobs_again_and_counts_all_their_time(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """SIGKILL when Slurm has just accepted the round, and again after a requeued job has continued.
+
+    The jobs then end while no command waits for them. No command submits them again.
+    """
     groups = ("head.dropout=0.1,0.2", "seeds.first=2", "seeds.max=2", "study=s", "epochs=1")
     arguments = ("imdbcls.study", *SETTINGS, *groups, *LAUNCHER)
-    with ClusterCommand(tmp_path, environment, *arguments) as study:
-        study.wait_until(lambda: 2 in study.saved_steps())
-        assert "Submitted jobs" in study.output
-        study.process.kill()
-        study.process.wait()
-        queued = study.slurm("squeue", "--noheader", "--array", "--format=%i").split()
+    killing = killed_after_submission(tmp_path, environment)
+    with ClusterCommand(tmp_path, killing, *arguments) as study:
+        study.process.wait(SECONDS)
+        assert study.process.returncode == -signal.SIGKILL and "Submitted" not in study.output
+        queued = study.queue()
+        study.change_environment(environment)
         study.start(*arguments)
         study.wait_until(lambda: "Waiting for 4 jobs that an earlier command has submitted" in study.output)
+        study.wait_until(lambda: study.saved_steps() == [2, 2])
+        requeued = min(queued)
+        study.slurm("scontrol", "requeue", requeued)
+        study.wait_until(lambda: "SIGTERM: stopping" in study.log_of_jobs("err"))
+        (before,) = [path for path in study.times() if requeued in path.with_suffix(".job").read_text()]
         study.gate.touch()
+        study.wait_until(lambda: "Continuing at step 2" in study.log_of_jobs("err"))
+        first_part = float(before.read_text())
+        study.process.kill()
+        study.process.wait()
+        study.wait_until_no_job_is_left()
+        study.start(*arguments)
         assert study.wait() == 0, study.output + study.log_of_jobs("err")
     array = {job.partition("_")[0] for job in queued}
     assert len(queued) == 4 and len(array) == 1
     assert "Submitted" not in study.output and "Look 1 of 1, after 2 seeds: the study is over" in study.output
-    assert study.log_of_jobs("err").count("loading the documents") == 4
     assert [json.loads((run / "result.json").read_text())["status"] for run in study.runs()] == ["done"] * 4
-    assert not list(tmp_path.glob("runs/s/.submitit/*.job"))
+    assert not study.times() and not list(tmp_path.glob("runs/s/.submitit/*.job"))
+    seconds = json.loads((tmp_path / "runs/s/wall_times.json").read_text())["seconds"]
+    assert sorted(seconds) == [run.name for run in study.runs()]
+    assert seconds[before.stem] > first_part > 1
+
+
+def killed_after_submission(folder: Path, environment: dict[str, str]) -> dict[str, str]:
+    """Return an environment whose `sbatch` kills the command as soon as Slurm has accepted its jobs."""
+    programs = folder / "killing"
+    programs.mkdir()
+    path = environment["PATH"]
+    (programs / "sbatch").write_text(f'#!/bin/sh\nPATH={path} sbatch "$@" && kill -9 $PPID\n')
+    (programs / "sbatch").chmod(0o755)
+    return {**environment, "PATH": f"{programs}:{path}"}
 
 
 def test_trials_on_the_cluster_are_those_of_a_tuning_on_one_machine(

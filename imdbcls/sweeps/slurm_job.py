@@ -1,0 +1,112 @@
+"""What runs on a node of the cluster: the training of a run, which records its time and its end.
+
+The folder `.submitit` of a study has three small files for each run whose job has not been collected: `<run>.job` names
+the job, `<run>.seconds` is the time that its processes have used, and `<run>.end` is the error of a job that has ended
+(empty if there was none).
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from imdbcls.runtime import limits
+from imdbcls.runtime.atomic import write_atomically
+from imdbcls.sweeps.jobs import log_error, reason_of
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+FOLDER = ".submitit"  # in the folder of a study
+SECONDS_BETWEEN_RECORDS = 10.0  # a process that is killed without warning loses at most this much of its time
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """The files of the job of one run; `folder` is the folder `.submitit` of its study."""
+
+    folder: Path
+    name: str
+
+    @property
+    def job(self) -> Path:
+        return self.folder / f"{self.name}.job"
+
+    @property
+    def seconds(self) -> Path:
+        return self.folder / f"{self.name}.seconds"
+
+    @property
+    def end(self) -> Path:
+        return self.folder / f"{self.name}.end"
+
+    def used_seconds(self) -> float | None:
+        """Return the time of all processes of the run since the last call of `remove`; None if none is recorded."""
+        text = read_text(self.seconds)
+        return None if text is None else float(text)
+
+    def uncollected_seconds(self) -> float | None:
+        """Return the time of a job that ended while no command waited for it; None if there is no such job."""
+        return self.used_seconds() if self.end.exists() else None
+
+    def remove(self) -> None:
+        for path in (self.job, self.seconds, self.end):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class SlurmJob:
+    """A run as submitit pickles it and calls it on the cluster."""
+
+    train: Callable[[], object]
+    files: JobFiles
+
+    def __call__(self) -> None:
+        reason = ""
+        with recording_time(self.files):
+            try:
+                self.train()
+            except Exception as error:
+                explained = limits.explain(error) or error
+                log_error(explained)
+                reason = reason_of(explained)
+        write_atomically(self.files.end, reason)
+
+    def checkpoint(self) -> "DelayedSubmission":
+        """Return what submitit calls after it has requeued the job at its time limit."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+@contextmanager
+def recording_time(files: JobFiles) -> Iterator[None]:
+    """Add the time of the block to `<run>.seconds`: every ten seconds, and at its end or early exit."""
+    before, started, ended = files.used_seconds() or 0.0, monotonic(), threading.Event()
+
+    def record() -> None:
+        write_atomically(files.seconds, str(before + monotonic() - started), durable=False)
+
+    def keep_recording() -> None:
+        while not ended.wait(SECONDS_BETWEEN_RECORDS):
+            record()
+
+    thread = threading.Thread(target=keep_recording, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        record()
+
+
+def read_text(path: Path) -> str | None:
+    """Return the text of a small file without the final newline; None if the file cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
