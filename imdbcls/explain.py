@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, TextIO, get_args
 
 from imdbcls.config.choices import Device
 from imdbcls.data.answers import Item, require_output
-from imdbcls.data.columns import Delimiter, Quoting
-from imdbcls.data.text_arguments import column_options, require_text_options, texts_of
+from imdbcls.data.text_arguments import add_column_options, column_options, require_text_options, texts_of
 from imdbcls.data.unlabeled import Texts
 from imdbcls.ensemble import leading_folders
 from imdbcls.errors import UserError
@@ -67,7 +66,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.explain", description=DESCRIPTION)
     parser.add_argument("run", nargs="?", type=Path, help="the run's folder, runs/<study>/<name>")
     parser.add_argument("texts", nargs="*", help="texts to explain (default: the lines of stdin, if --file is absent)")
-    parser.add_argument("--file", type=Path, help="a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts")
+    add_column_options(parser)
     parser.add_argument(
         "--row",
         type=int,
@@ -76,10 +75,6 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="NUMBER",
         help="a row of --file to explain, by the number that imdbcls.predict gives it (can be repeated)",
     )
-    parser.add_argument("--text-column", metavar="NAME", help="name of the column with the texts")
-    parser.add_argument("--id-column", metavar="NAME", help="name of the column with the ids")
-    parser.add_argument("--delimiter", choices=get_args(Delimiter), help="delimiter of CSV and TSV files")
-    parser.add_argument("--quoting", choices=get_args(Quoting), help="whether quotation marks enclose fields")
     parser.add_argument("--target", metavar="CLASS", help="the class to explain (default: the most probable class)")
     parser.add_argument("--json", action="store_true", help="write one line of JSON per text")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the explanations as an HTML page")

@@ -25,8 +25,7 @@ from imdbcls.bulk import Target, classify, runs_of
 from imdbcls.config.choices import Device
 from imdbcls.data.answer_file import Tally
 from imdbcls.data.answers import FORMATS
-from imdbcls.data.columns import Delimiter, Quoting
-from imdbcls.data.text_arguments import require_text_options, texts_of
+from imdbcls.data.text_arguments import add_column_options, require_text_options, texts_of
 from imdbcls.ensemble import Ensemble, leading_folders
 from imdbcls.runtime import entry
 
@@ -68,26 +67,8 @@ def argument_parser() -> argparse.ArgumentParser:
         help="folders of more runs, to average their probabilities, followed by the texts to classify (default: the "
         "lines of stdin, if --file is absent)",
     )
-    parser.add_argument("--file", type=Path, help="a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts")
-    parser.add_argument(
-        "--text-column",
-        metavar="NAME",
-        help="name of the column with the texts (default: the text column of the run's data, or text)",
-    )
-    parser.add_argument(
-        "--id-column",
-        metavar="NAME",
-        help="column to copy into the answers as id (default: the id column of the run's data, if present)",
-    )
+    add_column_options(parser)
     parser.add_argument("--keep", metavar="NAMES", help="columns to copy into the answers, separated by commas")
-    parser.add_argument(
-        "--delimiter", choices=get_args(Delimiter), help="delimiter of CSV and TSV files (default: auto)"
-    )
-    parser.add_argument(
-        "--quoting",
-        choices=get_args(Quoting),
-        help="whether quotation marks enclose fields of CSV and TSV files (default: auto)",
-    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="file for the answers (default: stdout)")
     parser.add_argument(
         "--format", choices=FORMATS, help="format of the answers (default: from the extension of --output, else jsonl)"

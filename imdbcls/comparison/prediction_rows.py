@@ -102,7 +102,7 @@ def request_for(columns: Sequence[str], path: Path) -> Request:
             f"{path}: {'column' if len(unknown) == 1 else 'columns'} {listed(unknown)} will be ignored. The columns "
             f"that are read are {', '.join([*REQUIRED, SEED, CLUSTER])} and {PROBABILITY}<class>."
         )
-    request = Request(tuple(("", name) for name in known), quoting="standard", has_settings=False)
+    request = Request(tuple(("", name) for name in known), quoting="standard", encoding="utf-8", has_settings=False)
     positions_of(request, names, str(path))
     return request
 
@@ -114,7 +114,7 @@ def is_probability(column: str) -> bool:
 def delimited_rows(path: Path) -> Rows:
     """Return the rows of a CSV or TSV file. The delimiter is detected."""
     require_short_lines(path)
-    required = Request(tuple(("", name) for name in REQUIRED), quoting="standard", has_settings=False)
+    required = Request(tuple(("", name) for name in REQUIRED), quoting="standard", encoding="utf-8", has_settings=False)
     header = rows_of(path, required, only_header=True)
     request = request_for(header.columns or [], path)
     found = rows_of(path, request)

@@ -62,7 +62,11 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 def takes_text(hint: Any) -> bool:
     """Return whether a type includes `str`, so that a string is not converted to a number, a flag or null."""
-    return hint is Any or any(kind is str for kind, _ in alternatives(hint))
+    if hint is Any:
+        return True
+    kinds = [kind for kind, _ in alternatives(hint)]
+    unions = (typing.get_args(kind) for kind in kinds if typing.get_origin(kind) in (Union, types.UnionType))
+    return str in kinds or any(str in members for members in unions)  # a union with a `doc` is one alternative
 
 
 def describe(hint: Any) -> str:

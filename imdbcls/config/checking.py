@@ -38,7 +38,6 @@ Path = tuple[str, ...]
 MIN_ABBREVIATION = 3  # letters
 # Advice for a user who lists several columns where a key allows only one.
 ONE_COLUMN = {
-    "data.text_column": "a document has one text column; join the columns in the file first",
     "data.label_column": (
         "a document has exactly one label; for several labels, train one run per column, or write mutually exclusive "
         "classes into one column"

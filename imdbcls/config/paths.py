@@ -7,7 +7,7 @@ from typing import Any
 from imdbcls.config.schema import Config
 from imdbcls.data.columns import request_of
 from imdbcls.data.local_files import local_dataset, local_imdb
-from imdbcls.data.tables import require_columns, require_table
+from imdbcls.data.tables import require_columns, require_tables
 from imdbcls.errors import UserError
 from imdbcls.runs.untrusted import read_json
 from imdbcls.runtime.model_files import architecture, local_model
@@ -23,6 +23,7 @@ HUB_LIMITS = {
 }
 TINY_LIMIT = 512
 COLUMNS = ("text_column", "label_column", "id_column", "group_column", "part_column")
+FORMAT = ("delimiter", "quoting", "encoding", "text_separator")
 # Model types whose positions start at the padding id + 1.
 _ROBERTA_TYPES = (
     "roberta",
@@ -91,22 +92,26 @@ def longest_document(folder: Path) -> int | None:
 def require_files(config: Config) -> None:
     """Raise UserError for missing files, files used for two splits, and files without the requested columns."""
     source = config.data.source.arguments
-    paths = {f"data.{split}": source.get(split) for split in ("train", "validation", "test")}
-    given = {key: require_table(path, key) for key, path in paths.items() if path is not None or key == "data.train"}
-    for key, path in given.items():
-        first = next(other for other in given if given[other].samefile(path))
+    values = {f"data.{split}": source.get(split) for split in ("train", "validation", "test")}
+    given = [
+        (key, path)
+        for key, value in values.items()
+        if value is not None or key == "data.train"
+        for path in require_tables(value, key)
+    ]
+    for key, path in given:
+        first = next(other for other, earlier in given if earlier.samefile(path))
         if first != key:
             raise UserError(f"{key}={path} is the same file as {first}: use different documents for each split.")
-    columns = {key: source[key] for key in COLUMNS}
-    request = request_of(**columns, **{key: source[key] for key in ("delimiter", "quoting") if key in source})
+    request = request_of(**{key: source[key] for key in (*COLUMNS, *FORMAT) if key in source})
     mistakes = []
-    for path in given.values():
+    for _, path in given:
         try:
             require_columns(path, request)
         except UserError as error:
             mistakes.append(str(error))
     if mistakes:
-        raise UserError(*mistakes)
+        raise UserError(*dict.fromkeys(mistakes))
 
 
 def require_imdb(config: Config) -> None:

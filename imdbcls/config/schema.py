@@ -148,7 +148,13 @@ class SourceConfig(Built):
 
 
 class DataConfig(Section):
-    """The data section. Further keys, such as the columns of `data=files`, are read by interpolations in `source`."""
+    """The data section. Further keys, such as the columns of `data=files`, are read by interpolations in `source`.
+
+    `added_later` has the further keys that earlier versions did not have, with the values that mean the same as no key.
+    They are used as the marker `AddedLater`.
+    """
+
+    added_later: ClassVar[Mapping[str, Any]] = {"encoding": "auto", "text_separator": " "}
 
     model_config = ConfigDict(extra="allow")
 
@@ -326,7 +332,12 @@ class Config(Section):
         A key is also left out if it has the value in its marker `AddedLater`. So is `jobs`, although the number of
         threads per job can change the last bits of a result.
         """
-        return without_marked(self, self.plain(), (Neutral,) if seeds else (Neutral, SeedKey))
+        values = without_marked(self, self.plain(), (Neutral,) if seeds else (Neutral, SeedKey))
+        for key, value in DataConfig.added_later.items():
+            for section in (values["data"], values["data"]["source"]):
+                if section.get(key, ...) == value:
+                    del section[key]
+        return values
 
 
 def without_marked(section: Section, values: dict[str, Any], markers: tuple[type, ...]) -> dict[str, Any]:

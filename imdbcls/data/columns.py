@@ -1,16 +1,24 @@
 """Find the requested columns in a file, and describe the missing ones."""
 
+import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Annotated, Literal
+
+from annotated_types import doc
 
 from imdbcls.errors import UserError
 
+AUTO = "auto"
 Delimiter = Literal["auto", "comma", "semicolon", "tab", "pipe"]
 Quoting = Literal["auto", "standard", "none"]
+Encoding = Annotated[str, doc("auto or the name of an encoding, such as utf-8, latin-1, cp1252 or utf-16")]
+ColumnNames = Annotated[str | list[str], doc("the name of a column, or a list of names such as [title,body]")]
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+TEXTS = ("text_column", "pair_column")  # settings that may name several columns, which are joined
 MAX_LISTED = 30  # columns to list in one sentence
 MAX_LABEL_SHARE = 0.5  # a column with a larger share of distinct values is not suggested as the label
 # Usual names of columns, the most specific first.
@@ -26,9 +34,10 @@ SHELL_SAFE = re.compile(r"[A-Za-z0-9_.-]+")
 class Request:
     """The columns to read from a file, and the format of the file.
 
-    `columns` contains pairs of a setting and a column name, such as `("text_column", "text")`. With `as_options`,
-    messages write settings as command-line options (`--text-column`) instead of config keys (`data.text_column`).
-    Without `has_settings`, the names and the format are fixed, and messages suggest no setting.
+    `columns` contains pairs of a setting and a column name, such as `("text_column", "text")`. A setting in `TEXTS` may
+    occur several times: the cells of its columns are joined with `separator`. With `as_options`, messages write
+    settings as command-line options (`--text-column`) instead of config keys (`data.text_column`). Without
+    `has_settings`, the names and the format are fixed, and messages suggest no setting.
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -36,11 +45,34 @@ class Request:
     quoting: Quoting = "auto"
     as_options: bool = False
     has_settings: bool = True
+    encoding: str = AUTO
+    separator: str = " "
 
     @property
     def names(self) -> list[str]:
         """The columns to read, without duplicates."""
         return list(dict.fromkeys(name for _, name in self.columns))
+
+    @cached_property
+    def outputs(self) -> dict[str, tuple[str, ...]]:
+        """The columns of the table to make: name → the columns of the file, several for joined texts."""
+        texts = {each: tuple(name for setting, name in self.columns if setting == each) for each in TEXTS}
+        made = (texts.get(setting, (name,)) for setting, name in self.columns)
+        return {joined_name(names): names for names in made}
+
+    @property
+    def text_outputs(self) -> set[str]:
+        """The columns of the table that contain texts."""
+        texts = {name for setting, name in self.columns if setting in TEXTS}
+        return {output for output, names in self.outputs.items() if names[0] in texts}
+
+    def cell(self, row: Mapping[str, object], output: str, place: str) -> object:
+        """Return the cell of a column of the table to make; None if the row of the file lacks it.
+
+        Raise UserError for a part of a joined text that is not a string. `place` is the position of the row.
+        """
+        names = self.outputs[output]
+        return row.get(names[0]) if len(names) == 1 else joined(row, names, self.separator, place)
 
     def key(self, setting: str) -> str:
         """Return the option or config key of a setting."""
@@ -55,33 +87,67 @@ class Request:
         return f"""'{self.key(setting)}="{value}"'"""
 
 
+def names_of(setting: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the columns that a setting names: none, one or several."""
+    if setting is None:
+        return ()
+    return (setting,) if isinstance(setting, str) else tuple(setting)
+
+
+def joined_name(names: Sequence[str]) -> str:
+    """Return the name of the column that joins several columns, such as `title + body`."""
+    return " + ".join(names)
+
+
+def joined(row: Mapping[str, object], names: Sequence[str], separator: str, place: str) -> str:
+    """Join the cells of several columns, without missing and blank cells; "" if all are missing or blank."""
+    parts = []
+    for name in names:
+        cell = row.get(name)
+        if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+            continue
+        if not isinstance(cell, str):
+            raise UserError(f"{place}: {name!r} must be a string, not a value of type {type(cell).__name__}.")
+        if cell.strip():
+            parts.append(cell)
+    return separator.join(parts)
+
+
 def request_of(
-    text_column: str,
+    text_column: str | Sequence[str],
     label_column: str,
     id_column: str | None,
     group_column: str | None,
     part_column: str | None = None,
     delimiter: Delimiter = "auto",
     quoting: Quoting = "auto",
+    encoding: str = AUTO,
+    pair_column: str | Sequence[str] | None = None,
+    text_separator: str = " ",
 ) -> Request:
     """Return the request for the columns of a data set.
 
-    Raise UserError if two settings name the same column. Only `group_column` may be the same as `id_column`, and
-    `part_column` the same as any other.
+    Raise UserError if two settings name the same column, or one setting names a column twice or none. Only
+    `group_column` may be the same as `id_column`, and `part_column` the same as any other.
     """
-    names = {"text_column": text_column, "label_column": label_column, "id_column": id_column}
-    if group_column != id_column:
-        names["group_column"] = group_column
-    given = {key: name for key, name in names.items() if name is not None}
-    for key, name in given.items():
-        first = next(other for other in given if given[other] == name)
+    given = [
+        *(("text_column", name) for name in names_of(text_column)),
+        *(("pair_column", name) for name in names_of(pair_column)),
+        ("label_column", label_column),
+        *(("id_column", name) for name in names_of(id_column)),
+    ]
+    if not names_of(text_column):
+        raise UserError("data.text_column=[] names no column.")
+    distinct = [*given, *(("group_column", name) for name in names_of(group_column) if name != id_column)]
+    for position, (key, name) in enumerate(distinct):
+        first = next(other for other, column in distinct[: position + 1] if column == name)
         if first != key:
             raise UserError(f"data.{first} and data.{key} are both {name!r}; they must be different columns.")
-    if group_column is not None:
-        given["group_column"] = group_column
-    if part_column is not None:
-        given["part_column"] = part_column
-    return Request(tuple(given.items()), delimiter, quoting)
+        if (key, name) in distinct[:position]:
+            raise UserError(f"data.{key} names the column {name!r} twice.")
+    given += [("group_column", name) for name in names_of(group_column)]
+    given += [("part_column", name) for name in names_of(part_column)]
+    return Request(tuple(given), delimiter, quoting, encoding=encoding, separator=text_separator)
 
 
 def positions_of(request: Request, names: Sequence[str], where: str) -> dict[str, int]:
@@ -128,8 +194,12 @@ def missing_columns(
     columns = "column" if len(missing) == 1 else "columns"
     has = f"it has {listed(names)}" if names else "it has no named columns"
     requested = {name for _, name in request.columns}
-    candidates = [name for name in names if name not in requested]
-    suggested = suggestions([setting for setting, _ in missing], candidates, rows)
+    rows = list(rows)
+    objects = {name for row in rows for name, cell in row.items() if isinstance(cell, dict)}
+    candidates = [name for name in names if name not in requested and name not in objects]
+    settings = [setting for setting, _ in request.columns]
+    single = [setting for setting, _ in missing if settings.count(setting) == 1]  # not one of several joined columns
+    suggested = suggestions(single, candidates, rows)
     advice = " ".join(request.assignment(setting, name) for setting, name in suggested.items())
     return UserError(f"{where} has no {columns} {wanted}; {has}{hint}.{f' Use {advice}.' if advice else ''}")
 

@@ -18,7 +18,7 @@ def delimited_rows(
     Raise UserError for an empty file and for a requested column that occurs twice. The iterator raises UserError when
     it reaches a broken row.
     """
-    skipped, lines = after_separator_line(physical_lines(path))
+    skipped, lines = after_separator_line(physical_lines(path, request))
     numbered = _records(path, layout, request, skipped, lines)
     first, header = next(numbered, (1, None))
     if header is None:

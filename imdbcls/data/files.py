@@ -5,19 +5,21 @@ from typing import Annotated
 
 from annotated_types import doc
 
-from imdbcls.data.columns import Delimiter, Quoting, request_of
+from imdbcls.data.columns import ColumnNames, Delimiter, Encoding, Quoting, joined_name, names_of, request_of
 from imdbcls.data.documents import Source
 from imdbcls.data.sources import make_source
 from imdbcls.data.tables import read_table
 
-FilePath = Annotated[str, doc("the path of a file")]
+FilePath = Annotated[
+    str | list[str], doc("the path of a file, a pattern such as part-*.csv, or a list of these such as [a.csv,b.csv]")
+]
 
 
 def read_files(
     train: FilePath,
     validation: FilePath | None,
     test: FilePath | None,
-    text_column: str,
+    text_column: ColumnNames,
     label_column: str,
     id_column: str | None,
     group_column: str | None,
@@ -25,17 +27,30 @@ def read_files(
     quoting: Quoting = "auto",
     skip_empty: bool = False,
     part_column: str | None = None,
+    encoding: Encoding = "auto",
+    text_separator: str = " ",
 ) -> Source:
-    """Read one file per split; a split without a file is carved out of train later.
+    """Read one or several files per split; a split without a file is carved out of train later.
 
     The classes are the distinct labels in `train`, in numeric order if all are whole numbers, otherwise in the order of
-    their names. `delimiter` and `quoting` describe CSV and TSV files; "auto" detects them. `skip_empty` skips rows
-    without a text or label. `part_column` names the parts whose accuracy is reported. Raise the UserErrors of
-    `read_table` and `make_source`.
+    their names. `delimiter`, `quoting` and `encoding` describe text files; "auto" detects them. `skip_empty` skips rows
+    without a text or label. `part_column` names the parts whose accuracy is reported. If `text_column` names several
+    columns, their cells are joined with `text_separator`. Raise the UserErrors of `read_table` and `make_source`.
     """
-    request = request_of(text_column, label_column, id_column, group_column, part_column, delimiter, quoting)
+    request = request_of(
+        text_column,
+        label_column,
+        id_column,
+        group_column,
+        part_column,
+        delimiter,
+        quoting,
+        encoding,
+        text_separator=text_separator,
+    )
     paths = {"train": train, "validation": validation, "test": test}
     tables = {split: read_table(path, f"data.{split}", request) for split, path in paths.items() if path is not None}
-    source = make_source(tables, text_column, label_column, id_column, group_column, part_column, skip_empty=skip_empty)
+    text = joined_name(names_of(text_column))
+    source = make_source(tables, text, label_column, id_column, group_column, part_column, skip_empty=skip_empty)
     rows = ", ".join(f"{len(table.numbers):,} rows from {table.name}" for table in tables.values())
     return replace(source, notes=(f"Read {rows}.", *source.notes))

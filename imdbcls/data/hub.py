@@ -1,16 +1,16 @@
 """Read `data=hub`: any labelled data set on the Hugging Face hub or in the local cache (`HF_HOME`)."""
 
+import itertools
 from contextlib import nullcontext
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import doc
 
-from imdbcls.data.columns import missing_columns, request_of
+from imdbcls.data.columns import ColumnNames, joined_name, missing_columns, names_of, request_of
 from imdbcls.data.documents import Source
 from imdbcls.data.local_files import local_dataset
 from imdbcls.data.sources import make_source
-from imdbcls.data.tables import Table, finished
-from imdbcls.data.text_column import TextWriter
+from imdbcls.data.tables import Collector, Table
 from imdbcls.errors import UserError
 from imdbcls.runtime.hub import offline, reaches_hub
 
@@ -23,19 +23,21 @@ def read_hub(
     train_split: str,
     validation_split: str | None,
     test_split: str | None,
-    text_column: str,
+    text_column: ColumnNames,
     label_column: str,
     id_column: str | None,
     group_column: str | None,
     labels: dict[str, str] | None = None,
     skip_empty: bool | None = None,
     part_column: str | None = None,
+    text_separator: str = " ",
 ) -> Source:
     """Read a data set from a folder or the hub, or from the local cache if the hub cannot be reached.
 
     `config` is the name of a configuration of the data set; None is its default. `labels` maps the labels in the data
-    to class names; None uses the names that the data set declares, or else the labels themselves. `HF_HOME`,
-    `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are respected.
+    to class names; None uses the names that the data set declares, or else the labels themselves. If `text_column`
+    names several columns, their cells are joined with `text_separator`. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and
+    `HF_HUB_OFFLINE` are respected.
 
     Raise UserError if the hub cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds and the cache lacks
     the data set, and for an unknown data set, configuration, split or column.
@@ -54,7 +56,7 @@ def read_hub(
             loaded = datasets.load_dataset(path if folder is None else str(folder.absolute()), config)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(_explain(path, error)) from error
-    request = request_of(text_column, label_column, id_column, group_column, part_column)
+    request = request_of(text_column, label_column, id_column, group_column, part_column, text_separator=text_separator)
     wanted = {"train": train_split, "validation": validation_split, "test": test_split}
     tables: dict[str, Table] = {}
     for split, name in wanted.items():
@@ -65,17 +67,19 @@ def read_hub(
         missing = missing_columns(request, loaded[name].column_names, f"{path}, split {name}")
         if missing is not None:
             raise missing
-        columns: dict[str, Any] = {key: TextWriter() if key == text_column else [] for key in request.names}
+        where = f"{path}, split {name}"
+        columns, numbers = Collector(request), itertools.count(1)
         for batch in loaded[name].select_columns(request.names).with_format("arrow").iter(ROWS):
-            for key, values in columns.items():
-                values.extend(batch[key].to_pylist())
-        tables[split] = Table(f"{path}, split {name}", finished(columns), "row", range(1, len(loaded[name]) + 1))
+            for row in batch.to_pylist():
+                columns.add(row, f"{where}, row", next(numbers))
+        tables[split] = Table(where, columns.finish(), "row", range(1, len(loaded[name]) + 1))
 
     declared = getattr(loaded[train_split].features.get(label_column), "names", None)
     if labels is None and declared is not None:
         labels = {str(index): name for index, name in enumerate(declared)}
+    text = joined_name(names_of(text_column))
     return make_source(
-        tables, text_column, label_column, id_column, group_column, part_column, labels=labels, skip_empty=skip_empty
+        tables, text, label_column, id_column, group_column, part_column, labels=labels, skip_empty=skip_empty
     )
 
 

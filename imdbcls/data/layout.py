@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imdbcls.data.columns import DELIMITERS, Request
-from imdbcls.data.lines import SEPARATOR_LINE, after_separator_line, physical_lines
+from imdbcls.data.lines import SEPARATOR_LINE, after_separator_line, opened_tolerantly, physical_lines
 from imdbcls.errors import UserError
 
 SAMPLE = 1000  # rows used to learn the kind of each column
@@ -80,8 +80,8 @@ def layout_of(path: Path, request: Request, *, only_header: bool = False) -> Lay
 def _find_quoting(path: Path, layout: Layout, request: Request) -> Layout:
     if not layout.quoted or not _has_quotation_marks(path):
         return layout
-    found = survey(path, layout)
-    spaced = survey(path, replace(layout, skip_space=True)) if found.spaced else None
+    found = survey(path, layout, request)
+    spaced = survey(path, replace(layout, skip_space=True), request) if found.spaced else None
     if spaced is not None and (spaced.reads_further_than(found) or found.is_spaced_throughout()):
         layout, found = replace(layout, skip_space=True), spaced
     if request.quoting == "standard":
@@ -95,7 +95,7 @@ def _find_delimiter(path: Path, request: Request) -> str:
     if request.delimiter != "auto":
         return DELIMITERS[request.delimiter]
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
+    with opened_tolerantly(path, request) as file:
         first_lines = file.read(FIRST_BYTES)
     separator = SEPARATOR_LINE.match(first_lines)
     if separator is not None and separator[1] in DELIMITERS.values():
@@ -292,10 +292,10 @@ class _LineRecorder:
         return line, taken
 
 
-def survey(path: Path, layout: Layout) -> Survey:
+def survey(path: Path, layout: Layout, request: Request) -> Survey:
     """Read a file with `layout` up to the first error, and collect the statistics that distinguish layouts."""
     found = Survey(layout.delimiter, layout.skip_space)
-    skipped, lines = after_separator_line(physical_lines(path, tolerant=True))
+    skipped, lines = after_separator_line(physical_lines(path, request, tolerant=True))
     recorder = _LineRecorder(lines, skipped)
     try:
         for fields in layout.reader(recorder):
@@ -312,7 +312,7 @@ def survey(path: Path, layout: Layout) -> Survey:
             found.add(line, fields, physical)
     except csv.Error:
         found.failed_at = recorder.take()[0]
-    skipped, lines = after_separator_line(physical_lines(path, tolerant=True))
+    skipped, lines = after_separator_line(physical_lines(path, request, tolerant=True))
     for line, text in enumerate(lines, start=skipped + 1):
         if not text.strip("\r\n"):
             continue

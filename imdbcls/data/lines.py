@@ -1,61 +1,196 @@
-"""Read lines of UTF-8 text files, and report the position of bytes that are not UTF-8."""
+"""Read the lines of text files in any encoding, and report the position of bytes that do not fit the encoding."""
 
+import codecs
 import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from imdbcls.data.columns import AUTO, Request
 from imdbcls.errors import UserError
+from imdbcls.printable import shown
 
-LOOKS_LIKE = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "gzip": (b"\x1f\x8b",)}  # by a file's first bytes
+# Encodings by the byte order mark at the start of a file. The mark of UTF-32 begins with that of UTF-16.
+MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+GZIP = b"\x1f\x8b"  # the first bytes of a gzip file
+FIRST_BYTES = 2**20  # bytes of a file in which `doubts` looks for signs of another encoding
+BLOCK = 2**18  # bytes to decode at a time
+ADVICE = "Save it as UTF-8"
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel may write `sep=;` as the first line
 
+_ONE_BYTE = re.compile(rb"[\x80-\xff]")
+_C1 = re.compile(rb"[\x80-\x9f]")
 
-def lines_of(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file with their line ends, without the byte order mark.
 
-    Raise UserError if the file cannot be read, or at the first line with bytes that are not UTF-8.
+def lines_of(path: Path, request: Request) -> Iterator[str]:
+    """Yield the lines of a text file with their line ends, without the byte order mark.
+
+    Only line feeds end a line. Raise UserError if the file cannot be read, and at the first line with bytes that do not
+    fit the encoding.
     """
-    offset = 0
+    advice = f"{ADVICE}, or name its encoding, such as {request.assignment('encoding', 'cp1252')}"
     try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                yield decode_utf8(raw, str(path), line=number, offset=offset)
-                offset += len(raw)
+        encoding = encoding_of(path, request)
+        if encoding == "utf-8":
+            yield from _utf8_lines(path, advice if request.has_settings else ADVICE)
+        else:
+            yield from _decoded_lines(path, encoding, request)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def decode_utf8(raw: bytes, name: str, *, line: int = 1, offset: int = 0) -> str:
+def encoding_of(path: Path, request: Request) -> str:
+    """Return the normalized name of a file's encoding: the requested one, or the one of its byte order mark, or UTF-8.
+
+    Raise UserError if the byte order mark contradicts the requested encoding.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
+    if request.encoding == AUTO:
+        return marked or "utf-8"
+    encoding = known_encoding(request)
+    encoding = "utf-8" if encoding == "utf-8-sig" else encoding
+    # A file of another encoding would have to begin with characters such as "ÿþ".
+    if marked is not None and not encoding.startswith(marked):
+        if not request.has_settings:
+            raise UserError(f"{path} is not UTF-8: it has the byte order mark of {marked.upper()}. {ADVICE}.")
+        raise UserError(
+            f"{path} begins with the byte order mark of {marked.upper()}, so its encoding is not {encoding}. Leave out "
+            f"{request.key('encoding')}, or use {request.assignment('encoding', marked)}."
+        )
+    return encoding
+
+
+def known_encoding(request: Request) -> str:
+    """Return Python's name of the requested encoding; raise UserError if Python has no text encoding of that name."""
+    try:
+        "".encode(request.encoding)  # unlike codecs.lookup, this refuses codecs that do not encode text, such as hex
+        return codecs.lookup(request.encoding).name
+    except (LookupError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UserError(
+            f"{request.key('encoding')}={shown(request.encoding)} is not an encoding that Python knows. Use, for "
+            "example, utf-8, latin-1, cp1252 (Windows, Western Europe) or utf-16."
+        ) from error
+
+
+def doubts(path: Path, request: Request) -> Iterator[str]:
+    """Yield notes on the encoding: a detected one, and signs that the requested one-byte encoding is wrong.
+
+    An encoding with one byte per character, such as latin-1, decodes any file without an error.
+    """
+    encoding = encoding_of(path, request)
+    if request.encoding == AUTO:
+        if encoding != "utf-8":
+            yield f"{path}: the encoding is {encoding.upper()}, by its byte order mark."
+        return
+    with path.open("rb") as file:
+        start = file.read(FIRST_BYTES)
+    if encoding != "utf-8" and _ONE_BYTE.search(start) and _is_utf8(start):
+        yield (
+            f"{path}: the file is also valid UTF-8, so {request.assignment('encoding', request.encoding)} may garble "
+            f"its characters. If it does, use {request.assignment('encoding', 'utf-8')}."
+        )
+    elif encoding == "iso8859-1" and _C1.search(start):
+        yield (
+            f"{path}: the file has bytes from 0x80 to 0x9f, which are control characters in latin-1. If it comes from "
+            f"Windows, use {request.assignment('encoding', 'cp1252')}."
+        )
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(raw)  # the last character may be incomplete
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _utf8_lines(path: Path, advice: str) -> Iterator[str]:
+    offset = 0
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            yield decode_utf8(raw, str(path), line=number, offset=offset, advice=advice)
+            offset += len(raw)
+
+
+def decode_utf8(raw: bytes, name: str, *, line: int = 1, offset: int = 0, advice: str = ADVICE) -> str:
     """Decode the bytes of a text file, or of a part that begins at `line` and `offset`, without the byte order mark.
 
-    Raise UserError with the line and the byte offset of the first byte that is not UTF-8.
+    Raise UserError with the line and the byte offset of the first byte that is not UTF-8. `advice` is what to do.
     """
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        kind = next((kind for kind, starts in LOOKS_LIKE.items() if offset == 0 and raw.startswith(starts)), "")
+        is_gzip = offset == 0 and raw.startswith(GZIP)
         number = line + raw.count(b"\n", 0, error.start)
         raise UserError(
             f"{name}, line {number:,}: byte 0x{raw[error.start]:02x} at offset {offset + error.start:,} is not UTF-8. "
-            f"{f'The file looks like {kind}. ' if kind else ''}"
-            f"{'Unpack it first' if kind == 'gzip' else 'Save it as UTF-8'}."
+            f"{'The file looks like gzip. Unpack it first' if is_gzip else advice}."
         ) from error
     return text.removeprefix("\ufeff") if offset == 0 else text
 
 
-def physical_lines(path: Path, *, tolerant: bool = False) -> Iterator[str]:
+def _decoded_lines(path: Path, encoding: str, request: Request) -> Iterator[str]:
+    """Yield the lines of a file in an encoding other than UTF-8, which is decoded in blocks."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    line, offset, pending = 1, 0, ""
+    with path.open("rb") as file:
+        while True:
+            raw = file.read(BLOCK)
+            try:
+                text = decoder.decode(raw, final=not raw)
+            except UnicodeError as error:
+                raise _not_decoded(path, encoding, request, error, offset + len(raw)) from error
+            offset += len(raw)
+            *lines, pending = (pending + text).split("\n")
+            for each in lines:
+                yield f"{each.removeprefix(chr(0xFEFF)) if line == 1 else each}\n"
+                line += 1
+            if not raw:
+                break
+    if pending:
+        yield pending.removeprefix("\ufeff") if line == 1 else pending
+
+
+def _not_decoded(path: Path, encoding: str, request: Request, error: UnicodeError, end: int) -> UserError:
+    """Return the error for bytes that do not fit the encoding. `end` is the offset of the end of the decoded block."""
+    advice = f"Use another {request.key('encoding')}, or save the file as UTF-8 and leave it out."
+    if not isinstance(error, UnicodeDecodeError):  # such as UTF-16 without a byte order mark, in some codecs
+        return UserError(f"{path} is not {encoding} ({error}). {advice}")
+    start = end - len(error.object) + error.start
+    with path.open("rb") as file:
+        before = file.read(start).decode(encoding, errors="replace")
+    return UserError(
+        f"{path}, line {before.count(chr(10)) + 1:,}: byte 0x{error.object[error.start]:02x} at offset {start:,} is "
+        f"not {encoding}. {advice}"
+    )
+
+
+def physical_lines(path: Path, request: Request, *, tolerant: bool = False) -> Iterator[str]:
     """Yield the lines of a file for the csv module, with their line ends, because a quoted field may contain them.
 
-    With `tolerant`, replace bytes that are not UTF-8 instead of raising UserError.
+    With `tolerant`, replace bytes that do not fit the encoding instead of raising UserError.
     """
     if not tolerant:
-        for line in lines_of(path):
+        for line in lines_of(path, request):
             yield from io.StringIO(line, newline="")
         return
-    with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as file:
+    with opened_tolerantly(path, request) as file:
         for line in file:
             yield from io.StringIO(line, newline="")
+
+
+def opened_tolerantly(path: Path, request: Request) -> io.TextIOWrapper:
+    """Open a file without its byte order mark. Bytes that do not fit the encoding are replaced."""
+    encoding = encoding_of(path, request)
+    return path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, errors="replace", newline="\n")
 
 
 def after_separator_line(lines: Iterator[str]) -> tuple[int, Iterator[str]]:

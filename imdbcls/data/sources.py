@@ -117,7 +117,7 @@ def _require_classes(table: Table, keys: Sequence[str], label_column: str) -> No
     fraction = next((row for row, key in enumerate(keys) if _FRACTION.fullmatch(key)), None)
     if fraction is not None and all(_NUMBER.fullmatch(key) for key in distinct):
         raise UserError(
-            f"{table.name}, {table.where(fraction)}: label {keys[fraction]!r} is a fraction, but a run trains a "
+            f"{table.place(fraction)}: label {keys[fraction]!r} is a fraction, but a run trains a "
             "classifier, not a regression model; round the labels, or replace them with class names."
         )
     if len(distinct) > MAX_CLASSES or len(distinct) > max(len(keys) / 2, FEW_CLASSES):
@@ -134,7 +134,7 @@ def _doubtful_labels(labels: Mapping[str, str], table: Table, keys: Sequence[str
         first_row.setdefault(key, row)
     if "-1" in labels:
         yield (
-            f"{table.name}, {table.where(first_row['-1'])}: label -1 is treated as a class; if it marks documents "
+            f"{table.place(first_row['-1'])}: label -1 is treated as a class; if it marks documents "
             "without a label, remove their rows."
         )
     spellings: dict[str, str] = {}
@@ -170,7 +170,7 @@ def _to_documents(
         if text is not None and not isinstance(text, str):
             advice = "; join its parts into one string" if isinstance(text, list | dict) else ""
             raise UserError(
-                f"{table.name}, {table.where(row)}: {text_column!r} must be a string, not a value of type "
+                f"{table.place(row)}: {text_column!r} must be a string, not a value of type "
                 f"{type(text).__name__}{advice}."
             )
     _require_none(
@@ -186,7 +186,7 @@ def _to_documents(
         names = [key if key == name else f"{key} ({name})" for key, name in zip(label_keys, label_names, strict=True)]
         unlabelled = "; -1 usually marks documents without a label, so remove their rows" if "-1" in keys else ""
         raise UserError(
-            f"{table.name}, {table.where(unseen[0])}{_more(unseen)}: label {keys[unseen[0]]!r} is not one of the "
+            f"{table.place(unseen[0])}{_more(unseen)}: label {keys[unseen[0]]!r} is not one of the "
             f"training classes: {_shorten(names)}{unlabelled}."
         )
     labels = np.array([class_of[key] for key in keys], dtype=np.int64)
@@ -201,7 +201,7 @@ def _to_documents(
         for row, name in enumerate(ids):
             if first_row.setdefault(name, row) != row:
                 raise UserError(
-                    f"{table.name}, {table.where(row)}: id {name!r} already occurs in {table.where(first_row[name])}; "
+                    f"{table.place(row)}: id {name!r} already occurs in {table.where(first_row[name])}; "
                     "ids must be unique."
                 )
     clusters = None if group_column is None else _as_strings(table, group_column, "data.group_column")
@@ -225,9 +225,7 @@ def _find_label_keys(table: Table, label_column: str, hint: str) -> list[str]:
     for row, value in enumerate(values):
         if not isinstance(value, str) and not (isinstance(value, int | float | Decimal) and is_whole(value)):
             advice = f"; {ONE_LABEL}" if isinstance(value, list | dict) else ""
-            raise UserError(
-                f"{table.name}, {table.where(row)}: label {value!r} is neither a string nor a whole number{advice}."
-            )
+            raise UserError(f"{table.place(row)}: label {value!r} is neither a string nor a whole number{advice}.")
     return keys
 
 
@@ -252,7 +250,7 @@ def _require_none(table: Table, bad: Sequence[bool], problem: str, hint: str = "
     """Raise UserError if any row is bad. The error names the first bad row and counts the others."""
     rows = [row for row, is_bad in enumerate(bad) if is_bad]
     if rows:
-        raise UserError(f"{table.name}, {table.where(rows[0])}{_more(rows)}: {problem}{hint}.")
+        raise UserError(f"{table.place(rows[0])}{_more(rows)}: {problem}{hint}.")
 
 
 def _more(rows: Sequence[int]) -> str:

@@ -5,17 +5,19 @@ import itertools
 import json
 import os
 from array import array
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imdbcls.data.columns import Request, listed, missing_columns, positions_of
+from imdbcls.data.columns import Request, joined, listed, missing_columns, positions_of
 from imdbcls.data.delimited import delimited_rows
 from imdbcls.data.layout import layout_of
-from imdbcls.data.lines import lines_of
+from imdbcls.data.lines import doubts, lines_of
 from imdbcls.data.text_column import TextWriter, take
 from imdbcls.errors import UserError
+from imdbcls.runtime.file_patterns import is_pattern, matching_files
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 # Advice for some other file types.
@@ -29,6 +31,7 @@ INSTEAD = {
 PARQUET_BATCH = 1000  # rows of a Parquet file to read at a time
 MAX_PAGE_BYTES = 2**29  # uncompressed size of a Parquet page; pages usually have about 1 MB
 SAMPLE_ROWS = 1000  # rows in which the keys of JSON Lines are searched, and from which columns are suggested
+MAX_DEPTH = 5  # levels of nested JSON objects whose keys an error message lists
 ONE_PER_LINE = "JSON Lines has one object per line"
 
 # The csv module refuses fields over 128 KiB by default; documents may be longer.
@@ -37,11 +40,12 @@ csv.field_size_limit(2**31 - 1)
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a file, with their positions in the file for messages.
+    """The rows of one or several files, with their positions in the files for messages.
 
     `columns` maps a column's name to its values; all columns have the same length, and missing values are None. `unit`
     is "line" for text files and "row" for all others. `numbers[i]` is the number of row i in this unit, counted from
-    1. `notes` are messages about how the file was read, to log.
+    1. `notes` are messages about how the files were read, to log. If the table has the rows of several files, `files`
+    contains the index of each file's first row, its name and its unit.
     """
 
     name: str
@@ -49,21 +53,29 @@ class Table:
     unit: str
     numbers: Sequence[int]
     notes: tuple[str, ...] = ()
-    indices: Sequence[int] | None = None  # index of each row in the file, from 0; None means 0, 1, ...
+    indices: Sequence[int] | None = None  # index of each row as read, from 0; None means 0, 1, ...
+    files: tuple[tuple[int, str, str], ...] = ()
 
     def where(self, row: int) -> str:
-        """Return the position of a row for messages, such as `line 12`."""
-        return f"{self.unit} {self.numbers[row]:,}"
+        """Return the position of a row for messages, such as `line 12`. With several files, it includes the file."""
+        if not self.files:
+            return f"{self.unit} {self.numbers[row]:,}"
+        _, name, unit = self.files[bisect([start for start, _, _ in self.files], self.index(row)) - 1]
+        return f"{name}, {unit} {self.numbers[row]:,}"
+
+    def place(self, row: int) -> str:
+        """Return the file and the position of a row for messages, such as `reviews.csv, line 12`."""
+        return self.where(row) if self.files else f"{self.name}, {self.where(row)}"
 
     def index(self, row: int) -> int:
-        """Return the index of a row in the file, from 0."""
+        """Return the index of a row among all rows that were read, from 0. With several files, it continues."""
         return row if self.indices is None else self.indices[row]
 
     def take(self, rows: Sequence[int], note: str) -> "Table":
         """Return a table with the rows at `rows` and one more note."""
         columns = {name: take(values, rows) for name, values in self.columns.items()}
         numbers, indices = [self.numbers[row] for row in rows], [self.index(row) for row in rows]
-        return Table(self.name, columns, self.unit, numbers, (*self.notes, note), indices)
+        return Table(self.name, columns, self.unit, numbers, (*self.notes, note), indices, self.files)
 
 
 @dataclass(frozen=True)
@@ -82,23 +94,63 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
-def read_table(path: str | Path, key: str, request: Request) -> Table:
-    """Read the requested columns of one file, in the format of its extension (see `FORMATS`).
+def read_table(path: str | Path | Sequence[str], key: str, request: Request) -> Table:
+    """Read the requested columns of one or several files, each in the format of its extension (see `FORMATS`).
 
-    `key` is the config key or option that sets the path, for messages. Raise UserError for a missing, unreadable,
-    truncated or wrongly encoded file, for a missing column, and for a broken row.
+    `path` is a path, a pattern such as `part-*.csv`, or a list of these. `key` is the config key or option that sets
+    it, for messages. Raise UserError for a missing, unreadable, truncated or wrongly encoded file, for a missing
+    column, and for a broken row.
     """
-    path = require_table(path, key)
-    require_columns(path, request)
-    found = rows_of(path, request)
+    paths = require_tables(path, key)
+    for each in paths:
+        require_columns(each, request)
     numbers = array("q")
-    texts = {name for setting, name in request.columns if setting == "text_column"}
-    columns: dict[str, Any] = {name: TextWriter() if name in texts else [] for name in request.names}
-    for number, row in found.rows:
-        numbers.append(number)
-        for name, values in columns.items():
-            values.append(row.get(name))
-    return Table(str(path), finished(columns), found.unit, numbers, found.notes)
+    columns = Collector(request)
+    files, notes = [], list[tuple[Path, str]]()
+    for each in paths:
+        found = rows_of(each, request)
+        files.append((len(numbers), str(each), found.unit))
+        notes += [(each, note) for note in found.notes]
+        for number, row in found.rows:
+            numbers.append(number)
+            columns.add(row, f"{each}, {found.unit}", number)
+    several = tuple(files) if len(paths) > 1 else ()
+    notes_once = without_repetition(paths, notes)
+    return Table(name_of(paths), columns.finish(), found.unit, numbers, notes_once, files=several)
+
+
+class Collector:
+    """Collect the columns of a table from the rows of files. Texts of several columns are joined."""
+
+    def __init__(self, request: Request) -> None:
+        texts = request.text_outputs
+        self._outputs, self._separator = request.outputs, request.separator
+        self._columns: dict[str, Any] = {name: TextWriter() if name in texts else [] for name in self._outputs}
+
+    def add(self, row: Mapping[str, object], where: str, number: int) -> None:
+        """Add a row, in which missing columns are absent. `where` and `number` are its position, for messages."""
+        for output, names in self._outputs.items():
+            if len(names) == 1:
+                self._columns[output].append(row.get(names[0]))
+            else:
+                self._columns[output].append(joined(row, names, self._separator, f"{where} {number:,}"))
+
+    def finish(self) -> dict[str, Sequence[object]]:
+        """Return the columns after the last row."""
+        return finished(self._columns)
+
+
+def name_of(paths: Sequence[Path]) -> str:
+    """Return the name of one or several files for messages."""
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1:,} more"
+
+
+def without_repetition(paths: Sequence[Path], notes: Sequence[tuple[Path, str]]) -> tuple[str, ...]:
+    """Return the notes on several files. A note that applies to several files is returned once."""
+    kinds: dict[str, list[Path]] = {}
+    for path, note in notes:
+        kinds.setdefault(note.removeprefix(f"{path}: "), []).append(path)
+    return tuple(f"{name_of(files)}: {note}" for note, files in kinds.items())
 
 
 def finished(columns: Mapping[str, Any]) -> dict[str, Sequence[object]]:
@@ -115,7 +167,7 @@ def require_columns(path: Path, request: Request) -> None:
     names = found.columns
     sample: list[Mapping[str, object]] = []
     if names is None:
-        sample = _sample(found)
+        sample = [with_nested_keys(row) for row in _sample(found)]
         names = list(dict.fromkeys(name for row in sample for name in row))
         if not sample:
             return  # the file is empty or its first row is broken, which is reported when the rows are read
@@ -154,8 +206,9 @@ def rows_of(path: Path, request: Request, *, only_header: bool = False) -> Rows:
     if suffix in (".csv", ".tsv"):
         layout = layout_of(path, request, only_header=only_header)
         names, rows = delimited_rows(path, layout, request)
-        return Rows(names, "line", rows, tuple(layout.notes(path, request)))
-    return Rows(None, "line", _jsonl_rows(path, request))
+        notes = () if only_header else (*doubts(path, request), *layout.notes(path, request))
+        return Rows(names, "line", rows, notes)
+    return Rows(None, "line", _jsonl_rows(path, request), () if only_header else tuple(doubts(path, request)))
 
 
 def last_number(path: Path) -> int:
@@ -193,6 +246,29 @@ def require_table(path: Any, key: str) -> Path:
     if not os.path.isfile(place):
         raise UserError(f"{key}={path} does not exist or is not a regular file.")
     return place
+
+
+def require_tables(value: Any, key: str) -> list[Path]:
+    """Return the paths of the files that a path, a pattern or a list of these names, in order, without opening them.
+
+    The files that a pattern matches are sorted by path. Raise UserError as `require_table` does, for a pattern without
+    a match, and for a file that is named twice.
+    """
+    entries = list(value) if isinstance(value, list | tuple) else [value]
+    if not entries:
+        raise UserError(f"{key}=[] names no file.")
+    found: list[Path] = []
+    for entry in entries:
+        if isinstance(entry, str) and is_pattern(entry) and not matching_files(entry):
+            raise UserError(f"{key}={entry} matches no file.")
+        names = matching_files(entry) if isinstance(entry, str) and entry else [entry]
+        found += [require_table(name, key) for name in names]
+    if len(found) > 1:
+        seen: dict[str, Path] = {}
+        for path in found:
+            if seen.setdefault(os.path.realpath(path), path) is not path:
+                raise UserError(f"{key} names {path} twice.")
+    return found
 
 
 def read_parquet(paths: Sequence[Path], names: Sequence[str], text_column: str) -> Table:
@@ -305,7 +381,7 @@ def _jsonl_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str
         return value
 
     # Do not use str.splitlines: it would also split at U+2028, which JSON strings may contain.
-    for number, line in enumerate(lines_of(path), start=1):
+    for number, line in enumerate(lines_of(path, request), start=1):
         if not line.strip():
             continue
         try:
@@ -321,6 +397,32 @@ def _jsonl_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str
                 f"{path}, line {number:,}: expected a JSON object, found {type(value).__name__}; {ONE_PER_LINE}."
             )
         for setting, name in request.columns:
+            if name not in value and "." in name:
+                value |= nested_cell(value, name)
             if name in repeated:
                 raise UserError(f"{path}, line {number:,}: key {name!r} ({request.key(setting)}) occurs twice.")
         yield number, value
+
+
+def nested_cell(row: Mapping[str, object], name: str) -> dict[str, object]:
+    """Return {name: value} for a key in nested JSON objects, such as `review.body`; {} if it does not exist.
+
+    A key that contains a dot itself comes first: in `{"a.b": {"c": 1}}`, `a.b.c` is 1.
+    """
+    if name in row:
+        return {name: row[name]}
+    for position, character in enumerate(name):
+        inner = row.get(name[:position]) if character == "." else None
+        if isinstance(inner, dict) and (found := nested_cell(inner, name[position + 1 :])):
+            return dict.fromkeys([name], *found.values())
+    return {}
+
+
+def with_nested_keys(row: Mapping[str, object], depth: int = MAX_DEPTH) -> dict[str, object]:
+    """Return a JSON object, and all keys of nested objects as dotted keys. An existing key with a dot is kept."""
+    found = dict(row)
+    for name, value in row.items():
+        if isinstance(value, dict) and depth > 1:
+            for inner, cell in with_nested_keys(value, depth - 1).items():
+                found.setdefault(f"{name}.{inner}", cell)
+    return found

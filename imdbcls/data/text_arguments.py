@@ -2,14 +2,47 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from pathlib import Path
+from typing import Any, TextIO, get_args
 
 from imdbcls.data.answers import require_output
+from imdbcls.data.columns import Delimiter, Quoting
 from imdbcls.data.tables import require_table
 from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, request_for
 from imdbcls.errors import UserError
 
-COLUMN_OPTIONS = ("text_column", "id_column", "keep", "delimiter", "quoting")  # `explain` has no option `keep`
+COLUMN_OPTIONS = ("text_column", "id_column", "keep", "delimiter", "quoting", "encoding")
+
+
+def add_column_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that describe `--file`: its columns with texts and ids, and its format."""
+    parser.add_argument("--file", type=Path, help="a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts")
+    parser.add_argument(
+        "--text-column",
+        metavar="NAME",
+        action="append",
+        help="name of the column with the texts; if repeated, the texts of the columns are joined (default: the text "
+        "columns of the run's data, or text)",
+    )
+    parser.add_argument(
+        "--id-column",
+        metavar="NAME",
+        help="column to copy into the answers as id (default: the id column of the run's data, if present)",
+    )
+    parser.add_argument(
+        "--delimiter", choices=get_args(Delimiter), help="delimiter of CSV and TSV files (default: auto)"
+    )
+    parser.add_argument(
+        "--quoting",
+        choices=get_args(Quoting),
+        help="whether quotation marks enclose fields of CSV and TSV files (default: auto)",
+    )
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="encoding of text files, such as latin-1, cp1252 or utf-16 (default: auto, which is UTF-8 unless the file "
+        "begins with another byte order mark)",
+    )
 
 
 def require_text_options(arguments: argparse.Namespace, more: Sequence[str] = ()) -> None:
@@ -40,4 +73,5 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, data: Mapping[str, An
 
 
 def column_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that describe `--file`. `explain` has no option `keep`."""
     return {name: getattr(arguments, name, None) for name in COLUMN_OPTIONS}

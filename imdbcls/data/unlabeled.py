@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from imdbcls.data.answers import Item, output_names, plain
-from imdbcls.data.columns import Delimiter, Quoting, Request, missing_columns
+from imdbcls.data.columns import TEXTS, Delimiter, Quoting, Request, missing_columns
 from imdbcls.data.tables import last_number, require_columns, rows_of, simple_types
 from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode
@@ -61,35 +61,52 @@ def request_for(
     path: Path,
     data: Mapping[str, Any],
     *,
-    text_column: str | None,
+    text_column: Sequence[str] | None,
     id_column: str | None,
     keep: str | None,
     delimiter: Delimiter | None,
     quoting: Quoting | None,
+    encoding: str | None,
 ) -> Request:
     """Return the request for the columns to read from a file.
 
     `data` has the arguments of the run's data source. By default, the text and id columns are those of the run, but the
-    id column is left out if the file lacks it. `keep` is a comma-separated list of columns to copy into the answers.
+    id column is left out if the file lacks it. Several text columns are joined with the separator of the run. `keep` is
+    a comma-separated list of columns to copy into the answers.
     """
-    columns = [("text_column", text_column or name_in(data, "text_column") or "text")]
+    texts = text_column or columns_in(data, "text_column") or ("text",)
+    columns = [("text_column", name) for name in texts]
     columns += [("keep", name.strip()) for name in (keep or "").split(",") if name.strip()]
-    request = Request(tuple(columns), delimiter or "auto", quoting or "auto", as_options=True)
-    usual = name_in(data, "id_column")
+    request = Request(
+        tuple(columns),
+        delimiter or "auto",
+        quoting or "auto",
+        as_options=True,
+        encoding=encoding or "auto",
+        separator=separator_in(data),
+    )
+    usual = next(iter(columns_in(data, "id_column")), None)
     if id_column is None and usual is not None and has_column(path, usual, request):
         id_column = usual
     if id_column is None:
         return request
-    return replace(request, columns=(columns[0], ("id_column", id_column), *columns[1:]))
+    return replace(request, columns=(*columns[: len(texts)], ("id_column", id_column), *columns[len(texts) :]))
 
 
-def name_in(data: Mapping[str, Any], key: str) -> str | None:
-    """Return the column at `key` in the arguments of the run's data source; None if it is not a column name.
+def columns_in(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Return the columns at `key` in the arguments of the run's data source; () if they are not column names.
 
     The value may be anything if the run folder comes from an untrusted source.
     """
-    name = data.get(key)
-    return name if isinstance(name, str) and name.strip() else None
+    value = data.get(key)
+    names: list[Any] = value if isinstance(value, list) else [value]
+    return tuple(names) if all(isinstance(name, str) and name.strip() for name in names) else ()
+
+
+def separator_in(data: Mapping[str, Any]) -> str:
+    """Return the string between the cells of several text columns, from the arguments of the run's data source."""
+    separator = data.get("text_separator")
+    return separator if isinstance(separator, str) else " "
 
 
 def has_column(path: Path, name: str, request: Request) -> bool:
@@ -111,17 +128,19 @@ def from_file(path: Path, request: Request) -> Texts:
     found = rows_of(path, request)
     for note in found.notes:
         logger.info(note)
-    (_, text_column), *others = request.columns
-    only_text = replace(request, columns=request.columns[:1])
-    copied = output_names(others)
+    texts = tuple(pair for pair in request.columns if pair[0] in TEXTS)
+    only_text = replace(request, columns=texts)
+    ((text_column, names),) = only_text.outputs.items()
+    copied = output_names(pair for pair in request.columns if pair not in texts)
 
     def items() -> Iterator[Item]:
         for number, row in found.rows:
             place = f"{path}, {found.unit} {number:,}"
-            missing = missing_columns(only_text, list(row), f"{place},") if found.columns is None else None
-            if missing is not None:
+            if found.columns is None and not any(name in row for name in names):
+                missing = missing_columns(only_text, list(row), f"{place},")
+                assert missing is not None
                 raise missing
-            text = row[text_column]
+            text = only_text.cell(row, text_column, place)
             is_missing = text is None or (isinstance(text, float) and math.isnan(text))
             if not is_missing and not isinstance(text, str):
                 raise UserError(

@@ -61,7 +61,10 @@ def model_card(
         pretrained=config.backbone.arguments.get("pretrained", True),
         labels=[plain(label) for label in source.label_names],
         data=plain(config.data.name),
-        data_files={plain(key): plain(Path(path).name) for key, path in named_sources(config.data.source.node).items()},
+        data_files={
+            plain(key): plain(", ".join(Path(path).name for path in paths))
+            for key, paths in named_sources(config.data.source.node).items()
+        },
         recorded=recorded_values(result),
         validation_documents=count_of(result, "validation", "documents"),
         truncated=truncated_share(result),

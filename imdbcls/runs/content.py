@@ -18,6 +18,7 @@ from imdbcls.runs.data_origin import PATH_KEYS
 from imdbcls.runs.untrusted import sha256
 from imdbcls.runtime.atomic import write_atomically
 from imdbcls.runtime.cache import default_cache_dir
+from imdbcls.runtime.file_patterns import is_pattern, named_files
 from imdbcls.runtime.model_files import architecture, is_run, local_model, weights_of_run
 
 # Only these files in a model folder affect what the model computes. A README, for example, has no effect.
@@ -32,7 +33,8 @@ def with_content_hashes(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a nested config in which paths to existing files and folders are replaced by content hashes.
 
     `backbone.path`, the path keys of `data`, and every other string with a slash are treated as paths. If nothing
-    exists at a path, as for a hub id, the string is unchanged.
+    exists at a path, as for a hub id, the string is unchanged. A path key of `data` can also be a pattern or a list:
+    several files are replaced by the list of their hashes, in order, and a single file by its hash.
     """
     return {key: _replace_paths(value, (key,)) for key, value in config.items()}
 
@@ -40,11 +42,14 @@ def with_content_hashes(config: Mapping[str, Any]) -> dict[str, Any]:
 def _replace_paths(value: Any, key: tuple[str, ...]) -> Any:
     if isinstance(value, Mapping):
         return {name: _replace_paths(nested, (*key, name)) for name, nested in value.items()}
+    is_data_path = key[0] == "data" and key[-1] in PATH_KEYS
+    if is_data_path and (isinstance(value, list) or (isinstance(value, str) and is_pattern(value))):
+        hashes = [content_hash(path) for path in named_files(value)]
+        return hashes[0] if len(hashes) == 1 else hashes
     if not isinstance(value, str) or not value:
         return value
     if key == ("backbone", "path"):
         return model_content_hash(value)
-    is_data_path = key[0] == "data" and key[-1] in PATH_KEYS
     return content_hash(value) if is_data_path or os.sep in value else value
 
 

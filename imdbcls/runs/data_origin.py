@@ -17,6 +17,7 @@ from typing import Any
 from imdbcls.errors import UserError
 from imdbcls.printable import shown
 from imdbcls.runtime.cache import default_cache_dir
+from imdbcls.runtime.file_patterns import is_pattern, named_files
 from imdbcls.runtime.hub_ids import is_hub_id
 
 READER = "imdbcls.data.{0}.read_{0}"
@@ -52,18 +53,24 @@ def marker_of(source: Mapping[str, Any]) -> Path:
 
 
 def with_absolute_paths(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a source in which the paths of existing files and folders are absolute, with links resolved."""
+    """Return a copy of a source in which the paths of existing files and folders are absolute, with links resolved.
+
+    A pattern is replaced by the list of the files that it matches now.
+    """
     return {key: absolute(value) if key in PATH_KEYS else value for key, value in source.items()}
 
 
 def absolute(path: Any) -> Any:
+    if isinstance(path, list) or (isinstance(path, str) and is_pattern(path)):
+        return [absolute(each) for each in named_files(path)]
     local = os.path.expanduser(path) if isinstance(path, str) else ""
     return os.path.realpath(local) if local and os.path.exists(local) else path
 
 
-def named_sources(source: Mapping[str, Any]) -> dict[str, str]:
-    """Return the files, folders and hub ids that a source reads, by config key."""
-    return {f"data.{key}": str(source[key]) for key in PATH_KEYS if source.get(key)}
+def named_sources(source: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the files, folders, patterns and hub ids that a source names, by config key."""
+    given = {f"data.{key}": source[key] for key in PATH_KEYS if source.get(key)}
+    return {key: list(map(str, value if isinstance(value, list) else [value])) for key, value in given.items()}
 
 
 def describe_source(source: Mapping[str, Any]) -> str:
@@ -71,7 +78,10 @@ def describe_source(source: Mapping[str, Any]) -> str:
 
     If the source has neither, return its `_target_`.
     """
-    arguments = [f"{key}={shown(path)}" for key, path in named_sources(source).items()]
+    named = {
+        key: paths[0] if len(paths) == 1 else f"[{','.join(paths)}]" for key, paths in named_sources(source).items()
+    }
+    arguments = [f"{key}={shown(paths)}" for key, paths in named.items()]
     return ", ".join(arguments) or f"the source {shown(source.get('_target_'))}"
 
 
@@ -84,9 +94,10 @@ def require_own_source(source: Mapping[str, Any], run: Path) -> None:
     is_allowed = dict(source) in ALWAYS_ALLOWED and with_absolute_paths(source) == source
     if is_allowed or is_remembered(source):
         return
-    local = [path for path in named_sources(source).values() if os.path.exists(os.path.expanduser(path))]
-    remote = [path for path in named_sources(source).values() if is_hub_id(path)]
-    if named_sources(source) and not local and not remote:
+    named = [path for paths in named_sources(source).values() for path in paths]
+    local = [path for path in named_files(named) if os.path.exists(os.path.expanduser(path))]
+    remote = [path for path in named if is_hub_id(path)]
+    if named and not local and not remote:
         return  # nothing can be opened: the reader reports the missing files
     raise UserError(
         f"{run} reads its documents from {describe_source(source)}, and you have not trained on these documents on "
@@ -98,9 +109,9 @@ def require_own_source(source: Mapping[str, Any], run: Path) -> None:
 def read_from(source: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the source with its paths replaced by `path`, the user's own copy of the documents (`--data`).
 
-    For `data=files`, `path` is a folder that contains files with the same names. If the source has only one file,
-    `path` can also be a file. Raises UserError if the source is not `data=files`, `data=imdb` or `data=hub`, or if it
-    has several files and `path` is not a folder.
+    For `data=files`, `path` is a folder that contains files with the same names. If the source names only one file or
+    pattern, `path` can also be a file or a pattern. Raises UserError if the source is not `data=files`, `data=imdb` or
+    `data=hub`, or if it names several files and `path` is not a folder.
     """
     target = source.get("_target_")
     if target in (READER.format("imdb"), READER.format("hub")):
@@ -110,9 +121,14 @@ def read_from(source: Mapping[str, Any], path: str) -> dict[str, Any]:
             f"--data={path} can only be used for runs with data=files, imdb or hub; this run reads "
             f"{describe_source(source)}."
         )
-    names = {key: os.path.basename(str(source[key])) for key in PATH_KEYS if source.get(key)}
+    names = {
+        key.removeprefix("data."): [os.path.basename(each) for each in paths]
+        for key, paths in named_sources(source).items()
+    }
     if os.path.isdir(os.path.expanduser(path)):
-        return {**source, **{key: os.path.join(path, name) for key, name in names.items()}}
-    if len(names) == 1:
+        moved = {key: [os.path.join(path, name) for name in found] for key, found in names.items()}
+        return {**source, **{key: found if isinstance(source[key], list) else found[0] for key, found in moved.items()}}
+    every_name = [name for found in names.values() for name in found]
+    if len(every_name) == 1:
         return {**source, **dict.fromkeys(names, path)}
-    raise UserError(f"--data={path} is not a folder. Pass the folder that contains {', '.join(names.values())}.")
+    raise UserError(f"--data={path} is not a folder. Pass the folder that contains {', '.join(every_name)}.")

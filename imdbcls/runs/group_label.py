@@ -85,7 +85,8 @@ def text_of(value: Any, hashed: Any) -> str:
     if isinstance(value, Mapping):
         text = ",".join(f"{key}:{text_of(value[key], at(hashed, (key,)))}" for key in value)
     elif isinstance(value, list | tuple):
-        text = ",".join(text_of(each, each) for each in value)
+        pairs = zip(value, hashed, strict=True) if isinstance(hashed, list) and len(hashed) == len(value) else None
+        text = ",".join(text_of(*pair) for pair in pairs or zip(value, value, strict=True))
     elif value is None or isinstance(value, bool):
         text = "null" if value is None else str(value).lower()
     elif isinstance(hashed, str) and hashed != value and hashed.startswith(CONTENT_HASH):

@@ -182,8 +182,8 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
             "data.label_column=[label,stars]: a document has exactly one label; for several labels, train one",
         ),
         (
-            f"data=files data.train={SAMPLE} data.text_column=[text,movie]",
-            "data.text_column=[text,movie]: a document has one text column; join the columns in the",
+            f"data=files data.train={SAMPLE} data.text_column=[text,movie,text]",
+            "data.text_column names the column 'text' twice.",
         ),
         (
             f"data=files data.train={SAMPLE} data.text_column=review data.id_column=nr",

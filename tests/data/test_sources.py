@@ -392,7 +392,6 @@ MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
         b"\xef\xbb\xbftext,label\n\xff,y\n",
         "line 2: byte 0xff at offset 14 is not UTF-8",
     ),
-    "utf-16": ("d.csv", "text,label\na,x\n".encode("utf-16"), "The file looks like UTF-16"),
     "broken row": (
         "d.csv",
         "text,label\na,x\nb,with comma,y\nc,y\n",
