@@ -136,7 +136,7 @@ def build_model(config: Config, backbone: Backbone, num_labels: int) -> Classifi
     if backbone.causal and first_token_only:
         raise UserError(
             f"head={config.head.name} reads only the first token. In backbone={backbone.name}, a decoder-only model, "
-            "this token attends to no other token. Use head=mean, max, attention, weight_avg or lstm."
+            "this token attends to no other token. Use head=last, mean, max, attention, weight_avg or lstm."
         )
     if config.backbone.fast:
         accelerate_head(head)

@@ -14,7 +14,7 @@ from imdbcls.exports.documents import check_documents
 from imdbcls.exports.huggingface import edit_json, uses_stock_class, write_huggingface
 from imdbcls.exports.marker import read_marker, write_marker
 from imdbcls.exports.onnx_file import write_onnx
-from imdbcls.exports.program import trace, with_library_lstm
+from imdbcls.exports.program import trace, with_library_operators
 from imdbcls.exports.source import ExportSource, standalone_tokenizer
 from imdbcls.exports.verification import Verified, verify
 from imdbcls.runs.files import json_text
@@ -35,7 +35,7 @@ def write_torch(source: ExportSource, folder: Path) -> None:
     """Write `model.pt2`, a program of `torch.export` for any batch and length."""
     import torch
 
-    torch.export.save(with_library_lstm(trace(source)), folder / "model.pt2")
+    torch.export.save(with_library_operators(trace(source)), folder / "model.pt2")
 
 
 WRITERS: dict[str, Callable[[ExportSource, Path], None]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imdbcls.errors import UserError
-from imdbcls.exports.program import INPUTS, LSTM_OPTIONS, trace
+from imdbcls.exports.program import INPUTS, RECURRENT_OPTIONS, trace
 from imdbcls.exports.source import ExportSource
 from imdbcls.runtime import limits
 
@@ -45,7 +45,10 @@ def write_onnx(source: ExportSource, folder: Path) -> None:
                 dynamo=True,
                 verbose=False,
                 external_data=False,
-                custom_translation_table={torch.ops.imdbcls_exports.lstm.default: onnx_lstm},
+                custom_translation_table={
+                    torch.ops.imdbcls_exports.lstm.default: onnx_lstm,
+                    torch.ops.imdbcls_exports.gru.default: onnx_gru,
+                },
             )
     except Exception as error:  # the exporter raises many kinds of errors
         if (explained := limits.explain(error)) is not None:
@@ -73,7 +76,14 @@ def onnx_lstm(input_BTD: Any, state: Any, weights: Any) -> Any:
     """Translate `program.lstm` to the LSTM operator of ONNX."""
     from onnxscript.function_libs.torch_lib.ops.core import aten_lstm
 
-    return aten_lstm(input_BTD, state, weights, *LSTM_OPTIONS)
+    return aten_lstm(input_BTD, state, weights, *RECURRENT_OPTIONS)
+
+
+def onnx_gru(input_BTD: Any, state: Any, weights: Any) -> Any:
+    """Translate `program.gru` to the GRU operator of ONNX."""
+    from onnxscript.function_libs.torch_lib.ops.core import aten_gru
+
+    return aten_gru(input_BTD, state, weights, *RECURRENT_OPTIONS)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """A run's model as a function of token ids and attention mask, traced by `torch.export` for any batch and length.
 
-`torch.export` unrolls `nn.LSTM` over the tokens of its example, so the program would accept only that length. The
-copy for the export calls an operator with the same result, which the trace keeps: `lstm`.
+`torch.export` unrolls `nn.LSTM` and `nn.GRU` over the tokens of its example, so the program would accept only that
+length. The copy for the export calls operators with the same results, which the trace keeps: `lstm` and `gru`.
 """
 
 import copy
@@ -24,7 +24,7 @@ MAX_DOCUMENTS = 1 << 20
 @torch.library.custom_op("imdbcls_exports::lstm", mutates_args=())
 def lstm(input_BTD: Tensor, state: list[Tensor], weights: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Run one layer of an LSTM in one direction; return the outputs and the final states."""
-    return torch.ops.aten.lstm.input(input_BTD, state, weights, *LSTM_OPTIONS)
+    return torch.ops.aten.lstm.input(input_BTD, state, weights, *RECURRENT_OPTIONS)
 
 
 @lstm.register_fake
@@ -33,22 +33,41 @@ def _(input_BTD: Tensor, state: list[Tensor], weights: list[Tensor]) -> tuple[Te
     return output_BTH, torch.empty_like(state[0]), torch.empty_like(state[1])
 
 
+@torch.library.custom_op("imdbcls_exports::gru", mutates_args=())
+def gru(input_BTD: Tensor, state: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Run one layer of a GRU in one direction; return the outputs and the final state."""
+    return torch.ops.aten.gru.input(input_BTD, state, weights, *RECURRENT_OPTIONS)
+
+
+@gru.register_fake
+def _(input_BTD: Tensor, state: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+    return input_BTD.new_empty((input_BTD.shape[0], input_BTD.shape[1], state.shape[2])), torch.empty_like(state)
+
+
 # has_biases, num_layers, dropout, train, bidirectional, batch_first
-LSTM_OPTIONS = (True, 1, 0.0, False, False, True)
+RECURRENT_OPTIONS = (True, 1, 0.0, False, False, True)
+# The operators of this module, and PyTorch's operators that replace them in a program that is saved.
+LIBRARY_OPERATORS = {
+    torch.ops.imdbcls_exports.lstm.default: torch.ops.aten.lstm.input,
+    torch.ops.imdbcls_exports.gru.default: torch.ops.aten.gru.input,
+}
 
 
-class TracedLSTM(nn.Module):
-    """An `nn.LSTM` with one layer and one direction that calls `lstm`."""
+class TracedRecurrent(nn.Module):
+    """An `nn.LSTM` or `nn.GRU` with one layer and one direction that calls `lstm` or `gru`."""
 
-    def __init__(self, layer: nn.LSTM) -> None:
+    def __init__(self, layer: nn.RNNBase) -> None:
         super().__init__()
+        self.is_lstm = isinstance(layer, nn.LSTM)
         self.hidden_size = layer.hidden_size
         self.weights = nn.ParameterList(layer.all_weights[0])
 
-    def forward(self, input_BTD: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        zeros = input_BTD.new_zeros(1, input_BTD.shape[0], self.hidden_size)
-        output_BTH, hidden, cell = lstm(input_BTD, [zeros, zeros], list(self.weights))
-        return output_BTH, (hidden, cell)
+    def forward(self, input_BTD: Tensor) -> tuple[Tensor, Tensor | tuple[Tensor, Tensor]]:
+        zeros_1BH = input_BTD.new_zeros(1, input_BTD.shape[0], self.hidden_size)
+        if self.is_lstm:
+            output_BTH, hidden_1BH, cell_1BH = lstm(input_BTD, [zeros_1BH, zeros_1BH], list(self.weights))
+            return output_BTH, (hidden_1BH, cell_1BH)
+        return gru(input_BTD, zeros_1BH, list(self.weights))
 
 
 class Program(nn.Module):
@@ -57,7 +76,7 @@ class Program(nn.Module):
     def __init__(self, source: ExportSource) -> None:
         super().__init__()
         model = copy.deepcopy(source.model)
-        self.encoder, self.head = model.encoder, with_traced_lstms(model.head)
+        self.encoder, self.head = model.encoder, with_traced_recurrence(model.head)
         self.reads_all_layers = model.reads_all_layers
         self.temperature = source.temperature
 
@@ -68,20 +87,21 @@ class Program(nn.Module):
         return self.head(hidden, attention_mask.bool()).float() / self.temperature
 
 
-def with_traced_lstms(head: nn.Module) -> nn.Module:
-    """Replace every `nn.LSTM` in a head by a `TracedLSTM`. Raises UserError for an LSTM that it cannot express."""
+def with_traced_recurrence(head: nn.Module) -> nn.Module:
+    """Replace every `nn.LSTM` and `nn.GRU` in a head. Raises UserError for a layer that cannot be replaced."""
     for parent in list(head.modules()):
         for name, layer in list(parent.named_children()):
-            if not isinstance(layer, nn.LSTM):
+            if not isinstance(layer, nn.LSTM | nn.GRU):
                 continue
             if (layer.num_layers, layer.bidirectional, layer.batch_first, layer.bias, layer.proj_size) != (
                 *(1, False, True, True, 0),
             ):
                 raise UserError(
-                    f"The LSTM {name} of {type(head).__name__} cannot be exported to this format: only LSTMs with one "
-                    "layer, one direction, bias and batch_first=True can. Use --to huggingface."
+                    f"The {type(layer).__name__} {name} of {type(head).__name__} cannot be exported to this format: "
+                    "only layers with num_layers=1, bidirectional=False, bias=True, batch_first=True and proj_size=0 "
+                    "can. Use --to huggingface."
                 )
-            setattr(parent, name, TracedLSTM(layer))
+            setattr(parent, name, TracedRecurrent(layer))
     return head
 
 
@@ -110,13 +130,13 @@ def trace(source: ExportSource) -> ExportedProgram:
         ) from error
 
 
-def with_library_lstm(program: ExportedProgram) -> ExportedProgram:
-    """Replace `lstm` in a traced program by PyTorch's own operator, so that the program runs without this package."""
+def with_library_operators(program: ExportedProgram) -> ExportedProgram:
+    """Replace `lstm` and `gru` in a traced program by PyTorch's operators, so that it runs without this package."""
     for module in program.graph_module.modules():  # the head's autocast block is a module of its own
         if not isinstance(module, torch.fx.GraphModule):
             continue
         for node in module.graph.nodes:
-            if node.target is torch.ops.imdbcls_exports.lstm.default:
-                node.target, node.args = torch.ops.aten.lstm.input, (*node.args, *LSTM_OPTIONS)
+            if node.target in LIBRARY_OPERATORS:
+                node.target, node.args = LIBRARY_OPERATORS[node.target], (*node.args, *RECURRENT_OPTIONS)
         module.recompile()
     return program

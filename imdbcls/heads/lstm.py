@@ -6,7 +6,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from imdbcls.heads.pooling import last_real_token
+from imdbcls.heads.pooling import last_real_token, recurrent_outputs, reverse_within_length
 
 
 class LSTMHead(nn.Module):
@@ -41,15 +41,4 @@ class LSTMHead(nn.Module):
         """
         if backward:
             hidden_BTD = reverse_within_length(hidden_BTD, mask_BT)
-        # CUDA autocast would run the LSTM in float16, where small gradients underflow.
-        with torch.autocast(hidden_BTD.device.type, enabled=False):
-            outputs_BTD, _ = lstm(hidden_BTD.to(next(lstm.parameters()).dtype))
-        return last_real_token(outputs_BTD, mask_BT)
-
-
-def reverse_within_length(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Reverse the non-padding tokens of each document; padding stays on the right."""
-    positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
-    lengths_B1 = mask_BT.sum(dim=1, keepdim=True)
-    source_BT = torch.where(mask_BT, lengths_B1 - 1 - positions_T, positions_T)
-    return hidden_BTD.gather(1, source_BT.unsqueeze(2).expand_as(hidden_BTD))
+        return last_real_token(recurrent_outputs(lstm, hidden_BTD), mask_BT)

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from imdbcls.heads.pooling import max_over_tokens
+
 
 class MaxHead(nn.Module):
     """Maximum over the non-padding tokens, per dimension → Linear(D, C)."""
@@ -11,4 +13,4 @@ class MaxHead(nn.Module):
         self.output = nn.Linear(hidden_size, num_labels)
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        return self.output(hidden_BTD.masked_fill(~mask_BT.unsqueeze(2), float("-inf")).amax(dim=1))
+        return self.output(max_over_tokens(hidden_BTD, mask_BT))

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from imdbcls.heads.pooling import weighted_sum
+from imdbcls.heads.pooling import mean_over_tokens
 
 
 class MeanHead(nn.Module):
@@ -13,5 +13,4 @@ class MeanHead(nn.Module):
         self.output = nn.Linear(hidden_size, num_labels)
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        weights_BT = mask_BT / mask_BT.sum(dim=1, keepdim=True)
-        return self.output(weighted_sum(weights_BT, hidden_BTD))
+        return self.output(mean_over_tokens(hidden_BTD, mask_BT))

@@ -1,12 +1,25 @@
-"""Pooling over the non-padding tokens, for several heads. Shape suffixes: see `imdbcls.heads`."""
+"""What several heads share: pooling over the non-padding tokens, and recurrent layers.
+
+Shape suffixes: see `imdbcls.heads`.
+"""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def weighted_sum(weights_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
     """Return Σ_t w_t h_t for each document, with shape (B, D), in the dtype of the hidden states."""
     return torch.bmm(weights_BT.to(hidden_BTD.dtype).unsqueeze(1), hidden_BTD).squeeze(1)
+
+
+def mean_over_tokens(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return the mean vector of each document's non-padding tokens, with shape (B, D)."""
+    return weighted_sum(mask_BT / mask_BT.sum(dim=1, keepdim=True), hidden_BTD)
+
+
+def max_over_tokens(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return the maximum of each dimension over each document's non-padding tokens, with shape (B, D)."""
+    return hidden_BTD.masked_fill(~mask_BT.unsqueeze(2), float("-inf")).amax(dim=1)
 
 
 def masked_softmax(scores_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -18,3 +31,18 @@ def last_real_token(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """Return the vector at each document's last non-padding token, with shape (B, D)."""
     last_B = mask_BT.sum(dim=1) - 1
     return hidden_BTD[torch.arange(hidden_BTD.shape[0], device=hidden_BTD.device), last_B]
+
+
+def reverse_within_length(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Reverse the non-padding tokens of each document; padding stays on the right."""
+    positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
+    lengths_B1 = mask_BT.sum(dim=1, keepdim=True)
+    source_BT = torch.where(mask_BT, lengths_B1 - 1 - positions_T, positions_T)
+    return hidden_BTD.gather(1, source_BT.unsqueeze(2).expand_as(hidden_BTD))
+
+
+def recurrent_outputs(layer: nn.Module, hidden_BTD: Tensor) -> Tensor:
+    """Return the outputs of an LSTM or a GRU at each token, from a zero initial state, in the dtype of its weights."""
+    # CUDA autocast would run the layer in float16, where small gradients underflow.
+    with torch.autocast(hidden_BTD.device.type, enabled=False):
+        return layer(hidden_BTD.to(next(layer.parameters()).dtype))[0]

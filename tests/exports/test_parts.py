@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import imdbcls
+from imdbcls import sections
 from imdbcls.data.documents import Documents
 from imdbcls.exports import FORMATS, int8, onnx_file, standalone
 from imdbcls.exports.card import model_card
@@ -21,6 +22,7 @@ from imdbcls.exports.documents import CheckDocuments, check_batches
 from imdbcls.exports.folder import WRITERS, put_in_place
 from imdbcls.exports.head_source import head_source
 from imdbcls.exports.huggingface import tokenizer_config, without_code
+from imdbcls.exports.program import trace, with_library_operators
 from imdbcls.exports.source import ExportSource
 from imdbcls.exports.verification import Verified
 from imdbcls.runs.record import FRACTIONS, TEXTS
@@ -61,6 +63,23 @@ def test_head_of_a_plugin_loses_the_ranges_of_its_settings(tmp_path: Path, monke
     assert defined["Sizes"] == list[int]
     assert defined["Head"].__init__.__annotations__ == {"scale": "float | None", "rate": "float", "return": "None"}
     assert ast.get_docstring(ast.parse(code).body[-1].body[0]) == "Scale."  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["gru", "bilstm", "cnn"])
+def test_traced_head_accepts_batches_of_any_size(head: str) -> None:
+    config = imdbcls.compose("backbone=tiny", f"head={head}", "max_length=64", "backbone.fast=false")
+    backbone = sections.build_backbone(config)
+    model = sections.build_model(config, backbone, 2).eval()
+    source: Any = SimpleNamespace(model=model, temperature=2.0, tokenizer=backbone.tokenizer, config=config)
+    traced = with_library_operators(trace(source))
+    assert "imdbcls" not in str(traced.graph)
+    for lengths in ([2], [40, 3], [64, 1, 5, 64]):
+        mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+        ids_BT = torch.randint(5, 50, mask_BT.shape) * mask_BT
+        with torch.no_grad():
+            logits_BC = traced.module()(ids_BT, mask_BT.long())
+            torch.testing.assert_close(logits_BC, model(ids_BT, mask_BT) / 2, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_rows", [1, 3, 9])

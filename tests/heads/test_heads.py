@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.heads import CLASSES, HEADS, HIDDEN, LENGTHS, MAKERS, make_batch
+from support.heads import CLASSES, HEADS, HIDDEN, LENGTHS, MAKERS, by_hand, make_batch
 from torch import nn
 
 import imdbcls.heads
@@ -91,18 +91,7 @@ def test_bf16_autocast(head: nn.Module) -> None:
         assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in head.parameters())
 
 
-# Cases computed by hand: two dimensions, three real tokens and one padding token. One class sums the pooled vector.
-
-HAND_TD = torch.tensor([[1.0, 0.0], [0.0, 2.0], [4.0, -1.0], [99.0, 99.0]])
-HAND_MASK_T = torch.tensor([True, True, True, False])
-
-
-def by_hand(head: nn.Module) -> float:
-    """Return the single logit for the document above; `output` sums the dimensions."""
-    nn.init.ones_(head.output.weight)
-    nn.init.zeros_(head.output.bias)
-    with torch.no_grad():
-        return head.eval()(HAND_TD.unsqueeze(0), HAND_MASK_T.unsqueeze(0)).item()
+# Cases computed by hand.
 
 
 def tanh(number: float) -> float:

@@ -20,8 +20,8 @@ from support.hardware import (
 from support.kernels import HALF, cu_seqlens_of
 from torch import Tensor
 
-from imdbcls.heads.lstm import LSTMHead, reverse_within_length
-from imdbcls.heads.pooling import last_real_token
+from imdbcls.heads.lstm import LSTMHead
+from imdbcls.heads.pooling import last_real_token, reverse_within_length
 from imdbcls.kernels import loading, products
 from imdbcls.kernels.building import object_path
 from imdbcls.kernels.compiled import Dropout

@@ -104,7 +104,7 @@ READ_MORE: dict[str, nn.Module] = {
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_which_heads_read_only_the_first_token(name: str) -> None:
-    assert reads_first_token_only(MAKERS[name](HIDDEN), HIDDEN, POSITIONS) == (name == "cls")
+    assert reads_first_token_only(MAKERS[name](HIDDEN), HIDDEN, POSITIONS) == (name in ("cls", "linear"))
 
 
 @pytest.mark.parametrize("name", READ_FIRST_ONLY)

@@ -22,7 +22,11 @@ Maker = Callable[[int], nn.Module]
 HEADS = sorted(path.stem for path in (ROOT / "conf" / "head").glob("*.yaml"))
 
 
-VARIANTS = {"lstm, bidirectional": ("head=lstm", "head.bidirectional=true")}
+VARIANTS = {
+    "lstm, bidirectional": ("head=lstm", "head.bidirectional=true"),
+    "bilstm, mean": ("head=bilstm", "head.pooling=mean"),
+    "cnn, wide": ("head=cnn", "head.widths=[1,45]"),
+}
 
 
 @lru_cache
@@ -52,3 +56,16 @@ def make_batch(lengths: Sequence[int] = LENGTHS, padding: float = 1e4) -> tuple[
     mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
     hidden_BTD = torch.randn(*mask_BT.shape, HIDDEN, generator=generator)
     return hidden_BTD.masked_fill(~mask_BT.unsqueeze(2), padding), mask_BT
+
+
+# A case computed by hand: two dimensions, three real tokens and one padding token. One class sums the pooled vector.
+HAND_TD = torch.tensor([[1.0, 0.0], [0.0, 2.0], [4.0, -1.0], [99.0, 99.0]])
+HAND_MASK_T = torch.tensor([True, True, True, False])
+
+
+def by_hand(head: nn.Module) -> float:
+    """Return the single logit for the document above; `output` sums the dimensions."""
+    nn.init.ones_(head.output.weight)
+    nn.init.zeros_(head.output.bias)
+    with torch.no_grad():
+        return head.eval()(HAND_TD.unsqueeze(0), HAND_MASK_T.unsqueeze(0)).item()

@@ -1,0 +1,28 @@
+"""`head=gru`: a GRU over the token vectors, and a linear classifier on its final output (Cho et al. 2014)."""
+
+from typing import Annotated
+
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+
+from imdbcls.heads.pooling import last_real_token, recurrent_outputs
+
+
+class GRUHead(nn.Module):
+    """Dropout → GRU(D → D, zero initial state) → output at the last non-padding token → dropout → Linear(D, C).
+
+    The unit is that of Cho et al. (2014), equations 5 to 8, in the form of `nn.GRU`. Differences: it has biases, and
+    the reset gate is multiplied with the product of U and the previous state, not with the state itself. In the paper,
+    the unit is part of a translation model; classifying its final output follows `head=lstm`. The output is a weighted
+    average of tanh values, so no tanh follows it.
+    """
+
+    def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.gru = nn.GRU(hidden_size, hidden_size, batch_first=True)
+        self.output = nn.Linear(hidden_size, num_labels)
+
+    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        outputs_BTD = recurrent_outputs(self.gru, self.dropout(hidden_BTD))
+        return self.output(self.dropout(last_real_token(outputs_BTD, mask_BT)))
