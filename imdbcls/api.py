@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from imdbcls.comparison.results import Comparison
     from imdbcls.data.documents import Documents
     from imdbcls.data.token_counts import TokenCounts
+    from imdbcls.models.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,31 @@ class FinishedRun:
         return replace(self._calibrated(predictions) if calibrated else predictions, labels=None), counts
 
     def predict_documents(
-        self, documents: "Documents", on_progress: Callable[[int, int], None] | None = None
+        self,
+        documents: "Documents",
+        on_progress: Callable[[int, int], None] | None = None,
+        *,
+        calibrated: bool = True,
+        cache_tokens: bool = True,
     ) -> Predictions:
-        """Classify labelled documents, such as a split of a corpus. The probabilities are calibrated."""
-        return self._calibrated(self._model.predict(documents, on_progress)[0])
+        """Classify labelled documents, such as a split of a corpus.
+
+        The tokens are cached for later calls, unless `cache_tokens` is false.
+        """
+        predictions, _ = self._model.predict(documents, on_progress, cache_tokens=cache_tokens)
+        return self._calibrated(predictions) if calibrated else predictions
+
+    def evaluate(self, file: str | Path, **options: Any) -> "Scores":
+        """Score the run on a file of labelled documents. `options` are those of `imdbcls.data.labelled.read_labelled`.
+
+        For example, `run.evaluate("new.csv", label_column="topic")`. The probabilities are the model's own, as for the
+        metrics in `result`. Raises UserError if the file cannot be read or has labels that are not classes of the run.
+        """
+        from imdbcls.data.labelled import read_labelled
+        from imdbcls.models.scores import scores_of
+
+        documents, _ = read_labelled(file, self.config.data.source.arguments, self.label_names, **options)
+        return scores_of(self.predict_documents(documents, calibrated=False, cache_tokens=False))
 
     def _calibrated(self, predictions: Predictions) -> Predictions:
         from imdbcls.models.temperature import apply_temperature

@@ -8,7 +8,7 @@ COMMANDS = {
     "study": "Train seeds until it is known which group is better.",
     "tune": "Tune groups with equal budgets, and train the best configuration of each.",
     "compare": "Compare the groups of a study, or the predictions of any tool.",
-    "evaluate": "Evaluate a finished run again.",
+    "evaluate": "Evaluate a finished run again, or on a file of labelled documents.",
     "predict": "Classify texts with a finished run.",
     "explain": "Show which words moved a decision of a finished run.",
     "export": "Export a finished run to Hugging Face, ONNX or torch.export.",

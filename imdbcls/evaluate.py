@@ -4,6 +4,9 @@ The model is loaded from the run folder, and the documents are read from the run
 the same software, the metrics equal the recorded metrics to the last digit. A run folder from someone else must not
 choose which files and hub data sets are opened. So a data source that this user has never trained on is read only with
 `--trust-source`. With several run folders, the runs' calibrated probabilities are averaged (see `ensemble`).
+
+With `--file`, the runs are scored on the labelled documents of a file instead. A terminal shows a classification report
+and a confusion matrix; a pipe or a file gets them as JSON.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -14,12 +17,15 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
 import argparse
 import json
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TextIO, get_args
 
 from imdbcls.config.choices import Device
+from imdbcls.data.tables import require_table
+from imdbcls.data.text_arguments import add_column_options
 from imdbcls.ensemble import averaged, leading_folders
 from imdbcls.errors import UserError
 from imdbcls.finished import load_finished, open_finished
@@ -27,7 +33,7 @@ from imdbcls.printable import printable_line, shown
 from imdbcls.runs.data_origin import describe_source, read_from, require_own_source
 from imdbcls.runs.files import json_text
 from imdbcls.runtime import entry
-from imdbcls.runtime.console import write_out
+from imdbcls.runtime.console import columns_of, write_out
 from imdbcls.runtime.process import prepare_process
 
 if TYPE_CHECKING:
@@ -37,6 +43,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("imdbcls.evaluate")  # `__name__` is `__main__` in a command
 
+READ_OPTIONS = ("text_column", "label_column", "delimiter", "quoting", "encoding")
+FILE_OPTIONS = (*READ_OPTIONS, "map", "skip_empty", "json")  # options that need --file
 SPLITS = {"test": "test", "validation": "val"}  # split → prefix of its metrics in result.json
 
 
@@ -51,7 +59,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "others", nargs="*", metavar="run", help="more runs, to evaluate the mean of their probabilities"
     )
-    parser.add_argument("--split", choices=SPLITS, default="test", help="the split to evaluate (default: test)")
+    parser.add_argument("--split", choices=SPLITS, help="the split to evaluate (default: test)")
     parser.add_argument("--device", choices=get_args(Device), help="the device to use (default: the run's)")
     parser.add_argument(
         "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of your own that the run uses"
@@ -62,7 +70,32 @@ def argument_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="read the documents from the run's data source, even if the run comes from someone else",
     )
+    add_column_options(
+        parser, "score the runs on the labelled documents of this file instead of a split", with_ids=False
+    )
+    parser.add_argument(
+        "--label-column", metavar="NAME", help="name of the column with the labels (default: the run's)"
+    )
+    parser.add_argument(
+        "--map",
+        action="append",
+        type=mapping,
+        metavar="LABEL=CLASS",
+        help="read a label in the file as a class of the run, such as 0=negative (can be repeated)",
+    )
+    parser.add_argument(
+        "--skip-empty", action="store_true", default=None, help="skip rows of the file without a text or label"
+    )
+    parser.add_argument("--json", action="store_true", help="with --file: write JSON on a terminal, too")
     return parser
+
+
+def mapping(text: str) -> tuple[str, str]:
+    """Parse `LABEL=CLASS` (argparse reports the error)."""
+    label, sign, name = text.partition("=")
+    if not label or not sign or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not LABEL=CLASS, such as 0=negative")
+    return label, name
 
 
 def main() -> None:
@@ -70,16 +103,70 @@ def main() -> None:
     others, unknown = leading_folders(arguments.others)
     if unknown:
         raise UserError(
-            f"{unknown[0]}: evaluate accepts run folders and uses the runs' own documents. To classify other "
-            f"documents, use: python -m imdbcls.predict {arguments.run} --file FILE"
+            f"{unknown[0]} is not a run folder. To score the runs on a file of labelled documents, use: python -m "
+            f"imdbcls.evaluate {arguments.run} --file {unknown[0]}"
         )
+    runs = [arguments.run, *others]
+    require_options(arguments)
+    if arguments.file is not None:
+        evaluate_file(runs, arguments, sys.stdout)
+        return
+    split = arguments.split or "test"
     options = {"data": arguments.data, "trust_source": arguments.trust_source}
     if others:
-        runs = [arguments.run, *others]
-        metrics = evaluate_ensemble(runs, arguments.split, arguments.device, arguments.plugins, **options)
+        metrics = evaluate_ensemble(runs, split, arguments.device, arguments.plugins, **options)
     else:
-        metrics = evaluate(arguments.run, arguments.split, arguments.device, arguments.plugins, **options)
+        metrics = evaluate(arguments.run, split, arguments.device, arguments.plugins, **options)
     write_out(json_text(metrics, indent=2))
+
+
+def require_options(arguments: argparse.Namespace) -> None:
+    """Raise UserError for options that cannot be combined, before anything is loaded."""
+    of_file = [name for name in FILE_OPTIONS if getattr(arguments, name) not in (None, False)]
+    of_split = [name for name in ("split", "data", "trust_source") if getattr(arguments, name) not in (None, False)]
+    if arguments.file is None and of_file:
+        raise UserError(f"--{of_file[0].replace('_', '-')} can only be used with --file.")
+    if arguments.file is not None:
+        if of_split:
+            raise UserError(f"--{of_split[0].replace('_', '-')} cannot be used with --file, which replaces the split.")
+        require_table(arguments.file, "--file")
+
+
+def evaluate_file(runs: Sequence[Path], arguments: argparse.Namespace, stdout: TextIO) -> None:
+    """Score runs on a file of labelled documents, and write the scores as a report or as JSON."""
+    from imdbcls.api import load_ensemble, load_run
+    from imdbcls.data.labelled import read_labelled
+    from imdbcls.models.scores import report, scores_of
+    from imdbcls.runtime.progress import Progress
+
+    options: dict[str, Any] = {"plugins": arguments.plugins, "device": arguments.device}
+    ensemble = None if len(runs) == 1 else load_ensemble(runs, **options)
+    loaded = [load_run(runs[0], **options)] if ensemble is None else list(ensemble.runs)
+    first = loaded[0]
+    documents, notes = read_labelled(
+        arguments.file,
+        first.config.data.source.arguments,
+        first.label_names,
+        class_of_label=dict(arguments.map or ()),
+        **{name: getattr(arguments, name) for name in READ_OPTIONS},
+        skip_empty=bool(arguments.skip_empty),
+    )
+    for note in notes:
+        logger.info(note)
+    found = []
+    for run in loaded:
+        on_progress = Progress(run.config.progress).for_split("file")
+        calibrated = ensemble is not None
+        model = replace(run)  # its loaded weights are freed afterwards
+        found.append(model.predict_documents(documents, on_progress, calibrated=calibrated, cache_tokens=False))
+    scores = scores_of(found[0] if ensemble is None else averaged(found))
+    if scores.warning is not None:
+        logger.warning(f"{arguments.file}: {scores.warning}")
+    if arguments.json or not stdout.isatty():
+        names = [run.folder.name for run in loaded]
+        stdout.write(json_text({"file": str(arguments.file), "runs": names, **scores.plain()}, indent=2) + "\n")
+    else:
+        write_out("\n".join(report(scores, columns_of(stdout))))
 
 
 def evaluate(

@@ -109,7 +109,7 @@ def require_files(config: Config) -> None:
         try:
             require_columns(path, request)
         except UserError as error:
-            mistakes.append(str(error))
+            mistakes += str(error).splitlines()
     if mistakes:
         raise UserError(*dict.fromkeys(mistakes))
 

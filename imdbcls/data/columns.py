@@ -47,6 +47,7 @@ class Request:
     has_settings: bool = True
     encoding: str = AUTO
     separator: str = " "
+    likely_encoding: str = "cp1252"  # to suggest for a file that is not UTF-8
 
     @property
     def names(self) -> list[str]:

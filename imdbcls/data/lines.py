@@ -34,7 +34,7 @@ def lines_of(path: Path, request: Request) -> Iterator[str]:
     Only line feeds end a line. Raise UserError if the file cannot be read, and at the first line with bytes that do not
     fit the encoding.
     """
-    advice = f"{ADVICE}, or name its encoding, such as {request.assignment('encoding', 'cp1252')}"
+    advice = f"{ADVICE}, or name its encoding, such as {request.assignment('encoding', request.likely_encoding)}"
     try:
         encoding = encoding_of(path, request)
         if encoding == "utf-8":

@@ -56,15 +56,17 @@ def make_source(
         if missing is not None:
             raise missing
         if skip_empty:
-            tables = {**tables, split: _skip_empty(table, text_column, label_column)}
+            tables = {**tables, split: without_empty_rows(table, text_column, label_column, "data.skip_empty=true")}
     hint = "; data.skip_empty=true skips such rows" if skip_empty is False else ""
     keys = _find_label_keys(tables["train"], label_column, hint)
     _require_classes(tables["train"], keys, label_column)
     found = sort_labels(keys)
     # Drop declared classes that never occur in train: they cannot be learnt.
     labels = {key: key for key in found} if labels is None else {key: labels[key] for key in labels if key in found}
+    class_of = {key: index for index, key in enumerate(labels)}
+    classes = _shorten([key if key == name else f"{key} ({name})" for key, name in labels.items()])
     splits: dict[str, Documents] = {
-        split: _to_documents(
+        split: documents_of(
             table,
             split,
             text_column=text_column,
@@ -72,8 +74,8 @@ def make_source(
             id_column=id_column,
             group_column=group_column,
             part_column=part_column,
-            label_keys=tuple(labels),
-            label_names=tuple(labels.values()),
+            class_of=class_of,
+            allowed=f"the training classes: {classes}",
             hint=hint,
         )
         for split, table in tables.items()
@@ -90,8 +92,11 @@ def make_source(
     )
 
 
-def _skip_empty(table: Table, text_column: str, label_column: str) -> Table:
-    """Return the table without the rows whose text or label is missing; raise UserError if none remain."""
+def without_empty_rows(table: Table, text_column: str, label_column: str, setting: str) -> Table:
+    """Return the table without the rows whose text or label is missing; raise UserError if none remain.
+
+    `setting` is the user's setting that asks for this, for the note.
+    """
     texts, labels = table.columns[text_column], table.columns[label_column]
     without_text = {row for row, text in enumerate(texts) if text is None or not str(text).strip()}
     without_label = {row for row, label in enumerate(labels) if label_name(label) == ""} - without_text
@@ -102,7 +107,7 @@ def _skip_empty(table: Table, text_column: str, label_column: str) -> Table:
         raise UserError(f"{table.name} has no row with both a text and a label.")
     counts = [(len(without_text), f"no text in {text_column!r}"), (len(without_label), f"no label in {label_column!r}")]
     reasons = ", ".join(f"{count:,} with {reason}" for count, reason in counts if count)
-    note = f"{table.name}: {len(skipped):,} of {len(texts):,} rows are skipped: {reasons} (data.skip_empty=true)."
+    note = f"{table.name}: {len(skipped):,} of {len(texts):,} rows are skipped: {reasons} ({setting})."
     return table.take([row for row in range(len(texts)) if row not in skipped], note)
 
 
@@ -147,7 +152,7 @@ def _doubtful_labels(labels: Mapping[str, str], table: Table, keys: Sequence[str
             )
 
 
-def _to_documents(
+def documents_of(
     table: Table,
     split: str,
     *,
@@ -156,14 +161,15 @@ def _to_documents(
     id_column: str | None,
     group_column: str | None,
     part_column: str | None,
-    label_keys: Sequence[str],
-    label_names: Sequence[str],
+    class_of: Mapping[str, int],
+    allowed: str,
     hint: str,
 ) -> Documents:
     """Check the columns of one split and return them as documents.
 
-    A row with the label `label_keys[i]` gets class i. Without an id column, the id of a document consists of the
-    split's name and the row number, counted from 0 (`train/000017`).
+    A row with the label `key` gets the class `class_of[key]`. Without an id column, the id of a document consists of
+    the split's name and the row number, counted from 0 (`train/000017`). For messages, `allowed` lists the labels, and
+    `hint` says how to skip rows without a text or label.
     """
     raw_texts = table.columns[text_column]
     for row, text in enumerate(raw_texts):
@@ -179,15 +185,12 @@ def _to_documents(
     texts: Sequence[str] = raw_texts if isinstance(raw_texts, MappedTexts) else [str(text) for text in raw_texts]
     _require_none(table, [not is_unicode(text) for text in texts], f"{text_column!r} {SURROGATE}")
 
-    class_of = {key: index for index, key in enumerate(label_keys)}
     keys = _find_label_keys(table, label_column, hint)
     unseen = [row for row, key in enumerate(keys) if key not in class_of]
     if unseen:
-        names = [key if key == name else f"{key} ({name})" for key, name in zip(label_keys, label_names, strict=True)]
         unlabelled = "; -1 usually marks documents without a label, so remove their rows" if "-1" in keys else ""
         raise UserError(
-            f"{table.place(unseen[0])}{_more(unseen)}: label {keys[unseen[0]]!r} is not one of the "
-            f"training classes: {_shorten(names)}{unlabelled}."
+            f"{table.place(unseen[0])}{_more(unseen)}: label {keys[unseen[0]]!r} is not one of {allowed}{unlabelled}."
         )
     labels = np.array([class_of[key] for key in keys], dtype=np.int64)
 

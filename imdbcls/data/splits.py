@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imdbcls.data.documents import Corpus, Documents, Source
+from imdbcls.data.imbalance import imbalance_notes
 from imdbcls.errors import UserError
 
 MAX_PARTS = 20  # parts of the test split whose accuracy is reported
@@ -74,6 +75,7 @@ def make_corpus(
         splits[name] = _limit(parts[name], name, limit, split_seed, notes)
         _require_classes(splits[name], name, source.label_names, limit, notes)
     _require_few_parts(splits["test"])
+    notes += imbalance_notes(splits, source.label_names)
     return Corpus(
         train=splits["train"],
         validation=splits["validation"],

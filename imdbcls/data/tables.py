@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imdbcls.data.columns import Request, joined, listed, missing_columns, positions_of
+from imdbcls.data.columns import AUTO, Request, joined, listed, missing_columns, positions_of
 from imdbcls.data.delimited import delimited_rows
 from imdbcls.data.layout import layout_of
 from imdbcls.data.lines import doubts, lines_of
@@ -167,30 +167,36 @@ def require_columns(path: Path, request: Request) -> None:
     names = found.columns
     sample: list[Mapping[str, object]] = []
     if names is None:
-        sample = [with_nested_keys(row) for row in _sample(found)]
+        sample = [with_nested_keys(row) for row in _sample(found)[0]]
         names = list(dict.fromkeys(name for row in sample for name in row))
         if not sample:
             return  # the file is empty or its first row is broken, which is reported when the rows are read
     if missing_columns(request, names, str(path)) is None:
         return
+    broken: list[UserError] = []
     if not sample:
-        unique = tuple(("", name) for name in names if names.count(name) == 1)
-        sample = _sample(rows_of(path, replace(request, columns=unique), only_header=True))
+        unique = replace(request, columns=tuple(("", name) for name in names if names.count(name) == 1))
+        sample, broken = _sample(rows_of(path, unique, only_header=True))
+        if broken and not sample and request.encoding == AUTO:  # a one-byte encoding reads any file
+            sample, _ = _sample(rows_of(path, replace(unique, encoding="latin-1"), only_header=True))
     hint = "" if path.suffix.lower() not in FORMATS[:2] else " (the first line names the columns)"
     error = missing_columns(request, names, str(path), rows=sample, hint=hint)
     assert error is not None
-    raise error
+    raise UserError(str(error), *map(str, broken))
 
 
-def _sample(found: Rows) -> list[Mapping[str, object]]:
-    """Return the first `SAMPLE_ROWS` rows of a file, or fewer if a broken row comes first."""
-    sample = []
+def _sample(found: Rows) -> tuple[list[Mapping[str, object]], list[UserError]]:
+    """Return the first `SAMPLE_ROWS` rows of a file, or fewer if a broken row comes first, and the error for this row.
+
+    If nothing else is wrong, the error is reported when the complete file is read.
+    """
+    sample: list[Mapping[str, object]] = []
     try:
         for _, row in itertools.islice(found.rows, SAMPLE_ROWS):
             sample.append(row)
-    except UserError:
-        pass  # the broken row is reported when the complete file is read
-    return sample
+    except UserError as error:
+        return sample, [error]
+    return sample, []
 
 
 def rows_of(path: Path, request: Request, *, only_header: bool = False) -> Rows:

@@ -14,9 +14,12 @@ from imdbcls.errors import UserError
 COLUMN_OPTIONS = ("text_column", "id_column", "keep", "delimiter", "quoting", "encoding")
 
 
-def add_column_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that describe `--file`: its columns with texts and ids, and its format."""
-    parser.add_argument("--file", type=Path, help="a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts")
+FILE = "a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts"
+
+
+def add_column_options(parser: argparse.ArgumentParser, file_help: str = FILE, *, with_ids: bool = True) -> None:
+    """Add the options that describe `--file`: its columns with texts and, `with_ids`, with ids, and its format."""
+    parser.add_argument("--file", type=Path, help=file_help)
     parser.add_argument(
         "--text-column",
         metavar="NAME",
@@ -24,11 +27,12 @@ def add_column_options(parser: argparse.ArgumentParser) -> None:
         help="name of the column with the texts; if repeated, the texts of the columns are joined (default: the text "
         "columns of the run's data, or text)",
     )
-    parser.add_argument(
-        "--id-column",
-        metavar="NAME",
-        help="column to copy into the answers as id (default: the id column of the run's data, if present)",
-    )
+    if with_ids:
+        parser.add_argument(
+            "--id-column",
+            metavar="NAME",
+            help="column to copy into the answers as id (default: the id column of the run's data, if present)",
+        )
     parser.add_argument(
         "--delimiter", choices=get_args(Delimiter), help="delimiter of CSV and TSV files (default: auto)"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from imdbcls.data.answers import Item, output_names, plain
-from imdbcls.data.columns import TEXTS, Delimiter, Quoting, Request, missing_columns
+from imdbcls.data.columns import AUTO, TEXTS, Delimiter, Quoting, Request, missing_columns
 from imdbcls.data.tables import last_number, require_columns, rows_of, simple_types
 from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode
@@ -84,6 +84,7 @@ def request_for(
         as_options=True,
         encoding=encoding or "auto",
         separator=separator_in(data),
+        likely_encoding=encoding_in(data),
     )
     usual = next(iter(columns_in(data, "id_column")), None)
     if id_column is None and usual is not None and has_column(path, usual, request):
@@ -107,6 +108,12 @@ def separator_in(data: Mapping[str, Any]) -> str:
     """Return the string between the cells of several text columns, from the arguments of the run's data source."""
     separator = data.get("text_separator")
     return separator if isinstance(separator, str) else " "
+
+
+def encoding_in(data: Mapping[str, Any]) -> str:
+    """Return the encoding to suggest for a file that is not UTF-8: the one of the run's data, if it is set."""
+    encoding = data.get("encoding")
+    return encoding if isinstance(encoding, str) and encoding not in ("", AUTO) else "cp1252"
 
 
 def has_column(path: Path, name: str, request: Request) -> bool:

@@ -10,11 +10,11 @@ import numpy as np
 
 from imdbcls.config.schema import LossConfig
 from imdbcls.models.metrics import accuracy_warning, wilson_interval
+from imdbcls.models.scores import class_scores, class_table
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.selection import DEFAULT, TITLES, as_text
 from imdbcls.runtime import console
 from imdbcls.runtime.progress import duration
-from imdbcls.runtime.text_table import text_table
 from imdbcls.training.run import Run
 
 logger = logging.getLogger(__name__)
@@ -57,29 +57,13 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
         found = (f"{name} {part['accuracy']:.2%} of {part['documents']:,}" for name, part in parts.items())
         yield f"  by part: {', '.join(found)}"
     if len(confusion_CC) > 2:
-        yield from class_table(confusion_CC, result["label_names"])
+        scores = class_scores(confusion_CC, result["label_names"])
+        yield from class_table(scores, console.columns_of(sys.stderr), indent="  ")
 
 
 def accuracy_interval(confusion_CC: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of the accuracy over documents, which ignores that films repeat."""
     return wilson_interval(int(np.trace(confusion_CC)), int(confusion_CC.sum()))
-
-
-def class_table(confusion_CC: np.ndarray, label_names: list[str]) -> Iterator[str]:
-    """Yield a table of precision, recall and F1 of each class. 0/0 is shown as 0, as scikit-learn does."""
-    correct_C, true_C, predicted_C = np.diag(confusion_CC), confusion_CC.sum(axis=1), confusion_CC.sum(axis=0)
-    rows = [
-        (
-            f"  {name}",
-            f"{correct / max(predicted, 1):.2%}",
-            f"{correct / max(true, 1):.2%}",
-            f"{2 * correct / max(true + predicted, 1):.2%}",
-            f"{true:,}",
-        )
-        for name, correct, true, predicted in zip(label_names, correct_C, true_C, predicted_C, strict=True)
-    ]
-    header = ("  class", "precision", "recall", "F1", "documents")
-    yield from text_table(rows, header, width=console.columns_of(sys.stderr)).splitlines()
 
 
 def warnings_of(run: Run, result: Mapping[str, Any]) -> Iterator[str]:

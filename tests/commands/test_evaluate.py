@@ -1,14 +1,22 @@
 """`python -m imdbcls.evaluate` reproduces the recorded metrics to the last digit, and accepts only the run's files."""
 
+import io
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import classification_report, confusion_matrix
 from support.runs import Launch
+
+import imdbcls
+from imdbcls.evaluate import argument_parser, evaluate_file, require_options
+from imdbcls.models.scores import report
+from imdbcls.runs.files import json_text
 
 pytestmark = pytest.mark.slow
 BRIER = "test/brier"
@@ -143,5 +151,72 @@ def test_file_argument_error_suggests_the_command(launch: Launch, tmp_path: Path
     for arguments in (("some/run", "other.csv"), ("some/run", "--split", "test", "other.csv")):
         done = launch(tmp_path, "evaluate", *arguments, expect=2)
         (line,) = done.stderr.splitlines()
-        assert line.startswith("imdbcls: other.csv: evaluate accepts run folders")
-        assert line.endswith("use: python -m imdbcls.predict some/run --file FILE")
+        assert line.startswith("imdbcls: other.csv is not a run folder.")
+        assert line.endswith("use: python -m imdbcls.evaluate some/run --file other.csv")
+
+
+# --- a file of labelled documents ---
+
+REVIEWS = [("a fine film", "1"), ("dull and long", "0"), ("what a waste", "0"), ("I loved it", "1"), ("so-so", "0")]
+
+
+def write_reviews(path: Path, extra: str = "") -> Path:
+    rows = "".join(f"{text};{label}\n" for text, label in REVIEWS)
+    path.write_text(f"Größe;label\n{rows}{extra}", encoding="latin-1")
+    return path
+
+
+def test_a_labelled_file_is_scored_as_by_sklearn(launch: Launch, finished: Path, tmp_path: Path) -> None:
+    path = write_reviews(tmp_path / "new.csv", extra=";1\n")
+    options = ("--text-column", "Größe", "--encoding", "latin-1", "--map", "0=negative", "--map", "1=positive")
+    done = launch(tmp_path, "evaluate", str(finished), "--file", path.name, *options, "--skip-empty")
+    found = json.loads(done.stdout)
+    run = imdbcls.load_run(finished)
+    predicted = run.predict([text for text, _ in REVIEWS]).names
+    true = [("negative", "positive")[int(label)] for _, label in REVIEWS]
+    expected = classification_report(true, predicted, labels=run.label_names, output_dict=True, zero_division=0.0)
+    for name in run.label_names:
+        scores = {key: expected[name][key] for key in ("precision", "recall")}
+        scores |= {"f1": expected[name]["f1-score"], "documents": expected[name]["support"]}
+        assert found["classes"][name] == pytest.approx(scores)
+    for name in ("macro", "weighted"):
+        assert found["averages"][name]["f1"] == pytest.approx(expected[f"{name} avg"]["f1-score"])
+    assert found["confusion_matrix"] == {
+        "labels": list(run.label_names),
+        "counts": confusion_matrix(true, predicted, labels=run.label_names).tolist(),
+    }
+    assert found["documents"] == 5 and found["accuracy"] == np.mean(np.array(true) == predicted)
+    assert "1 of 6 rows are skipped: 1 with no text in 'Größe' (--skip-empty)" in done.stderr
+    classes = {"0": "negative", "1": "positive"}
+    scores = run.evaluate(path, text_column=["Größe"], encoding="latin-1", skip_empty=True, class_of_label=classes)
+    assert json.loads(json_text(scores.plain())) == {key: found[key] for key in scores.plain()}
+    text = "\n".join(report(scores, 80))
+    assert all(len(line) <= 80 for line in text.splitlines()) and "Confusion matrix: true classes in rows" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "line 1: byte 0xf6 at offset 2 is not UTF-8"),
+        (["--encoding=latin-1"], "has no column 'text' (--text-column); it has 'Größe', 'label'"),
+        (
+            ["--encoding=latin-1", "--text-column=Größe"],
+            "new.csv, line 2 (and 4 more rows): label '1' is not one of the classes of the run: negative, positive "
+            "(--map LABEL=CLASS maps other labels to them).",
+        ),
+        (
+            ["--encoding=latin-1", "--text-column=Größe", "--map", "0=bad"],
+            "--map 0=bad: the classes of the run are negative, positive.",
+        ),
+        (["--split=test"], "--split cannot be used with --file, which replaces the split."),
+        (["--encoding=latin-1", "--text-column=label"], "--label-column=label is also a column of texts"),
+    ],
+)
+def test_mistakes_in_a_labelled_file(arguments: list[str], sentence: str, finished: Path, tmp_path: Path) -> None:
+    parsed = argument_parser().parse_args(
+        [str(finished), "--file", str(write_reviews(tmp_path / "new.csv")), *arguments]
+    )
+    with pytest.raises(imdbcls.UserError) as caught:
+        require_options(parsed)
+        evaluate_file([finished], parsed, io.StringIO())
+    assert sentence in str(caught.value)

@@ -14,8 +14,9 @@ from sklearn.metrics import precision_recall_fscore_support
 from statsmodels.stats.proportion import proportion_confint
 from support.runs import TINY, Launch
 
+from imdbcls.models.scores import class_scores, class_table
 from imdbcls.runs.folder import RunFolder
-from imdbcls.training.closing import accuracy_interval, class_table, loss_of_guessing, next_step
+from imdbcls.training.closing import accuracy_interval, loss_of_guessing, next_step
 
 
 def test_interval_and_guessing_equal_those_of_other_libraries() -> None:
@@ -31,7 +32,7 @@ def test_table_of_classes_equals_sklearn() -> None:
     true = np.repeat(np.arange(4), confusion_CC.sum(axis=1))
     predicted = np.concatenate([np.repeat(np.arange(4), row) for row in confusion_CC])
     scores = precision_recall_fscore_support(true, predicted, labels=range(4), zero_division=0.0)
-    header, _, *rows = class_table(confusion_CC, ["good", "never", "bad", "absent"])
+    header, _, *rows = class_table(class_scores(confusion_CC, ["good", "never", "bad", "absent"]), None)
     assert header.split() == ["class", "precision", "recall", "F1", "documents"]
     for number, row in enumerate(rows):
         values = [f"{scores[kind][number]:.2%}" for kind in range(3)]

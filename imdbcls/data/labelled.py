@@ -1,0 +1,79 @@
+"""Read a file of labelled documents to score a finished run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from imdbcls.data.columns import Delimiter, Quoting, joined_name
+from imdbcls.data.documents import Documents, label_name
+from imdbcls.data.sources import documents_of, without_empty_rows
+from imdbcls.data.tables import read_table
+from imdbcls.data.unlabeled import columns_in, request_for
+from imdbcls.errors import UserError
+from imdbcls.printable import shown
+
+
+def read_labelled(
+    file: str | Path,
+    data: Mapping[str, Any],
+    label_names: Sequence[str],
+    *,
+    text_column: Sequence[str] | None = None,
+    label_column: str | None = None,
+    delimiter: Delimiter | None = None,
+    quoting: Quoting | None = None,
+    encoding: str | None = None,
+    skip_empty: bool = False,
+    class_of_label: Mapping[str, str] | None = None,
+) -> tuple[Documents, tuple[str, ...]]:
+    """Return the documents of a file, and notes to log. The ids are row numbers.
+
+    `data` has the arguments of the run's data source, which give the default columns. The labels in the file are the
+    names of the run's classes, `label_names`, or keys of `class_of_label`, which maps other labels to these names.
+    Raise UserError as `read_table` does, for a row without a text or label unless `skip_empty` is true, and for an
+    unknown label.
+    """
+    path = Path(file)
+    label = label_column or next(iter(columns_in(data, "label_column")), "label")
+    texts = request_for(
+        path,
+        {key: value for key, value in data.items() if key != "id_column"},
+        text_column=text_column,
+        id_column=None,
+        keep=None,
+        delimiter=delimiter,
+        quoting=quoting,
+        encoding=encoding,
+    )
+    if label in texts.names:
+        raise UserError(f"--label-column={label} is also a column of texts; it must be a different column.")
+    request = replace(texts, columns=(*texts.columns, ("label_column", label)))
+    text = joined_name([name for setting, name in request.columns if setting == "text_column"])
+    table = read_table(str(file), "--file", request)
+    if not table.numbers:
+        raise UserError(f"{table.name} contains no documents.")
+    if skip_empty:
+        table = without_empty_rows(table, text, label, "--skip-empty")
+    documents = documents_of(
+        table,
+        "file",
+        text_column=text,
+        label_column=label,
+        id_column=None,
+        group_column=None,
+        part_column=None,
+        class_of=classes_by_label(label_names, class_of_label or {}),
+        allowed=f"the classes of the run: {', '.join(label_names)} (--map LABEL=CLASS maps other labels to them)",
+        hint="; --skip-empty skips such rows",
+    )
+    return documents, table.notes
+
+
+def classes_by_label(label_names: Sequence[str], class_of_label: Mapping[str, str]) -> dict[str, int]:
+    """Return the class index of each allowed label. Raise UserError if a label is mapped to an unknown class."""
+    index_of = {name: index for index, name in enumerate(label_names)}
+    for label, name in class_of_label.items():
+        if name not in index_of:
+            raise UserError(f"--map {shown(label)}={shown(name)}: the classes of the run are {', '.join(label_names)}.")
+    return index_of | {label_name(label): index_of[name] for label, name in class_of_label.items()}
