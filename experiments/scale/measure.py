@@ -32,7 +32,7 @@ SPEED = ("backbone=minilm", "max_length=128", "epochs=1", "data.validation_limit
 DOCUMENTS = (48, 288)  # of the short and the long run in `cpu`
 LOSSES = (
     *("backbone=minilm", "max_length=128", "epochs=2", "data.train_limit=250", "trainer.log_every=1"),
-    *("precision=fp32", "backbone.dropout=0", "head.dropout=0"),
+    *("precision=fp32", "backbone.dropout=0", "head.dropout=0", "lr=2e-5"),
 )
 KILL = ("backbone=minilm", "max_length=128", "epochs=50")
 METRICS = ("train/loss", "train/grad_norm", "val/loss")

@@ -16,7 +16,9 @@ Fact = str | int | float | None
 FILM_SOURCES = ("imdbcls.data.imdb.read_imdb", "imdbcls.data.sample.read_sample")  # their clusters are films
 PACKAGES = ("imdbcls", "torch", "transformers")
 MAX_SETTINGS = 200  # config keys in the result
-NO_SETTING = re.compile(r"seed|data\.order_seed|study|jobs|progress|plugins|runs_dir|.*\._(partial|convert)_")
+NO_SETTING = re.compile(
+    r"seed|backbone\.recommended_lr|data\.order_seed|study|jobs|progress|plugins|runs_dir|.*\._(partial|convert)_"
+)
 
 
 def facts_of(groups: Sequence[Group]) -> dict[str, tuple[str | int | float, ...]]:

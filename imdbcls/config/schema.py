@@ -122,6 +122,7 @@ class Built(Section):
 
 class BackboneConfig(Built):
     name: Annotated[Name, Passed]
+    recommended_lr: Annotated[Positive, Neutral, AddedLater(2e-5)]
     pretrained: Annotated[bool, Passed]
     dropout: Annotated[Probability | None, Passed]
     attention_dropout: Annotated[Probability | None, Passed]

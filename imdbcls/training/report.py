@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imdbcls.config.schema import Config
 from imdbcls.data.token_counts import losses, recorded, sum_of
 from imdbcls.models.classifier import count_parameters
 from imdbcls.models.inference import predictions_of
@@ -28,8 +29,13 @@ NUM_MISTAKES = 50  # rows of the W&B table of test mistakes
 
 
 def log_start(run: Run) -> None:
-    """Log the model, the data and the number of steps. Warn about truncated documents and unknown tokens."""
+    """Log the model, the data and the number of steps.
+
+    Warn about truncated documents, unknown tokens and a learning rate that is too low for a frozen encoder.
+    """
     config, corpus, trainer, backbone = run.config, run.corpus, run.trainer, run.backbone
+    if (warning := low_rate_warning(config)) is not None:
+        logger.warning(warning)
     for note in corpus.notes:
         logger.info(note)
     for loss in losses(sum_of(run.token_counts.values()), config.max_length):
@@ -53,6 +59,17 @@ def log_start(run: Run) -> None:
     if config.metric != DEFAULT:
         best = "lowest" if config.metric in LOWER_IS_BETTER else "highest"
         logger.info(f"metric={config.metric}: the best epoch has the {best} {TITLES[config.metric]} on validation")
+
+
+def low_rate_warning(config: Config) -> str | None:
+    """Return a sentence if only the head is trained, but with a learning rate for the entire encoder; None if not."""
+    rate, recommended = config.lr * config.optimizer.head_lr, config.backbone.recommended_lr
+    if config.backbone.freeze is not True or "lr" not in config.optimizer.arguments or rate > recommended:
+        return None
+    return (
+        f"backbone.freeze=true trains only the head, with a learning rate of {rate:g}. For {config.backbone.name}, "
+        f"rates up to {recommended:g} are for training the encoder, too; a head alone usually needs more: try lr=1e-3."
+    )
 
 
 def record_predictions(run: Run, probabilities: Mapping[str, NDArray[np.float64]]) -> dict[str, Predictions]:

@@ -69,7 +69,7 @@ def test_every_key_has_a_description_and_default() -> None:
         if key in descriptions:
             assert found["description"] == descriptions[key] and "default" in found
     default = {key: schema["properties"][key]["default"] for key in ("lr", "device", "eval_batch_size")}
-    assert default == {"lr": 2e-5, "device": "auto", "eval_batch_size": None}
+    assert default == {"lr": "${backbone.recommended_lr}", "device": "auto", "eval_batch_size": None}
     assert schema["properties"]["data"]["properties"]["order_seed"]["default"] == "${seed}"
 
 
