@@ -1,8 +1,9 @@
-"""Write log messages to stderr above the live progress line, and silence the libraries.
+"""Write log messages to stderr above a live progress line or table, and silence the libraries.
 
 Modules log with `logging.getLogger(__name__)`. Commands call `log_to_stderr`, which adds one handler to the root
 logger. `hydra/job_logging=...` replaces the handlers of the root logger, so no message appears twice. Python callers
-configure logging as usual; `imdbcls.run` calls `log_if_unconfigured`. Stdout is reserved for the output of a command
+configure logging as usual; `imdbcls.run` calls `log_if_unconfigured`. In a Jupyter notebook, `in_one_output` collects
+all messages of a run in one output of the cell. Stdout is reserved for the output of a command
 (`--cfg job`, predictions).
 """
 
@@ -22,6 +23,8 @@ from imdbcls.runtime import limits
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
+
+    from imdbcls.runtime.notebook import NotebookBlock
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ _DUMB_TERMS = ("dumb", "unknown")  # values of TERM for terminals that cannot re
 _prefix = ""
 _is_wanted: Callable[[logging.LogRecord], bool] | None = None
 _live: "Live | None" = None
+_block: "NotebookBlock | None" = None
 
 
 class StderrHandler(logging.Handler):
@@ -94,9 +98,14 @@ def write_message(text: str, label: str = "", style: str = "") -> None:
 
     On a terminal, the label has the given style; without a label, the whole message has it.
     """
+    if _prefix and label:
+        text = text.removeprefix(f"{_prefix}: ")
     lines = f"{label} {text}".splitlines() if label else text.splitlines() or [""]
     if _prefix:
         lines = [line if line.startswith(_prefix) else f"{_prefix}: {line}" for line in lines]
+    if _block is not None:
+        _block.write(lines)
+        return
     if _live is None and not is_terminal():  # write to files and pipes directly, because rich expands tabs
         stderr.write("\n".join([*lines, ""]))
         stderr.flush()
@@ -154,14 +163,22 @@ def is_terminal() -> bool:
     return can_repaint() and stderr.isatty()
 
 
+def shows_live() -> bool:
+    """Return whether `paint` can be called: on a terminal, and in a notebook within `in_one_output`."""
+    return _block is not None or is_terminal()
+
+
 def can_repaint() -> bool:
     """Return whether repainting a line is possible: stderr is not shared with other processes, and TERM is not dumb."""
     return not _prefix and os.environ.get("TERM") not in _DUMB_TERMS
 
 
 def paint(line: "RenderableType") -> None:
-    """Show a live line below all messages, replacing the previous live line."""
+    """Show a live line or table below all messages, replacing the previous one."""
     global _live
+    if _block is not None:
+        _block.paint(line)
+        return
     if _live is not None:
         _live.update(line, refresh=True)
         return
@@ -180,11 +197,31 @@ def paint(line: "RenderableType") -> None:
 
 
 def erase() -> None:
-    """Remove the live line, if one is shown."""
+    """Remove the live line or table, if one is shown."""
     global _live
+    if _block is not None:
+        _block.erase()
+        return
     live, _live = _live, None
     if live is not None:
         live.stop()
+
+
+@contextlib.contextmanager
+def in_one_output() -> Iterator[None]:
+    """In a Jupyter notebook, show all messages and the live line in one output of the cell. Elsewhere, do nothing."""
+    from imdbcls.runtime.notebook import NotebookBlock, in_notebook
+
+    global _block
+    if _block is not None or not in_notebook():
+        yield
+        return
+    _block = NotebookBlock()
+    try:
+        yield
+    finally:
+        block, _block = _block, None
+        block.close()
 
 
 def columns_of(stream: TextIO) -> int | None:
@@ -316,5 +353,7 @@ def quiet_libraries() -> None:
         os.environ.setdefault("TQDM_DELAY", "5")
     else:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # tqdm writes plain progress bars if ipywidgets is not installed in a notebook, and huggingface_hub disables them.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"(transformers|datasets|huggingface_hub|torch)\b")

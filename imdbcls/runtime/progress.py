@@ -1,4 +1,4 @@
-"""Show the progress of a run: one live line on a terminal, and occasional log lines elsewhere."""
+"""Show the progress of a run: one live line on a terminal or in a notebook, and occasional log lines elsewhere."""
 
 import logging
 import time
@@ -35,15 +35,16 @@ _VERBS = {"validation": "validating", "test": "testing", "encoding": "encoding",
 class Progress:
     """Progress of training steps and of evaluated documents, shown on stderr.
 
-    `mode` is `live` (one repainted line), `plain` (occasional log lines), `none`, or `auto` (`live` on a terminal, else
-    `plain`). Losses are passed as floats, and only at logged steps, because reading a tensor could wait for the GPU.
+    `mode` is `live` (one repainted line), `plain` (occasional log lines), `none`, or `auto` (`live` on a terminal and
+    in a notebook, else `plain`). Losses are passed as floats, and only at logged steps, because reading a tensor could
+    wait for the GPU.
     """
 
     def __init__(self, mode: ProgressMode = "auto") -> None:
         if mode not in get_args(ProgressMode):
             raise UserError(f"progress={mode} is not one of {', '.join(get_args(ProgressMode))}.")
         if mode == "auto":
-            self._style = "live" if console.is_terminal() and console.shows_messages() else "plain"
+            self._style = "live" if console.shows_live() and console.shows_messages() else "plain"
         elif mode == "live" and not console.can_repaint():
             self._style = "plain"
         else:

@@ -19,7 +19,7 @@ class RowProgress:
 
     def __init__(self, last_number: int | None, num_done: int = 0, number: int = 0, *, shows: bool = True) -> None:
         self._shows = shows
-        self._live = console.is_terminal() and console.shows_messages()
+        self._live = console.shows_live() and console.shows_messages()
         self._last_number = last_number
         self._num_done, self._number = num_done, number
         self._first_row, self._first_number = num_done, number

@@ -1,8 +1,8 @@
 """Run the jobs of a multirun in separate processes. If a job raises, exits or is killed, the other jobs still run.
 
 The sweep's process imports all modules and reads the documents, and then forks the jobs, which therefore start
-immediately. Several jobs can run in parallel. The sweep's process itself does no computation, because forking a process
-with compute threads is unsafe.
+immediately. Several jobs can run in parallel, and a live table shows them on a terminal. The sweep's process itself
+does no computation, because forking a process with compute threads is unsafe.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from imdbcls.runs.selection import DEFAULT, TITLES, as_text, metric_of
 from imdbcls.runtime import console, limits
 from imdbcls.runtime.signals import SIGNALS, Interrupted, current_handlers, set_handlers, stop_requests
 from imdbcls.runtime.text_table import text_table
+from imdbcls.sweeps.live_table import LiveTable, RunningJob, RunProgress
 from imdbcls.sweeps.overview import JobMessages, SharedMessages, end_line, seconds_left
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class Running:
     """A running job.
 
     `index` is its index in `Sweep.outcomes`, `slot` its number among the jobs that run at the same time, `error_pipe`
-    the pipe to read its error from, `read_result` the function that reads its result, and `started` the time of its
-    start by `time.monotonic`.
+    the pipe to read its error from, `read_result` the function that reads its result, `started` the time of its start
+    by `time.monotonic`, and `progress` what the live table shows (None: nothing).
     """
 
     index: int
@@ -66,6 +67,7 @@ class Running:
     error_pipe: int
     read_result: Callable[[], Mapping[str, Any] | None]
     started: float
+    progress: RunProgress | None
 
 
 class Sweep:
@@ -79,6 +81,7 @@ class Sweep:
         self.stopped_by: int | None = None
         self.num_expected = 0  # jobs of the batches that a sweeper has started; 0 if no sweeper starts the jobs
         self._shared_messages: SharedMessages | None = None  # created with the first job
+        self._table: LiveTable | None = None  # created with the first of several parallel jobs on a terminal
         self.slot = 0  # in the process of a job: its number among the jobs that run at the same time
         self._running: dict[int, Running] = {}  # by process id
         self._handlers: dict[int, Any] = {}  # the signal handlers before the first job was started
@@ -103,17 +106,20 @@ class Sweep:
         job: Callable[[], object],
         read_result: Callable[[], Mapping[str, Any] | None],
         jobs: int = 1,
+        progress: RunProgress | None = None,
     ) -> None:
         """Call `prepare` in this process, fork a process for the job, and wait until fewer than `jobs` processes run.
 
         A signal is forwarded to all job processes, and the sweep stops when they have ended. An error is not raised but
         recorded as the job's outcome, so that the next job runs.
+
+        On a terminal, parallel jobs with `progress` are shown in a live table.
         """
         if any(self.outcomes[running.index].name == name for running in self._running.values()):
             self.wait()  # the same run is in progress: wait, so that it is finished when this job starts
         if self.stopped_by is None and not self._prepared(name, prepare):
             return
-        self._start(name, job, read_result, jobs)
+        self._start(name, job, read_result, jobs, progress)
         self._wait(fewer_than=jobs, jobs=jobs)
 
     def report(self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None]) -> None:
@@ -152,7 +158,12 @@ class Sweep:
         return prepared
 
     def _start(
-        self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None], jobs: int
+        self,
+        name: str,
+        job: Callable[[], object],
+        read_result: Callable[[], Mapping[str, Any] | None],
+        jobs: int,
+        progress: RunProgress | None,
     ) -> None:
         """Fork a process for one of `jobs` parallel jobs, unless a signal has stopped the sweep."""
         sys.stdout.flush()
@@ -164,6 +175,9 @@ class Sweep:
             self.outcomes.append(Outcome(name, "not started", "the sweep was stopped"))
             return
         messages = self._shared_messages = self._shared_messages or SharedMessages()
+        if self._table is None and jobs > 1 and progress is not None:
+            self._table = LiveTable() if console.is_terminal() and console.shows_messages() else None
+        console.erase()  # the child process must not inherit a table
         error_pipe, error_input = os.pipe()
         used = {running.slot for running in self._running.values()}
         slot = next(number for number in range(len(used) + 1) if number not in used)
@@ -180,6 +194,8 @@ class Sweep:
                         os.close(other)
                     set_parent_death_signal(parent)
                     signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+                    if self._table is not None:
+                        self._table.redirect_stderr()
                     self.slot = slot
                     console.show_only(JobMessages(messages, self.has_overview))
                     code = exit_code_of(job, error_input)
@@ -187,8 +203,11 @@ class Sweep:
                     os._exit(code)
             if self.has_overview and jobs == 1:
                 logger.info(f"{self.label(len(self.outcomes))} {name}")
-            self._running[child] = Running(len(self.outcomes), slot, error_pipe, read_result, time.monotonic())
+            now = time.monotonic()
+            self._running[child] = Running(len(self.outcomes), slot, error_pipe, read_result, now, progress)
             self.outcomes.append(Outcome(name, "running", ""))
+            if self._table is not None:
+                self._table.paint(self._shown_jobs())
         except OSError as error:  # no memory or process is available
             os.close(error_pipe)
             self.failed(name, error)
@@ -210,6 +229,9 @@ class Sweep:
         while len(self._running) >= fewer_than:
             process, status = self._wait_for_one()
             running = self._running.pop(process)
+            if self._table is not None:
+                self._table.relay()
+                self._table.paint(self._shown_jobs())
             seconds = time.monotonic() - running.started
             # Reading must not block: the job may have left a child process that still has the pipe open for writing.
             os.set_blocking(running.error_pipe, False)
@@ -233,19 +255,29 @@ class Sweep:
         detail = outcome.detail if outcome.state == "done" else f"{outcome.state}  {outcome.detail}".rstrip()
         logger.info(end_line(self.label(index), outcome.name, detail, outcome.seconds or 0.0, left))
 
+    def _shown_jobs(self) -> list[RunningJob]:
+        return [
+            RunningJob(self.outcomes[job.index].name, job.progress, job.started)
+            for job in self._running.values()
+            if job.progress is not None
+        ]
+
     def _wait_for_one(self) -> tuple[int, int]:
         """Wait for one of the jobs to end, and return its process id and wait status.
 
         Only the jobs' process ids are polled, because libraries may have started other child processes.
         """
-        if len(self._running) == 1:
+        if len(self._running) == 1 and self._table is None:
             return os.waitpid(next(iter(self._running)), 0)
         while True:
             for process in self._running:
                 ended, status = os.waitpid(process, os.WNOHANG)
                 if ended:
                     return ended, status
-            time.sleep(_POLL_SECONDS)
+            if self._table is None:
+                time.sleep(_POLL_SECONDS)
+            else:
+                self._table.wait(_POLL_SECONDS, self._shown_jobs())
 
     def _forward_signal(self, number: int, _frame: object) -> None:
         self.stopped_by = number
@@ -259,6 +291,9 @@ class Sweep:
         The exit code is 0 if all jobs are done or pruned.
         """
         self.wait()
+        if self._table is not None:
+            self._table.close()
+            self._table = None
         if not self.outcomes:
             return 0
         rows = [(outcome.name, outcome.state, outcome.detail) for outcome in self.outcomes]
@@ -334,7 +369,7 @@ def outcome_of(name: str, exit_code: int, reason: str, result: Mapping[str, Any]
     if reason:
         return Outcome(name, "failed", reason)
     if result is not None and result.get("status") in ("interrupted", "stopped"):
-        return Outcome(name, str(result["status"]), str(result.get("error", "")))
+        return Outcome(name, str(result["status"]), str(result.get("error", "")).removeprefix("Interrupted: "))
     return Outcome(name, "failed", f"exit code {exit_code}")
 
 

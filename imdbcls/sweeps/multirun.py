@@ -18,6 +18,7 @@ from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.identity import run_name
 from imdbcls.runtime import console, entry, limits
 from imdbcls.sweeps.jobs import Sweep, log_error, reason_of
+from imdbcls.sweeps.live_table import RunProgress
 from imdbcls.sweeps.preparing import prepare_jobs
 from imdbcls.sweeps.publishing import publish_sweep
 from imdbcls.sweeps.search import objective_of
@@ -129,7 +130,9 @@ def start_job(sweep: Sweep, config: "Config", folder: RunFolder, train: Train) -
     """Prepare this process, call `train` in a forked process, and wait until fewer than `config.jobs` jobs run."""
     jobs = num_jobs(config)
     job = partial(train, config) if jobs == 1 else partial(train_with_share, config, train, sweep, jobs)
-    sweep.run(folder.path.name, partial(prepare_jobs, config), job, folder.result, jobs)
+    has_progress = config.progress in ("auto", "live")
+    progress = RunProgress(folder.path / "metrics.jsonl", config.epochs, config.metric) if has_progress else None
+    sweep.run(folder.path.name, partial(prepare_jobs, config), job, folder.result, jobs, progress)
 
 
 def train_with_share(config: "Config", train: Train, sweep: Sweep, jobs: int) -> None:
