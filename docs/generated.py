@@ -1,9 +1,10 @@
 """A hook of MkDocs that writes the reference pages while the site is built, so that they are never out of date.
 
 A page asks for content with a line such as `<!-- generated: commands -->`. The content comes from `conf/`, from the
-typed schema, from the `--help` of each command, and from the names that `imdbcls` exports. The hook also turns links to
-files outside the documentation into plain text, because the site does not contain these files, and removes the
-backslash before a vertical bar in the code of a table, which only GitHub needs.
+typed schema, from the `--help` of each command, and from the names that `imdbcls` exports. Each notebook becomes a page
+with its saved outputs. The hook also turns links to files outside the documentation into plain text, because the site
+does not contain these files, and removes the backslash before a vertical bar in the code of a table, which only GitHub
+needs.
 """
 
 import ast
@@ -17,19 +18,40 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mkdocs.structure.files import File, Files
+from nbconvert import MarkdownExporter
+
 from imdbcls.config.json_schema import INTERPOLATION, json_schema
 from imdbcls.config.options import ConfigKey, config_keys, groups
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\((?:\.\./)+(?:\.\./)[^)]*\)")
+NOTEBOOK = re.compile(r"(\]\(notebooks/[\w-]+)\.ipynb\)")  # the page of a notebook has the same name
 TABLE_ROW, CODE = re.compile(r"^\|.*\|$", re.MULTILINE), re.compile(r"`[^`]*`")
+STYLE = re.compile(r"<style scoped>.*?</style>\n", re.DOTALL)  # of a data frame; the site has its own style of tables
 HELP_WIDTH = 96  # characters
+
+
+def on_files(files: Files, config: Any, **_: Any) -> Files:
+    """Add a page for each notebook, and its figures; called by MkDocs. The notebook itself is also in the site."""
+    for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        page = notebook.src_uri.removesuffix(".ipynb")
+        name = page.rpartition("/")[2]
+        exporter = MarkdownExporter()
+        text, resources = exporter.from_filename(
+            str(notebook.abs_src_path), {"unique_key": name, "output_files_dir": f"{name}-files"}
+        )
+        download = f"[Download this notebook]({name}.ipynb)\n"
+        files.append(File.generated(config, f"{page}.md", content=STYLE.sub("", text) + download))
+        for path, content in resources["outputs"].items():
+            files.append(File.generated(config, f"{page.rpartition('/')[0]}/{path}", content=content))
+    return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill the markers of a page; called by MkDocs."""
-    markdown = OUTSIDE.sub(r"\1", markdown)
+    markdown = NOTEBOOK.sub(r"\1.md)", OUTSIDE.sub(r"\1", markdown))
     markdown = MARKER.sub(lambda match: WRITERS[match.group(1)](), markdown)
     return TABLE_ROW.sub(lambda row: CODE.sub(lambda code: code.group().replace(r"\|", "|"), row.group()), markdown)
 

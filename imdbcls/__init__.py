@@ -8,6 +8,8 @@ Use it from Python, for example in a notebook. This code does the same as `pytho
     run = imdbcls.run(config)  # or imdbcls.load_run("runs/quickstart/lstm-s0-1a2b3c4d")
     run.result["test/accuracy"], run.predictions("test").probabilities
     run.predict(["A quiet, patient film.", "Two hours that I want back."]).names
+    run.metrics, run.plot(), run.predictions("test").to_pandas()
+    imdbcls.load_study("runs/heads").to_pandas()  # one row per run
     imdbcls.load_ensemble(["runs/heads/lstm-s0-1a2b3c4d", "runs/heads/lstm-s1-5e6f7a8b"])  # averages probabilities
     imdbcls.compare_runs("runs/heads").pairs  # or a file of predictions from any tool
 """
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
         Config,
         Ensemble,
         FinishedRun,
+        FinishedStudy,
         Predictions,
         compare_runs,
         compose,
         load_ensemble,
         load_run,
+        load_study,
         run,
     )
     from imdbcls.errors import UserError
@@ -32,12 +36,14 @@ __all__ = [
     "Config",
     "Ensemble",
     "FinishedRun",
+    "FinishedStudy",
     "Predictions",
     "UserError",
     "compare_runs",
     "compose",
     "load_ensemble",
     "load_run",
+    "load_study",
     "run",
 ]
 

@@ -11,13 +11,18 @@ from imdbcls.config.schema import Config
 from imdbcls.ensemble import Ensemble
 from imdbcls.errors import UserError
 from imdbcls.finished import FinishedModel, load_finished, open_finished
+from imdbcls.finished_study import FinishedStudy
+from imdbcls.run_summary import metrics_frame, plot_curves, run_html
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.record import SPLITS, path_of_predictions, problem_of_predictions
+from imdbcls.runtime.console import in_one_output
 from imdbcls.runtime.process import prepare_process
 from imdbcls.runtime.signals import restored_handlers
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from imdbcls.comparison.results import Comparison
@@ -40,10 +45,30 @@ class FinishedRun:
     def __repr__(self) -> str:
         return f"FinishedRun({str(self.folder)!r}, test accuracy {self.result['test/accuracy']:.2%})"
 
+    def _repr_html_(self) -> str:
+        return run_html(self.folder, self.result)
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """The names of the classes, in the order of their indices."""
         return tuple(self.result["label_names"])
+
+    @property
+    def metrics(self) -> "pandas.DataFrame":
+        """The metrics that were logged during training, with one row per logged step.
+
+        The columns are those of `metrics.jsonl`: `step`, `epoch`, `train/loss`, `val/loss`, … A value is NaN if
+        it was not logged at this step. Raises UserError if `metrics.jsonl` is missing or damaged.
+        """
+        return metrics_frame(self.folder)
+
+    def plot(self) -> "Figure":
+        """Draw the losses and the validation metric by epoch, as a figure of matplotlib.
+
+        A notebook shows the figure at the end of a cell; `run.plot().savefig("curves.pdf")` saves it. Raises UserError
+        if matplotlib is not installed.
+        """
+        return plot_curves(self.metrics, self.result)
 
     def predictions(self, split: str = "test") -> Predictions:
         """Return the recorded predictions for a split (`test` or `validation`), in the order of its documents.
@@ -202,8 +227,8 @@ def run(config: Config) -> FinishedRun:
     """Train and evaluate one run in this process, as the command `python -m imdbcls.train` does.
 
     A finished run is loaded instead, and an unfinished run is resumed from its last checkpoint. Files go to
-    `config.folder`, and W&B is used according to `config.tracker`. Messages go to the logger `imdbcls`, and to stderr
-    if logging is not configured.
+    `config.folder`, and W&B is used according to `config.tracker`. Messages go to the logger `imdbcls`. If logging is
+    not configured, they are shown in one output of the cell in a Jupyter notebook, and on stderr elsewhere.
 
     Raises UserError for mistakes that the user can fix. Raises KeyboardInterrupt if a signal stops the run; the same
     call resumes the run.
@@ -214,7 +239,7 @@ def run(config: Config) -> FinishedRun:
         raise UserError('run expects a config, such as imdbcls.compose("head=lstm").')
     config = require_valid(config.plain())
     try:
-        with restored_handlers():  # the caller's process continues after a signal
+        with restored_handlers(), in_one_output():  # the caller's process continues after a signal
             train(config)
     except SystemExit as stopped:
         raise KeyboardInterrupt(f"The run {config.folder} was stopped. The same call resumes it.") from stopped
@@ -230,6 +255,25 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     """
     config, result = open_finished(Path(folder), device, plugins)
     return FinishedRun(Path(folder), config, result)
+
+
+def load_study(folder: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> FinishedStudy:
+    """Load the finished runs of a study folder, `runs/<study>`, sorted by name. No model is loaded yet.
+
+    Unfinished and damaged runs are left out; `study.unfinished` says why. The other arguments are those of `load_run`.
+    Raises UserError if the folder does not contain a finished run.
+    """
+    folder = Path(folder)
+    runs, unfinished = [], []
+    for path in sorted(path.parent for path in folder.glob("*/config.yaml")):
+        try:
+            runs.append(load_run(path, plugins=plugins, device=device))
+        except UserError as error:
+            unfinished.append(str(error))
+    if not runs:
+        reason = unfinished[0] if unfinished else f"{folder} contains no run folders."
+        raise UserError(f"load_study expects a study folder with finished runs, such as runs/heads. {reason}")
+    return FinishedStudy(folder, tuple(runs), tuple(unfinished))
 
 
 def load_ensemble(folders: Iterable[str | Path], *, plugins: Sequence[str] = (), device: str | None = None) -> Ensemble:

@@ -8,9 +8,13 @@ tested, as documented for each field.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.verdicts import LEVEL, Outcome
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -334,7 +338,7 @@ class Crossing:
     significant: tuple[bool, bool]  # whether the differences are significant
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """All results of one study."""
 
@@ -360,3 +364,37 @@ class Comparison:
     label_errors: tuple[LabelError, ...] | None  # most certain first; None: a group has no probabilities
     plan: PlanSummary | None = None  # None: the study has no plan, or the comparison does not follow it
     looks: tuple[int, ...] = ()  # numbers of runs at this and earlier comparisons of the study; empty: not counted
+
+    def __len__(self) -> int:
+        """Return the number of groups."""
+        return len(self.groups)
+
+    def __repr__(self) -> str:
+        groups = "1 group" if len(self) == 1 else f"{len(self)} groups"
+        return f"Comparison({self.study!r}, {groups} by {self.metric.title}, best: {self.groups[0].name!r})"
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the groups as a data frame with one row per group, best first, in the units of this class.
+
+        The columns are `group`, `head`, `backbone`, `seeds` (their number), `mean`, `low`, `high` and `std` of the
+        metric of the comparison, the means of the other metrics on test, and the mean costs. `std` is NaN for one seed.
+        """
+        from imdbcls.comparison.frames import groups_frame
+
+        return groups_frame(self)
+
+    def pairs_to_pandas(self) -> "pandas.DataFrame":
+        """Return the tests as a data frame with one row per pair of groups. Group `a` ranks above group `b`.
+
+        `difference` is the metric of `a` minus that of `b`. Its 95 % interval, `low` to `high`, is simultaneous for all
+        tested pairs, and `p_holm` is corrected for all tested pairs. `outcome` is better, better in these runs (a group
+        has one seed), equivalent, undecided or untested.
+        """
+        from imdbcls.comparison.frames import pairs_frame
+
+        return pairs_frame(self)
+
+    def _repr_html_(self) -> str:
+        from imdbcls.comparison.frames import comparison_html
+
+        return comparison_html(self)

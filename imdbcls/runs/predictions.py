@@ -6,7 +6,7 @@ The reader is in `read_predictions`. N documents, C classes.
 import json
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from imdbcls.printable import printable_line
 from imdbcls.runs.format_version import FORMAT_VERSION, PREDICTIONS
 from imdbcls.runtime.atomic import replacing
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -73,6 +76,23 @@ class Predictions:
     def correct(self) -> NDArray[np.bool_]:
         """A mask of the correctly classified documents, shape (N,). Raises ValueError if the labels are unknown."""
         return self.predicted == self.true_labels
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the predictions as a data frame with one row per document.
+
+        The columns are `id`, `label` and `prediction` (names of classes), one column `probability_<class>` per class,
+        `tokens`, `cluster` and `part`. Columns with unknown values are left out.
+        """
+        import pandas
+
+        columns: dict[str, Any] = {"id": self.ids}
+        if self.labels is not None:
+            columns["label"] = [self.label_names[label] for label in self.labels]
+        columns["prediction"] = self.names
+        if self.probabilities is not None:
+            columns |= {f"probability_{name}": self.probabilities[:, i] for i, name in enumerate(self.label_names)}
+        others = {"tokens": self.tokens, "cluster": self.clusters, "part": self.parts}
+        return pandas.DataFrame(columns | {name: column for name, column in others.items() if column is not None})
 
     def take(self, rows: NDArray[np.int64]) -> "Predictions":
         """Return the predictions at the indices `rows`, in the order of `rows`."""

@@ -1,0 +1,70 @@
+"""The finished runs of a study folder, for notebooks and scripts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imdbcls.runs.group_label import group_label
+
+if TYPE_CHECKING:
+    import pandas
+
+    from imdbcls.api import FinishedRun
+
+MAX_ROWS = 20  # of the table in a notebook
+SHOWN = ("group", "seed", "val/accuracy", "test/accuracy", "train_seconds")  # columns of this table
+PREFIXES = ("val/", "test/")
+COSTS = ("train_seconds", "documents_per_second", "peak_memory_mb", "parameters", "head_parameters")
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """The finished runs of a study: `len(study)`, `for run in study`, `study.to_pandas()`.
+
+    `unfinished` has a sentence about each run folder that does not contain a finished run.
+    """
+
+    folder: Path
+    runs: "tuple[FinishedRun, ...]"
+    unfinished: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> "Iterator[FinishedRun]":
+        return iter(self.runs)
+
+    def __repr__(self) -> str:
+        return f"FinishedStudy({str(self.folder)!r}, {len(self.runs)} finished runs)"
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return a data frame with one row per run, indexed by the run's name.
+
+        The columns are `group` (the choices that all seeds of a group share), `head`, `backbone`, `seed`, `lr`,
+        `best_epoch`, every recorded metric of validation and test, and the costs of training.
+        """
+        import pandas
+
+        return pandas.DataFrame(map(row_of, self.runs), index=pandas.Index([run.folder.name for run in self.runs]))
+
+    def _repr_html_(self) -> str:
+        frame = self.to_pandas()
+        table = frame[[name for name in SHOWN if name in frame]].to_html(border=0, max_rows=MAX_ROWS, justify="left")
+        return f"<div>{len(self.runs)} finished runs</div>\n{table}"
+
+
+def row_of(run: "FinishedRun") -> dict[str, Any]:
+    """Return the row of a run in `FinishedStudy.to_pandas`."""
+    result = run.result
+    numbers = {key: value for key, value in result.items() if isinstance(value, int | float)}
+    return {
+        "group": group_label(run.config),
+        "head": run.config.head.name,
+        "backbone": run.config.backbone.name,
+        "seed": run.config.seed,
+        "lr": run.config.lr,
+        "best_epoch": result.get("best_epoch"),
+        **{key: value for key, value in numbers.items() if key.startswith(PREFIXES)},
+        **{key: numbers[key] for key in COSTS if key in numbers},
+    }
