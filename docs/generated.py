@@ -70,7 +70,7 @@ def configuration() -> str:
             parts += [sections[name].description, "", *table(keys_below(name, keys), schema)]
         if name in choices:
             parts += choices_of(name, choices[name])
-    for command in ("study", "tune"):
+    for command in ("pretrain", "study", "tune"):
         found = [each for each in config_keys(f"{command}.yaml") if not each.is_section]
         parts += [f"## Keys of {command}", "", f"Only `python -m imdbcls.{command}` accepts these keys.", ""]
         parts += table(found, {})

@@ -36,6 +36,7 @@ from imdbcls.sections import (
     build_tokenizer,
     require_buildable,
 )
+from imdbcls.training.evaluation import CLASSIFICATION, Evaluation
 from imdbcls.training.evaluation_model import EvaluationModel
 from imdbcls.training.feature_cache import encode_once, hash_of_weights
 from imdbcls.training.profiler import StepProfiler
@@ -81,6 +82,20 @@ def build_run(
     require_buildable(config)
     progress = Progress(config.progress if processes.is_main else "none")
     inputs = build_inputs(config, folder, progress, with_test=should_prune is None, processes=processes)
+    return assemble_run(config, folder, inputs, progress, stop, should_prune, processes)
+
+
+def assemble_run(
+    config: Config,
+    folder: RunFolder,
+    inputs: Inputs,
+    progress: Progress,
+    stop: StopRequest,
+    should_prune: ShouldPrune | None,
+    processes: Processes,
+    evaluation: Evaluation = CLASSIFICATION,
+) -> Run:
+    """Build the models, the optimizer and the trainer of a run from its inputs."""
     inputs.batches.train.divide_among(processes.size, processes.rank)
     seed_everything_at(config.seed, ADAPTERS)
     num_steps, swa_start = config.epochs * inputs.batches.train.steps_per_epoch, config.trainer.swa_start
@@ -108,7 +123,7 @@ def build_run(
         batches=inputs.batches,
         environment=environment,
         trainer=build_trainer(
-            config, folder, inputs, evaluation_model, environment, progress, stop, should_prune, processes
+            config, folder, inputs, evaluation_model, environment, progress, stop, should_prune, processes, evaluation
         ),
     )
 
@@ -188,6 +203,7 @@ def build_trainer(
     stop: StopRequest,
     should_prune: ShouldPrune | None,
     processes: Processes,
+    evaluation: Evaluation,
 ) -> Trainer:
     """Build the trainer with its optimizer, schedule and saver."""
     num_steps = config.epochs * inputs.batches.train.steps_per_epoch
@@ -213,6 +229,7 @@ def build_trainer(
         saver=saver,
         progress=progress,
         stop=stop,
+        evaluation=evaluation,
         should_prune=should_prune,
         profiler=build_profiler(config, folder, inputs.hardware, processes),
         processes=processes,

@@ -5,6 +5,7 @@ from pathlib import Path
 # Each command is the module or package of this name, which also runs with `python -m imdbcls.NAME`.
 COMMANDS = {
     "train": "Train one run or a sweep.",
+    "pretrain": "Continue the pretraining of an encoder on your own text.",
     "study": "Train seeds until it is known which group is better.",
     "tune": "Tune groups with equal budgets, and train the best configuration of each.",
     "compare": "Compare the groups of a study, or the predictions of any tool.",

@@ -24,6 +24,7 @@ CONFIG = "config.yaml"
 # The commands that take overrides. For each, the file in conf/ with its own keys, and its flags.
 OVERRIDES = {
     "train": (CONFIG, "--multirun", "--dry-run", "--resolve"),
+    "pretrain": ("pretrain.yaml",),
     "study": ("study.yaml", "--plan"),
     "tune": ("tune.yaml",),
     "data": (CONFIG,),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -25,7 +25,9 @@ from imdbcls.runtime.torchrun import require_single_process
 
 
 class CommandSettings(Section):
-    """The keys of one command."""
+    """The keys of one command. The runs have other keys in the `shared` sections."""
+
+    shared: ClassVar[frozenset[str]] = frozenset()
 
     def exclusions(self) -> Iterator[str]:
         """Yield a sentence for each combination of values that is not allowed."""
@@ -86,7 +88,7 @@ def read_command_keys(overrides: Sequence[str], section: type[S], file: str) -> 
     others: list[str] = []
     mistakes: list[str] = []
     for text in overrides:
-        if text.partition("=")[0].lstrip("+~").partition(".")[0] in section.model_fields:
+        if is_own(text.partition("=")[0].lstrip("+~"), section):
             mistakes += assign(values, text, names_of(section))
         else:
             others.append(text)
@@ -98,6 +100,12 @@ def read_command_keys(overrides: Sequence[str], section: type[S], file: str) -> 
         found = (sentence_on(tuple(map(str, each["loc"])), each["type"], values, section) for each in error.errors())
         mistakes += dict(found).values()
     return CommandKeys(settings if not mistakes else None, tuple(others), tuple(mistakes))
+
+
+def is_own(key: str, section: type[CommandSettings]) -> bool:
+    """Return whether a dotted key is one of the command, rather than of its runs."""
+    first = key.partition(".")[0]
+    return key in names_of(section) if first in section.shared else first in section.model_fields
 
 
 def assign(values: Any, text: str, known: Sequence[str]) -> Iterator[str]:

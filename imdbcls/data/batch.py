@@ -1,6 +1,7 @@
 """A batch: documents that are truncated, or split into windows, and padded to one width.
 
-Shapes: L layers, B documents in the batch, T tokens in each padded row, D hidden size, N non-padding tokens.
+Shapes: L layers, B documents in the batch, T tokens in each padded row, D hidden size, N non-padding tokens, M masked
+tokens.
 If documents are split into windows, each of the batch's W windows is a separate row; token ids and mask then have W
 rows instead of B.
 """
@@ -38,6 +39,27 @@ class Share:
 
 
 @dataclass(frozen=True)
+class MaskedTokens:
+    """The tokens of a batch that a masked language model predicts.
+
+    `rows_M` and `columns_M` are their places in input_ids_BT, in ascending order of the rows. `labels_M` are their ids
+    before masking. All are int64.
+    """
+
+    rows_M: Tensor
+    columns_M: Tensor
+    labels_M: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels_M)
+
+    def of_rows(self, start: int, end: int) -> "MaskedTokens":
+        """Return the masked tokens of the rows from `start` to `end`, whose first row becomes row 0."""
+        first, last = torch.searchsorted(self.rows_M, torch.tensor([start, end])).tolist()
+        return MaskedTokens(self.rows_M[first:last] - start, self.columns_M[first:last], self.labels_M[first:last])
+
+
+@dataclass(frozen=True)
 class Batch:
     """A batch of documents, padded on the right to one width.
 
@@ -52,6 +74,7 @@ class Batch:
     - `features` is the cached output of a frozen encoder for this batch: hidden_BTD, or hidden_LBTD for a head that
       reads all layers. It is None if nothing is cached.
     - `share` describes the optimizer step of which this batch is one process's share; None if it is the whole step.
+    - `masked` are the tokens to predict in pretraining; None in classification.
     """
 
     input_ids_BT: Tensor
@@ -63,6 +86,7 @@ class Batch:
     token_indices_N: Tensor | None = None
     features: Tensor | None = None
     share: "Share | None" = None
+    masked: MaskedTokens | None = None
 
     @property
     def step_documents(self) -> int:
@@ -79,13 +103,24 @@ class Batch:
         """The number of non-padding tokens in the optimizer step, over all processes."""
         return self.num_tokens if self.share is None else self.share.step_tokens
 
+    @property
+    def targets(self) -> Tensor:
+        """What the model predicts: labels_B or, in pretraining, labels_M."""
+        return self.labels_B if self.masked is None else self.masked.labels_M
+
+    @property
+    def step_targets(self) -> int:
+        """The number of targets in the optimizer step, over all processes: the loss is the mean over them."""
+        return self.step_documents if self.masked is None else len(self.masked)
+
     def __len__(self) -> int:
         """Return the number of documents."""
         return len(self.rows)
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """The arguments of `Classifier.forward`."""
+        """The arguments of `Classifier.forward` or, with masked tokens, of `MaskedLanguageModel.forward`."""
+        width = self.input_ids_BT.shape[1]
         return {
             "input_ids_BT": self.input_ids_BT,
             "mask_BT": self.mask_BT,
@@ -93,6 +128,7 @@ class Batch:
             "num_documents": len(self),
             "token_indices_N": self.token_indices_N,
             "features": self.features,
+            **({} if self.masked is None else {"masked_indices_M": self.masked.rows_M * width + self.masked.columns_M}),
         }
 
     def to(self, device: torch.device) -> "Batch":
@@ -112,6 +148,7 @@ class Batch:
             labels_B=move(self.labels_B),
             token_indices_N=move(token_indices(self.mask_BT)),
             features=None if self.features is None else move(self.features),
+            masked=None if self.masked is None else MaskedTokens(*map(move, vars(self.masked).values())),
         )
 
     def split(self, num_rows: int) -> "list[Batch]":
@@ -142,6 +179,7 @@ class Batch:
                     self.rows[documents],
                     int(lengths_B[part].sum()),
                     features=None if self.features is None else self.features[..., part, :width, :],
+                    masked=None if self.masked is None else self.masked.of_rows(part.start, part.stop),
                 )
             )
             first, first_row = end, part.stop

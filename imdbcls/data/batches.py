@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from imdbcls.data.batch import Batch, Collator, Share
 from imdbcls.data.features import Features
+from imdbcls.data.masking import VALIDATION, Masking
 from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows
 
@@ -52,6 +53,7 @@ class TrainBatches:
         self.order_seed = order_seed
         self.group_by_length = group_by_length
         self.rank, self.num_processes = 0, 1
+        self._masking: Masking | None = None
 
     @property
     def tokens(self) -> Tokens:
@@ -67,7 +69,8 @@ class TrainBatches:
 
         The batches depend only on these arguments and those of the constructor, so a resumed run gets the same batches.
         """
-        return self.collated(self.plan(epoch)[start_step:])
+        batches = self.collated(self.plan(epoch)[start_step:])
+        return batches if self._masking is None else (self._masking.mask(batch, epoch) for batch in batches)
 
     def collated(self, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
         """Yield the batches of a plan: the indices of the documents in each batch.
@@ -92,6 +95,10 @@ class TrainBatches:
     def read_from(self, features: Features) -> None:
         """Attach the cached features to every later batch."""
         self._collator.features = features
+
+    def mask_with(self, masking: Masking) -> None:
+        """Mask tokens in the batches of every later epoch, other tokens in each epoch."""
+        self._masking = masking
 
     def plan(self, epoch: int) -> list[NDArray[np.int64]]:
         """Return the indices of the documents in each batch of an epoch."""
@@ -156,6 +163,7 @@ class EvalBatches:
     ) -> None:
         assert len(tokens) == len(labels), f"{len(tokens)} documents with {len(labels)} labels"
         self._collator = Collator(tokens, labels, max_length, truncation)
+        self._masking: Masking | None = None
         num_tokens = EVAL_TOKENS if batch_size is None else batch_size * max_length
         order = np.argsort(-self._collator.lengths, kind="stable")
         self._plan: list[NDArray[np.int64]] = []
@@ -173,10 +181,15 @@ class EvalBatches:
         """Attach the cached features to every later batch."""
         self._collator.features = features
 
+    def mask_with(self, masking: Masking) -> None:
+        """Mask tokens in every later batch, the same tokens in each evaluation."""
+        self._masking = masking
+
     def of_process(self, rank: int, num_processes: int) -> Iterator[Batch]:
         """Yield every `num_processes`-th batch, starting with the batch at index `rank`."""
         for rows in self._plan[rank::num_processes]:
-            yield self._collator.collate(rows)
+            batch = self._collator.collate(rows)
+            yield batch if self._masking is None else self._masking.mask(batch, VALIDATION)
 
     def single_documents(self, num_documents: int) -> Iterator[Batch]:
         """Yield `num_documents` batches of one document each, without cached features; fewer if the split is smaller.

@@ -2,11 +2,11 @@
 
 import itertools
 from contextlib import nullcontext
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import doc
 
-from imdbcls.data.columns import ColumnNames, joined_name, missing_columns, names_of, request_of
+from imdbcls.data.columns import ColumnNames, Request, joined_name, missing_columns, names_of, request_of
 from imdbcls.data.documents import Source
 from imdbcls.data.local_files import local_dataset
 from imdbcls.data.sources import make_source
@@ -42,20 +42,7 @@ def read_hub(
     Raise UserError if the hub cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds and the cache lacks
     the data set, and for an unknown data set, configuration, split or column.
     """
-    # Check the path before the slow import. Pass load_dataset only a hub id of the form owner/name or the absolute path
-    # of a folder, because it interprets a single word as the name of one of its own builders.
-    folder = local_dataset(path)
-    import datasets
-    from huggingface_hub import constants
-
-    try:
-        # HF_HUB_OFFLINE also applies to a folder, which may refer to remote files. If the hub cannot be reached,
-        # offline mode keeps the clients from retrying for minutes.
-        is_online = not constants.HF_HUB_OFFLINE and (folder is not None or reaches_hub())
-        with nullcontext() if is_online else offline():
-            loaded = datasets.load_dataset(path if folder is None else str(folder.absolute()), config)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(_explain(path, error)) from error
+    loaded = _load(path, config)
     request = request_of(text_column, label_column, id_column, group_column, part_column, text_separator=text_separator)
     wanted = {"train": train_split, "validation": validation_split, "test": test_split}
     tables: dict[str, Table] = {}
@@ -67,12 +54,7 @@ def read_hub(
         missing = missing_columns(request, loaded[name].column_names, f"{path}, split {name}")
         if missing is not None:
             raise missing
-        where = f"{path}, split {name}"
-        columns, numbers = Collector(request), itertools.count(1)
-        for batch in loaded[name].select_columns(request.names).with_format("arrow").iter(ROWS):
-            for row in batch.to_pylist():
-                columns.add(row, f"{where}, row", next(numbers))
-        tables[split] = Table(where, columns.finish(), "row", range(1, len(loaded[name]) + 1))
+        tables[split] = _table(loaded[name], f"{path}, split {name}", request)
 
     declared = getattr(loaded[train_split].features.get(label_column), "names", None)
     if labels is None and declared is not None:
@@ -81,6 +63,40 @@ def read_hub(
     return make_source(
         tables, text, label_column, id_column, group_column, part_column, labels=labels, skip_empty=skip_empty
     )
+
+
+def read_hub_texts(path: str, split: str) -> Table | None:
+    """Read the column `text` of one split; return None if the data set has no such split. Raise as `read_hub` does."""
+    loaded = _load(path, None)
+    request = Request((("text_column", "text"),), has_settings=False)
+    return _table(loaded[split], f"{path}, split {split}", request) if split in loaded else None
+
+
+def _load(path: str, config: str | None) -> Any:
+    """Load a data set; return a mapping from the names of its splits to the splits."""
+    # Check the path before the slow import. Pass load_dataset only a hub id of the form owner/name or the absolute path
+    # of a folder, because it interprets a single word as the name of one of its own builders.
+    folder = local_dataset(path)
+    import datasets
+    from huggingface_hub import constants
+
+    try:
+        # HF_HUB_OFFLINE also applies to a folder, which may refer to remote files. If the hub cannot be reached,
+        # offline mode keeps the clients from retrying for minutes.
+        is_online = not constants.HF_HUB_OFFLINE and (folder is not None or reaches_hub())
+        with nullcontext() if is_online else offline():
+            return datasets.load_dataset(path if folder is None else str(folder.absolute()), config)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(_explain(path, error)) from error
+
+
+def _table(split: Any, name: str, request: Request) -> Table:
+    """Read the requested columns of one loaded split; `name` is its name in messages."""
+    columns, numbers = Collector(request), itertools.count(1)
+    for batch in split.select_columns(request.names).with_format("arrow").iter(ROWS):
+        for row in batch.to_pylist():
+            columns.add(row, f"{name}, row", next(numbers))
+    return Table(name, columns.finish(), "row", range(1, len(split) + 1))
 
 
 def _explain(path: str, error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated
 from annotated_types import doc
 
 from imdbcls.data.documents import Source
-from imdbcls.data.hub import read_hub
+from imdbcls.data.hub import read_hub, read_hub_texts
 from imdbcls.data.lines import decode_utf8
 from imdbcls.data.local_files import local_imdb
 from imdbcls.data.sources import make_source
@@ -25,7 +25,8 @@ LABELS = {"0": "negative", "1": "positive"}
 _REVIEW = re.compile(r"(?:^|/)((train|test)/(pos|neg)/(\d+)_\d+\.txt)$")
 _URLS = re.compile(r"(?:^|/)(train|test)/urls_(pos|neg)\.txt$")
 _TITLE = re.compile(r"/title/(tt\d+)")
-_PARQUET = re.compile(r"(train|test)(?:-\d+-of-(\d+))?\.parquet")
+_UNLABELLED = re.compile(r"(?:^|/)train/unsup/(\d+)_\d+\.txt$")
+_PARQUET = re.compile(r"(train|test|unsupervised)(?:-\d+-of-(\d+))?\.parquet")
 
 
 def read_imdb(path: Annotated[str, doc("the path of a file or folder, or a hub id")]) -> Source:
@@ -54,32 +55,62 @@ def read_imdb(path: Annotated[str, doc("the path of a file or folder, or a hub i
             labels=LABELS,
         )
     if place.is_file():
-        return _from_reviews(_read_archive(place), str(place))
+        return _from_reviews(_read_archive(place, _REVIEW, _URLS), str(place))
     root = _find_extracted(place)
     if root is not None:
         return _from_reviews(_read_folder(root), str(place))
     return _read_parquet_folder(place)
 
 
-def _read_parquet_folder(folder: Path) -> Source:
-    shards: dict[str, list[Path]] = {"train": [], "test": []}
+def read_unlabelled_imdb(path: str) -> Table | None:
+    """Read the 50,000 reviews without labels from the same four forms; None if the data does not include them.
+
+    Raise the UserErrors of `read_imdb`.
+    """
+    place = local_imdb(path)
+    if place is None:
+        return read_hub_texts(path, "unsupervised")
+    root = None if place.is_file() else _find_extracted(place)
+    if root is None and place.is_dir():
+        files = _require_all(_shards(place)["unsupervised"], "unsupervised", place)
+        return read_parquet(files, ("text",), "text") if files else None
+    reviews = _read_archive(place, _UNLABELLED) if root is None else _read_reviews(root / "train" / "unsup", root)
+    texts = {int(match[1]): decode_utf8(raw, file) for file, raw in reviews if (match := _UNLABELLED.search(file))}
+    if not texts:
+        return None
+    columns = {"text": [texts[key] for key in sorted(texts)]}
+    return Table(f"{path}, train/unsup", columns, "row", range(1, len(texts) + 1))
+
+
+def _shards(folder: Path) -> dict[str, list[Path]]:
+    """Return the Parquet files of each split below a folder, sorted."""
+    shards: dict[str, list[Path]] = {"train": [], "test": [], "unsupervised": []}
     for file in parquet_files(folder):
         match = _PARQUET.fullmatch(file.name)
         if match:
             shards[match[1]].append(file)
+    return shards
+
+
+def _require_all(files: list[Path], split: str, folder: Path) -> list[Path]:
+    """Return the files of a split. Raise UserError if some of its shards are missing."""
+    match = _PARQUET.fullmatch(files[0].name) if files else None
+    expected = int(match[2]) if match and match[2] else min(len(files), 1)
+    if len(files) != expected:
+        listed = ", ".join(str(file.relative_to(folder)) for file in files[:4]) + (", …" if len(files) > 4 else "")
+        raise UserError(f"data.path={folder}: expected {expected} file(s) for {split}, found {len(files)}: {listed}.")
+    return files
+
+
+def _read_parquet_folder(folder: Path) -> Source:
+    shards = {split: files for split, files in _shards(folder).items() if split != "unsupervised"}
     for split, files in shards.items():
         if not files:
             raise UserError(
                 f"data.path={folder} contains neither {split}.parquet (or {split}-00000-of-00001.parquet) nor the "
                 "folders train/pos and train/neg of aclImdb/."
             )
-        match = _PARQUET.fullmatch(files[0].name)
-        expected = int(match[2]) if match and match[2] else 1
-        if len(files) != expected:
-            listed = ", ".join(str(file.relative_to(folder)) for file in files[:4]) + (", …" if len(files) > 4 else "")
-            raise UserError(
-                f"data.path={folder}: expected {expected} file(s) for {split}, found {len(files)}: {listed}."
-            )
+        _require_all(files, split, folder)
     names = ("text", "label", "id", "movie")
     tables = {split: read_parquet(files, names, "text") for split, files in shards.items()}
     columns = set(tables["train"].columns) & set(tables["test"].columns)
@@ -123,17 +154,23 @@ def _read_folder(root: Path) -> Iterator[tuple[str, bytes]]:
             urls = root / split / f"urls_{label}.txt"
             if urls.is_file():
                 yield f"{split}/{urls.name}", urls.read_bytes()
-            for file in (root / split / label).glob("*.txt"):
-                yield f"{split}/{label}/{file.name}", file.read_bytes()
+            yield from _read_reviews(root / split / label, root)
 
 
-def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
+def _read_reviews(folder: Path, root: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the path below `root` and the content of each review in a folder."""
+    for file in folder.glob("*.txt"):
+        yield file.relative_to(root).as_posix(), file.read_bytes()
+
+
+def _read_archive(path: Path, *patterns: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the path and the content of each file in the archive whose path matches one of the patterns."""
     try:
         # "r|gz" only reads forward. Members are matched by name and read into memory, so a hostile archive cannot write
         # to any path.
         with tarfile.open(path, mode="r|gz") as archive:
             for member in archive:
-                if member.isfile() and (_REVIEW.search(member.name) or _URLS.search(member.name)):
+                if member.isfile() and any(pattern.search(member.name) for pattern in patterns):
                     if member.size > MAX_MEMBER_BYTES:
                         raise UserError(
                             f"data.path={path}: {member.name} has {member.size:,} bytes; at most "

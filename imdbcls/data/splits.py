@@ -81,7 +81,7 @@ def make_corpus(
         validation=splits["validation"],
         test=splits["test"],
         label_names=source.label_names,
-        split_hash=_hash(splits, source.label_names),
+        split_hash=hash_of_splits(splits, source.label_names),
         notes=tuple(notes),
     )
 
@@ -187,6 +187,11 @@ def _units(part: _Part) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
     return keys[first_text], unit_of_text[text_of_row]
 
 
+def limited(documents: Documents, name: str, limit: int | float | None, split_seed: int, notes: list[str]) -> Documents:
+    """Return `limit` documents of a split, as `make_corpus` chooses them for the same limit and split_seed."""
+    return _limit(_Part.of(documents), name, limit, split_seed, notes)
+
+
 def _limit(part: _Part, name: str, limit: int | float | None, split_seed: int, notes: list[str]) -> Documents:
     """Return `limit` documents of a split, in the order of their ids; all if `limit` is None or too large.
 
@@ -274,7 +279,8 @@ def _draw(purpose: str, split_seed: int, key: str) -> str:
     return hashlib.blake2b(f"{purpose} {split_seed} {key}".encode(), digest_size=16).hexdigest()
 
 
-def _hash(splits: dict[str, Documents], label_names: Sequence[str]) -> str:
+def hash_of_splits(splits: Mapping[str, Documents], label_names: Sequence[str]) -> str:
+    """Return a hash of the ids, labels and texts of all splits."""
     digest = hashlib.sha256(repr(tuple(label_names)).encode())
     for name, documents in splits.items():
         digest.update(f"{name} {len(documents)}".encode())

@@ -334,11 +334,17 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     splitter = pre_tokenizers.BertPreTokenizer()
     words = Counter(word for text in read_sample().train.texts for word, _ in splitter.pre_tokenize_str(text.lower()))
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    frequent = sorted(words, key=lambda word: (-words[word], word))[: TINY_VOCABULARY - len(specials)]
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(specials + frequent)}, "[UNK]"))
+    frequent = sorted(words, key=lambda word: (-words[word], word))[: TINY_VOCABULARY - len(specials) - 1]
+    vocabulary = {word: index for index, word in enumerate([*specials, *frequent, "[MASK]"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = splitter
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
     )

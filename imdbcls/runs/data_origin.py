@@ -22,7 +22,7 @@ from imdbcls.runtime.hub_ids import is_hub_id
 
 READER = "imdbcls.data.{0}.read_{0}"
 READER_TARGET = re.compile(r"imdbcls\.data\.(\w+)\.read_\1")
-PATH_KEYS = ("path", "train", "validation", "test")  # keys of a data source: files, folders, hub ids
+PATH_KEYS = ("path", "train", "validation", "test", "unlabelled")  # keys of a data source: files, folders, hub ids
 # Sources that need no marker: the sample in the package, and the hub id in conf/data/imdb.yaml.
 ALWAYS_ALLOWED = (
     {"_target_": "imdbcls.data.sample.read_sample"},

@@ -24,12 +24,16 @@ from imdbcls.runs.record import SPLITS, problem_of_predictions, problem_of_resul
 from imdbcls.runs.untrusted import read_json, read_yaml, require_no_links, require_regular_file
 from imdbcls.runtime.atomic import write_atomically
 from imdbcls.runtime.locks import file_lock
+from imdbcls.runtime.model_files import weights_of_run
 from imdbcls.runtime.sweep_agent import in_sweep
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
 
 logger = logging.getLogger(__name__)
+
+
+PRETRAINED = "pretrained"  # the status of a finished run of `imdbcls.pretrain`
 
 
 class RunFolder:
@@ -199,6 +203,24 @@ class RunFolder:
         else:
             self.discard_checkpoints()  # a process that was killed after writing the result may have left them
         return result
+
+    def open_for_pretraining(self) -> dict[str, Any] | None:
+        """Return the result of a finished pretraining run. Otherwise return None: the caller must start or resume it.
+
+        Raises UserError as `open_for_training` does for unsupported format versions and links.
+        """
+        require_no_links(self.path)
+        self.require_version()
+        result = self.result()
+        is_finished = result is not None and result.get("status") == PRETRAINED and weights_of_run(self.path).is_file()
+        if result is not None and is_finished and self._has_name_of(result):
+            logger.info(
+                f"{self.path} is already done: masked loss {result['val/loss']:.4f}. Nothing was run. To pretrain "
+                "again, for example after a code change, move the folder away."
+            )
+            return result
+        self._set_damage_aside()
+        return None
 
     def _set_damage_aside(self) -> None:
         """Rename a damaged `result.json`, or one whose predictions are damaged."""

@@ -23,8 +23,6 @@ from imdbcls.config.choices import MetricName
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import EvalBatches, Prefetcher, SplitBatches
 from imdbcls.errors import UserError
-from imdbcls.models.inference import predict_probabilities
-from imdbcls.models.metrics import metrics_of
 from imdbcls.runs.selection import LOWER_IS_BETTER, as_text
 from imdbcls.runtime.device import Hardware, seed_everything_at
 from imdbcls.runtime.distributed import Processes
@@ -32,6 +30,7 @@ from imdbcls.runtime.limits import is_out_of_memory
 from imdbcls.runtime.progress import Progress, duration
 from imdbcls.runtime.signals import Interrupted, StopRequest
 from imdbcls.tracking import Tracker
+from imdbcls.training.evaluation import CLASSIFICATION, Evaluation
 from imdbcls.training.evaluation_model import EvaluationModel
 from imdbcls.training.losses import Objective
 from imdbcls.training.optim import learning_rate
@@ -82,7 +81,9 @@ class TrainerSettings:
 class Trainer:
     """Train a model and save the weights of the best epoch: the one with the best validation metric.
 
-    The steps update `evaluation_model.trained`; `evaluation_model.model` is evaluated and saved as the best.
+    The steps update `evaluation_model.trained`; `evaluation_model.model` is evaluated and saved as the best. The loss
+    of a step is the mean of `objective` over the targets of its batch: the documents' labels or, in pretraining, the
+    masked tokens. `evaluation` gives the scores of a split, such as probabilities_NC, and its metrics.
 
     A step does not wait for a GPU. Losses are fetched before metrics are logged, before a checkpoint is saved, and
     after at most `MAX_UNREAD_STEPS` steps. On the CPU they are fetched in each step.
@@ -104,6 +105,7 @@ class Trainer:
         saver: Saver,
         progress: Progress,
         stop: StopRequest,
+        evaluation: Evaluation = CLASSIFICATION,
         should_prune: ShouldPrune | None = None,
         profiler: StepProfiler | None = None,
         processes: Processes | None = None,
@@ -122,6 +124,7 @@ class Trainer:
         self.metrics_log = saver.metrics_log
         self.progress = progress
         self.stop = stop
+        self.evaluation = evaluation
         self.should_prune = should_prune
         self.profiler = profiler
         self.is_pruned = False
@@ -137,7 +140,7 @@ class Trainer:
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.state = TrainState(micro_batch_size=settings.micro_batch_size)
         self.meter = StepMeter()
-        # Validation probabilities_NC of the best epoch; None if another process evaluated that epoch.
+        # Validation scores of the best epoch; None if another process evaluated that epoch.
         self.best_validation: NDArray[np.float64] | None = None
 
     def fit(self, tracker: Tracker) -> None:
@@ -250,7 +253,7 @@ class Trainer:
                     with self.without_averaging() if micro_batch is not micro_batches[-1] else nullcontext():
                         with self.hardware.autocast():
                             logits = [self.parallel_model(**on_device.inputs) for _ in range(self.objective.num_passes)]
-                        loss = self.objective(logits, on_device.labels_B) / batch.step_documents
+                        loss = self.objective(logits, on_device.targets) / batch.step_targets
                         if num_processes > 1:  # averaging over the processes divides the gradient by their number
                             loss *= batch.weight
                             (loss * num_processes).backward()
@@ -356,14 +359,10 @@ class Trainer:
         self.evaluation_model.sync()
         started = time.perf_counter()
         validation = self.predict_split("validation", self.batches.validation)
-        evaluated = [("val", self.batches.validation.labels, validation)]
+        metrics = self.metrics_of("val", self.batches.validation, validation)
         if self.settings.watch_test:
-            evaluated.append(("test", self.batches.test.labels, self.predict_split("test", self.batches.test)))
-        metrics = {
-            f"{split}/{name}": value
-            for split, labels_N, probabilities_NC in evaluated
-            for name, value in metrics_of(labels_N, probabilities_NC).items()
-        }
+            test = self.predict_split("test", self.batches.test)
+            metrics |= self.metrics_of("test", self.batches.test, test)
         self.log(tracker, {**self.pop_train_metrics(), **metrics})  # together, so that a step has only one record
         state = self.state
         state.epoch += 1
@@ -397,11 +396,20 @@ class Trainer:
         return (sign * one[0], -one[1]) > (sign * other[0], -other[1])
 
     def predict_split(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
-        """Return probabilities_NC of a split; raise Interrupted if a signal requests a stop."""
+        """Return the scores of a split, such as probabilities_NC; raise Interrupted if a signal requests a stop."""
         with self.stop.interruptible():  # evaluation changes no state, so it can be interrupted at any point
-            return predict_probabilities(
+            return self.evaluation.scores(
                 self.evaluation_model.model, batches, self.hardware, self.progress.for_split(split), self.processes
             )
+
+    def metrics_of(self, split: str, batches: EvalBatches, scores: NDArray[np.float64]) -> dict[str, float]:
+        """Return the metrics of a split from its scores, such as `val/loss`."""
+        return {f"{split}/{name}": value for name, value in self.evaluation.metrics(batches, scores).items()}
+
+    def evaluate_before_training(self, tracker: Tracker) -> None:
+        """Log the validation metrics of the initial weights as step 0."""
+        validation = self.predict_split("validation", self.batches.validation)
+        self.log(tracker, self.metrics_of("val", self.batches.validation, validation))
 
     def final_probabilities(self) -> dict[str, NDArray[np.float64]]:
         """Return probabilities_NC of the best weights on validation and test. Call it after `fit`."""

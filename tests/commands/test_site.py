@@ -50,7 +50,7 @@ def text_of(page: Path) -> str:
 
 def test_the_reference_lists_every_key_and_choice(site: Path) -> None:
     page = (site / "configuration.html").read_text(encoding="utf-8")
-    files = ("config.yaml", "study.yaml", "tune.yaml")
+    files = ("config.yaml", "pretrain.yaml", "study.yaml", "tune.yaml")
     keys = [each.key for file in files for each in config_keys(file) if not each.is_section]
     choices = [f"{group}={choice}" for group, names in groups().items() for choice in names]
     assert len(keys) > 50 and len(choices) > 30

@@ -5,6 +5,7 @@ from support.runs import ROOT
 
 from imdbcls.config.command_keys import names_of, read_arguments, read_command_keys
 from imdbcls.config.options import config_keys
+from imdbcls.config.pretrain_settings import PretrainSettings
 from imdbcls.config.study_settings import StudySettings
 from imdbcls.errors import UserError
 
@@ -22,6 +23,14 @@ def test_each_key_of_study_yaml_is_declared_described_and_has_one_default() -> N
     assert {each.key for each in keys} == set(names_of(StudySettings))
     assert all(len(each.description) > 5 for each in config_keys(STUDY))
     assert all(field.is_required() for field in StudySettings.model_fields.values())
+
+
+def test_a_shared_section_has_keys_of_the_command_and_of_its_runs() -> None:
+    file = "pretrain.yaml"
+    assert {each.key for each in config_keys(file) if not each.is_section} == set(names_of(PretrainSettings))
+    read = read_command_keys(["data.unlabelled_limit=9", "data.path=x", "data=imdb"], PretrainSettings, file)
+    assert read.mistakes == () and read.others == ("data.path=x", "data=imdb")
+    assert read.settings is not None and read.settings.data.unlabelled_limit == 9
 
 
 def test_keys_of_the_command_are_separated_from_those_of_its_runs() -> None:

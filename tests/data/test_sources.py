@@ -27,7 +27,7 @@ from imdbcls.construction import read_texts
 from imdbcls.data.documents import Corpus, Source, label_name
 from imdbcls.data.files import read_files
 from imdbcls.data.hub import read_hub
-from imdbcls.data.imdb import read_imdb
+from imdbcls.data.imdb import read_imdb, read_unlabelled_imdb
 from imdbcls.data.splits import make_corpus
 from imdbcls.errors import UserError
 
@@ -81,7 +81,8 @@ def write_folder(root: Path) -> None:
             urls.write(f"http://www.imdb.com/title/{movie}/usercomments\n")
     unsupervised = root / "train" / "unsup"
     unsupervised.mkdir()
-    (unsupervised / "0_0.txt").write_text("unlabelled")
+    for number in (0, 1, 10, 2):
+        (unsupervised / f"{number}_0.txt").write_text(f"unlabelled {number}")
 
 
 def write_parquet(folder: Path, names: dict[str, list[str]]) -> None:
@@ -121,6 +122,26 @@ def test_archive_folder_and_parquet_give_the_same_corpus(tmp_path: Path) -> None
     first = corpora[0].test
     assert first.ids[0] == "test/neg/0_2.txt" and first.labels[0] == 0
     assert first.texts[0].startswith("Très neg test.<br /><br />Number 0")
+
+
+def test_unlabelled_reviews_are_read_from_every_form(tmp_path: Path) -> None:
+    write_folder(tmp_path / "aclImdb")
+    with tarfile.open(tmp_path / "aclImdb_v1.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "aclImdb", "aclImdb")
+    expected = [f"unlabelled {number}" for number in (0, 1, 2, 10)]
+    for place in ("plain", "hub"):
+        write_parquet(tmp_path / place, {"train": ["train.parquet"], "test": ["test.parquet"]})
+    pq.write_table(pa.table({"text": expected, "label": [-1] * 4}), tmp_path / "plain" / "unsupervised.parquet")
+    for shard, texts in enumerate((expected[:2], expected[2:])):
+        pq.write_table(pa.table({"text": texts}), tmp_path / "hub" / f"unsupervised-0000{shard}-of-00002.parquet")
+    for place in ("aclImdb", "", "aclImdb_v1.tar.gz", "plain", "hub"):
+        table = read_unlabelled_imdb(str(tmp_path / place))
+        assert table is not None and list(table.columns["text"]) == expected, place
+    (tmp_path / "hub" / "unsupervised-00001-of-00002.parquet").unlink()
+    with pytest.raises(UserError, match=r"expected 2 file\(s\) for unsupervised, found 1"):
+        read_unlabelled_imdb(str(tmp_path / "hub"))
+    (tmp_path / "plain" / "unsupervised.parquet").unlink()
+    assert read_unlabelled_imdb(str(tmp_path / "plain")) is None
 
 
 def test_archive_is_read_without_links_and_without_writing(tmp_path: Path) -> None:

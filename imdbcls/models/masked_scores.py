@@ -1,0 +1,60 @@
+"""Evaluate a masked language model: the loss of each document, and the metrics of a split.
+
+Shape suffixes: N documents, M masked tokens, V tokens in the vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from imdbcls.data.batches import EvalBatches
+from imdbcls.kernels import inference_weights
+from imdbcls.models.inference import logits_of
+from imdbcls.runtime.device import Hardware
+from imdbcls.runtime.distributed import Processes
+
+
+@torch.inference_mode()
+def masked_scores(
+    model: nn.Module,
+    batches: EvalBatches,
+    hardware: Hardware,
+    on_progress: Callable[[int, int], None] | None = None,
+    processes: Processes | None = None,
+) -> NDArray[np.float64]:
+    """Return scores_N3: each document's summed loss in nats, its number of correct tokens and of masked tokens.
+
+    The arguments are those of `predict_probabilities`.
+    """
+    processes = processes or Processes()
+    was_training = model.training
+    model.eval()
+    scores_N3 = torch.zeros(batches.num_documents, 3, dtype=torch.float64)
+    done = 0
+    with inference_weights():
+        for batch in batches.of_process(processes.rank, processes.size):
+            assert batch.masked is not None
+            logits_MV, labels_M = logits_of(model, batch, hardware), batch.masked.labels_M.to(hardware.device)
+            losses_M = functional.cross_entropy(logits_MV, labels_M, reduction="none")
+            correct_M = (logits_MV.argmax(dim=1) == labels_M).float()
+            scores_M3 = torch.stack([losses_M, correct_M, torch.ones_like(losses_M)], dim=1).double().cpu()
+            rows_M = batch.masked.rows_M if batch.documents_W is None else batch.documents_W[batch.masked.rows_M]
+            scores_N3.index_add_(0, torch.from_numpy(batch.rows)[rows_M], scores_M3)
+            done = min(done + processes.size * len(batch), batches.num_documents)
+            if on_progress is not None:
+                on_progress(done, batches.num_documents)
+    model.train(was_training)
+    processes.add(scores_N3)  # each row is zero in all processes except one
+    return scores_N3.numpy()
+
+
+def masked_metrics(scores_N3: NDArray[np.float64]) -> dict[str, float]:
+    """Return the mean loss in nats per masked token, its exponential (the perplexity), and the accuracy."""
+    loss, correct, num_tokens = scores_N3.sum(axis=0).tolist()
+    mean = loss / num_tokens
+    return {"loss": mean, "perplexity": math.exp(min(mean, 700)), "accuracy": correct / num_tokens}

@@ -1,0 +1,165 @@
+"""`imdbcls.pretrain` through its command: exact resume, use of the encoder, and one sentence for each mistake."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.processes import EVERY_STEP, digest, kill_at, points, run, run_folder, start
+from support.runs import Launch
+from support.small_models import make_folder
+
+from imdbcls.errors import UserError
+from imdbcls.pretrain import Command, read_command
+from imdbcls.pretraining import build_pretraining
+from imdbcls.runs.folder import RunFolder
+from imdbcls.runtime.signals import StopRequest
+
+PRETRAIN = "imdbcls.pretrain"
+TINY = (
+    *("backbone=tiny", "data=sample", "tracker=none", "max_length=48", "batch_size=8", "epochs=2", "lr=1e-3"),
+    *("data.train_limit=96", "data.validation_limit=20", "device=cpu", "progress=none", "trainer.log_every=3"),
+)
+TIMES = ("seconds", "per_second", "peak_memory_mb", "finished_at", "git_commit", "command")
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    result = json.loads((run_folder(folder) / "result.json").read_text())
+    return {key: value for key, value in result.items() if not key.endswith(TIMES)}
+
+
+def fingerprint(folder: Path) -> dict[str, Any]:
+    checkpoints = run_folder(folder) / "checkpoints"
+    files = ("best/model", "last/model", "last/optimizer")
+    hashes = {name: digest(checkpoints / f"{name}.safetensors") for name in files}
+    return {"files": hashes, "points": points(run_folder(folder)), "result": result_of(folder)}
+
+
+def make(folder: Path, *overrides: str) -> Any:
+    asked: Command = read_command([*TINY, "precision=fp32", *overrides])
+    return build_pretraining(asked.config, asked.settings, RunFolder(folder), StopRequest())
+
+
+@pytest.mark.slow
+def test_killed_run_continues_to_the_same_bits_and_its_encoder_is_fine_tuned(tmp_path: Path, launch: Launch) -> None:
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    for folder in (uninterrupted, killed):
+        folder.mkdir()
+    arguments = (*TINY, "precision=bf16", EVERY_STEP, "trainer.ema_decay=0.9")
+    run(uninterrupted, *arguments, command=PRETRAIN)
+    for step in (4, 15):
+        command = start(killed, *arguments, command=PRETRAIN)
+        assert kill_at(command, killed, step, 0.0)
+    run(killed, *arguments, command=PRETRAIN)
+    assert fingerprint(killed) == fingerprint(uninterrupted)
+
+    found, pretrained = result_of(killed), run_folder(killed)
+    assert found["status"] == "pretrained" and found["head"] == "mlm" and found["study"] == "pretrain"
+    assert found["val/loss"] < found["before/loss"] and found["val/perplexity"] < found["before/perplexity"]
+    steps = [point["step"] for point in points(pretrained)]
+    assert steps[0] == 0 and steps == sorted(set(steps)) and steps[-1] == 24
+    again = run(killed, *arguments, command=PRETRAIN)
+    assert f"is already done: masked loss {found['val/loss']:.4f}" in again.output
+
+    # The pretrained encoder has the weights of the best epoch, and a run that starts from it another name.
+    train = ("backbone=minilm", *(each for each in TINY if not each.startswith(("backbone=", "lr="))), "epochs=1")
+    path = f"backbone.path={pretrained.relative_to(killed)}"
+    trained = run(killed, *train, path, "lr=1e-12", "study=tuned")
+    assert "minilm" in trained.output
+    (finetuned,) = killed.glob("runs/tuned/*/checkpoints/best/model.safetensors")
+    weights, expected = load_file(finetuned), load_file(pretrained / "checkpoints/best/model.safetensors")
+    encoder = [name for name in weights if name.startswith("encoder.")]
+    assert len(encoder) > 20 and {*encoder} == {name for name in expected if name.startswith("encoder.")}
+    assert all(torch.allclose(weights[name], expected[name], atol=1e-6) for name in encoder)
+    assert "pretrained" in launch(killed, "compare", "runs/pretrain", expect=2).stderr
+
+
+def test_micro_batches_and_windows_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
+    options = ("backbone.dropout=0", "data.truncation=windows", "max_length=24", f"data.cache_dir={tmp_path}")
+    gradients = []
+    for size in (8, 3):
+        trainer = make(tmp_path / str(size), *options, f"trainer.micro_batch_size={size}").trainer
+        trainer.model.train()
+        batch = next(trainer.batches.train.epoch(0))
+        assert batch.documents_W is not None and len(batch.masked) > 8
+        trainer.accumulate_gradient(batch)
+        gradients.append([weight.grad for weight in trainer.parameters])
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_scores_of_documents_are_independent_of_the_batch(tmp_path: Path) -> None:
+    metrics = []
+    for size in (1, 40):
+        run = make(tmp_path / str(size), f"eval_batch_size={size}", f"data.cache_dir={tmp_path}")
+        scores_N3 = run.trainer.predict_split("validation", run.batches.validation)
+        assert scores_N3.shape == (20, 3) and (scores_N3[:, 2] >= 1).all()
+        metrics.append(run.trainer.metrics_of("val", run.batches.validation, scores_N3))
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
+    assert metrics[0]["val/loss"] > 5  # close to that of guessing among 2,000 tokens
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    (
+        ("head=lstm", "head=lstm has no effect on pretraining. Leave it out."),
+        ("data.test_limit=5", "data.test_limit=5 has no effect on pretraining."),
+        ("masking.probability=1.5", "masking.probability=1.5 is not a number above 0 and below 1."),
+        ("masking.whole_word=2", "masking.whole_word=2: there is no such key; closest: masking.whole_words."),
+        ("data.unlabelled=none.csv", "data.unlabelled=none.csv"),
+        ("data.unlabelled_limit=-1", "data.unlabelled_limit=-1 is not"),
+        ("lr=1e-4,1e-3", "lr=1e-4,1e-3 has several values: set one value."),
+        ("seed=0,1", "seed=0,1 has several values"),
+        ("backbone.freeze=true", "backbone.freeze=true: pretraining trains the encoder."),
+        ("backbone.lora_rank=4", "backbone.lora_rank=4: pretraining does not support LoRA."),
+        ("lrr=1", "lrr: there is no such key; closest: lr."),
+        ("max_length=4096", "max_length=4096 is more than the 512 tokens that backbone=tiny accepts."),
+    ),
+)
+def test_a_mistake_is_reported_before_anything_is_loaded(overrides: str, sentence: str) -> None:
+    kept = [each for each in TINY if each.partition("=")[0] != overrides.partition("=")[0]]
+    with pytest.raises(UserError) as error:
+        read_command([*kept, overrides])
+    assert sentence in str(error.value)
+
+
+def test_all_mistakes_are_reported_together() -> None:
+    with pytest.raises(UserError) as error:
+        read_command(["backbone=tiny", "data=sample", "head=cls", "masking.whole_words=2", "--multirun", "epoch=3"])
+    assert len(str(error.value).splitlines()) == 4, error.value
+
+
+def test_settings_of_pretraining_and_unlabelled_files_identify_the_run(tmp_path: Path) -> None:
+    file = tmp_path / "more.csv"
+    file.write_text("text\none\n")
+    data = ("backbone=tiny", "data=sample", f"data.unlabelled={file}")
+
+    def name(*overrides: str) -> str:
+        return read_command([*data, *overrides]).config.folder.name
+
+    names = {
+        name(),
+        name("masking.whole_words=false"),
+        name("masking.probability=0.2"),
+        name("seed=1"),
+        name("lr=5e-5"),
+    }
+    assert len(names) == 5 and name() == name("lr=1e-4")
+    assert all(each.startswith(("mlm-s0-", "mlm-s1-")) for each in names)
+    before = name()
+    file.write_text("text\ntwo\n")
+    assert name() != before
+
+
+def test_encoders_that_cannot_predict_masked_tokens_are_refused_by_name(tmp_path: Path, launch: Launch) -> None:
+    from transformers import AutoTokenizer, GPT2Config, GPT2Model
+
+    folder = make_folder(tmp_path / "model", "roberta")
+    size = len(AutoTokenizer.from_pretrained(folder))
+    (folder / "config.json").unlink()
+    GPT2Model(GPT2Config(vocab_size=size, n_embd=32, n_layer=1, n_head=2)).save_pretrained(folder)
+    arguments = ("backbone=bert-base", f"backbone.path={folder}", *TINY[1:])
+    refused = launch(tmp_path, "pretrain", *arguments, "backbone.name=mine", expect=2)
+    assert "backbone=mine cannot be pretrained with masked tokens: it is a decoder-only model" in refused.stderr
+    assert not (tmp_path / "runs").exists()
