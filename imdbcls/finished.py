@@ -109,6 +109,7 @@ def open_finished(
         raise UserError(f"{path / 'config.yaml'} is missing, so {path} is not a run folder (runs/<study>/<name>).")
     folder = RunFolder(path)
     folder.require_version()
+    folder.require_classifier()
     chosen = {"plugins": list(plugins)} if device is None else {"plugins": list(plugins), "device": device}
     config = require_valid({**with_later_keys(folder.config()), **chosen})
     config = config.with_changes(data={"cache_dir": None})  # an untrusted config must not choose where to write

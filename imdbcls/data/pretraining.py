@@ -21,8 +21,9 @@ def read_unlabelled(
 ) -> Documents:
     """Return the unlabelled documents; none if there are none. Append messages about them to `notes`.
 
-    `unlabelled` names files, or is `AUTO` (the documents without labels that belong to the data set) or None. `target` is the reader of the labelled documents, and `arguments` are its
-    arguments. Raise UserError for a file that cannot be read, or that has no text column.
+    `unlabelled` names files, or is `AUTO` (the documents without labels that belong to the data set) or None. `target`
+    is the reader of the labelled documents, and `arguments` are its arguments. Raise UserError for a file that cannot
+    be read, or that has no text column.
     """
     table: Table | None = None
     if unlabelled == AUTO and target == "imdbcls.data.imdb.read_imdb":

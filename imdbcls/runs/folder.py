@@ -128,6 +128,14 @@ class RunFolder:
                 "the run again."
             ) from error
 
+    def require_classifier(self) -> None:
+        """Raise UserError if this is a run of `imdbcls.pretrain`, which has no head that classifies documents."""
+        if (self.result() or {}).get("status") == PRETRAINED:
+            raise UserError(
+                f"{self.path} is a pretrained encoder without a head for classification. Fine-tune it first: "
+                f"python -m imdbcls.train backbone.path={self.path}"
+            )
+
     def problem(self) -> str | None:
         """Return the reason why `result.json` does not describe a finished run, or None if the run is finished."""
         if not self._result.exists():

@@ -73,3 +73,11 @@ def test_a_new_head_shares_the_embeddings_and_is_not_stored_twice(tmp_path: Path
     assert model.head.dense.weight.std().item() == pytest.approx(0.02, rel=0.1)  # type: ignore[union-attr, operator]
     encoder = {name.removeprefix("encoder.") for name in model.state_dict()} - own
     assert encoder == {name for name in make_encoder("bert").state_dict() if not name.startswith("pooler.")}
+
+
+@pytest.mark.parametrize("family", ("modernbert", "deberta-v2"))
+def test_other_encoders_get_a_new_head(family: str, tmp_path: Path) -> None:
+    make_folder(tmp_path, family)
+    model = load(tmp_path, fast=True)
+    logits_MV = model(IDS_BT, MASK_BT, masked_indices_M=INDICES_M)
+    assert logits_MV.shape == (len(INDICES_M), len(model.head.bias)) and logits_MV.isfinite().all()  # type: ignore[arg-type]

@@ -74,6 +74,8 @@ def test_killed_run_continues_to_the_same_bits_and_its_encoder_is_fine_tuned(tmp
     assert len(encoder) > 20 and {*encoder} == {name for name in expected if name.startswith("encoder.")}
     assert all(torch.allclose(weights[name], expected[name], atol=1e-6) for name in encoder)
     assert "pretrained" in launch(killed, "compare", "runs/pretrain", expect=2).stderr
+    refused = launch(killed, "evaluate", str(pretrained.relative_to(killed)), expect=2).stderr
+    assert "is a pretrained encoder without a head for classification. Fine-tune it first" in refused
 
 
 def test_micro_batches_and_windows_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
