@@ -163,7 +163,7 @@ def result_of(run: Run) -> dict[str, Any]:
 
 
 def log_result(run: Run, result: dict[str, Any]) -> None:
-    """Log the masked loss before and after, the cost, and the command that uses the encoder."""
+    """Log the masked loss before and after, the cost, and the key that uses the encoder."""
     before, after = (
         f"{result[f'{prefix}/loss']:.4f} (perplexity {result[f'{prefix}/perplexity']:,.1f})"
         for prefix in ("before", "val")
@@ -175,5 +175,4 @@ def log_result(run: Run, result: dict[str, Any]) -> None:
         f"peak memory {result['peak_memory_mb']:,.0f} MB"
     )
     logger.info(f"  saved in {run.folder.path}")
-    data = f"data={run.config.data.name} backbone={run.config.backbone.name}"
-    logger.info(f"  next: python -m imdbcls.train {data} backbone.path={run.folder.path}")
+    logger.info(f"  next: fine-tune it with python -m imdbcls.train ... backbone.path={run.folder.path}")

@@ -57,7 +57,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["trian", "head=lstm"], "trian is not a command; closest: train. "),
+        (["trian", "head=lstm"], "trian is not a command; closest: train, pretrain. "),
         (["quux"], "quux is not a command. `imdbcls --help` lists"),
         (["head=lstm"], "head=lstm is not a command. To train a run: imdbcls train head=lstm"),
         (["train", "lrr=3"], "lrr: there is no such key; closest: lr."),
