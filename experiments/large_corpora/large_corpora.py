@@ -1,8 +1,8 @@
 """Measure memory and CPU time on corpora of several sizes: `python large_corpora.py --source FILE --sizes 100000`.
 
 For each size, a Parquet file is made by repeating the documents of `--source` (columns `text` and `label`). It is read
-and split, tokenized for the data card, trained on for one epoch, and classified. Every command runs in a process of its
-own.
+and split, tokenized for the data card, trained on for one epoch or `--train-steps` steps, and classified. Every command
+runs in a process of its own.
 """
 
 import argparse
@@ -16,8 +16,7 @@ from process import measure
 from repeat import repeat
 
 STEPS = ("corpus", "card", "train", "predict")
-ENCODER = ("backbone=tiny", "max_length=128")
-FEW = ("data.validation_limit=1000", "data.test_limit=1000", "epochs=1", "batch_size=256", "tracker=none")
+FEW = ("data.validation_limit=1000", "data.test_limit=1000", "epochs=1", "tracker=none", "trainer.log_every=1")
 
 
 def main() -> None:
@@ -27,6 +26,10 @@ def main() -> None:
     parser.add_argument("--words", type=int, help="shorten each text to this many words")
     parser.add_argument("--steps", default=",".join(STEPS), help="steps to measure")
     parser.add_argument("--run", type=Path, help="a finished run for the step predict")
+    parser.add_argument("--backbone", default="tiny", help="encoder of card and train")
+    parser.add_argument("--max-length", default="128", help="longest document in tokens")
+    parser.add_argument("--batch-size", default="256", help="documents per training step")
+    parser.add_argument("--train-steps", type=int, help="stop training after this many steps")
     parser.add_argument("--folder", type=Path, help="folder for the files (default: a temporary one)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
@@ -34,7 +37,9 @@ def main() -> None:
             path = Path(folder, f"{size}.parquet")
             repeat(arguments.source, path, size, arguments.words)
             for step in arguments.steps.split(","):
-                usage = measure(command_of(step, path, arguments.run), Path(folder, "messages.txt"))
+                runs, stop_at = Path(folder, f"runs-{size}"), arguments.train_steps if step == "train" else None
+                command = command_of(step, path, runs, arguments)
+                usage = measure(command, Path(folder, "messages.txt"), lambda runs=runs: num_steps(runs), stop_at)
                 milliseconds = 1000 * usage.cpu_seconds / size
                 print(
                     json.dumps({"documents": size, "step": step, **asdict(usage), "cpu_ms": milliseconds}), flush=True
@@ -42,13 +47,30 @@ def main() -> None:
             path.unlink()
 
 
-def command_of(step: str, path: Path, run: Path | None) -> list[str]:
-    data = ("data=files", f"data.train={path}", *ENCODER)
+def num_steps(runs: Path) -> int:
+    """Return the number of training steps in the log of the run in `runs`."""
+    logs = list(runs.glob("*/*/metrics.jsonl"))
+    return len(logs[0].read_text().splitlines()) if logs else 0
+
+
+def command_of(step: str, path: Path, runs: Path, arguments: argparse.Namespace) -> list[str]:
+    encoder = (f"backbone={arguments.backbone}", f"max_length={arguments.max_length}")
+    data = ("data=files", f"data.train={path}", *encoder)
     if step == "predict":
         output = path.with_suffix(".jsonl")
-        return [sys.executable, "-m", "imdbcls.predict", str(run), "--file", str(path), "--output", str(output)]
+        return [
+            sys.executable,
+            "-m",
+            "imdbcls.predict",
+            str(arguments.run),
+            "--file",
+            str(path),
+            "--output",
+            str(output),
+        ]
     if step == "train":
-        return [sys.executable, "-m", "imdbcls.train", *data, *FEW, f"runs_dir={path.parent / 'runs'}"]
+        own = (f"batch_size={arguments.batch_size}", f"runs_dir={runs}")
+        return [sys.executable, "-m", "imdbcls.train", *data, *FEW, *own]
     if step == "card":
         return [sys.executable, "-m", "imdbcls.data", *data]
     return [sys.executable, str(Path(__file__).with_name("corpus.py")), *data[:2]]

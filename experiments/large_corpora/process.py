@@ -1,9 +1,10 @@
 """Run a command, and measure its memory and CPU time from `/proc` (Linux)."""
 
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,22 +17,36 @@ class Usage:
 
     `private_mb` is the peak of its own memory, summed over its processes: memory that is not backed by a file
     (`RssAnon`). `resident_mb` also contains the pages of mapped files (`VmRSS`), which the kernel shares between
-    processes and drops when memory is short. `cpu_seconds` covers all processes of the command.
+    processes and drops when memory is short. `cpu_seconds` covers all processes of the command. `cpu_at` has the CPU
+    seconds of the main process when `measure` first saw each value of `num_steps`.
     """
 
     private_mb: float
     resident_mb: float
     cpu_seconds: float
     wall_seconds: float
+    cpu_at: dict[int, float]
 
 
-def measure(command: Sequence[str], output: Path) -> Usage:
-    """Run a command with its messages in the file `output`. Raise RuntimeError if it fails."""
+def measure(
+    command: Sequence[str], output: Path, num_steps: Callable[[], int] = lambda: 0, stop_at: int | None = None
+) -> Usage:
+    """Run a command with its messages in the file `output`. Raise RuntimeError if it fails.
+
+    `num_steps` returns the number of training steps so far. At `stop_at` steps, the command gets SIGTERM.
+    """
     started = time.monotonic()
     with output.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
     private = resident = 0.0
+    cpu_at: dict[int, float] = {}
+    allowed = 0
     while True:
+        if (step := num_steps()) > 0:
+            cpu_at.setdefault(step, cpu_of(process.pid))
+            if stop_at is not None and step >= stop_at and allowed == 0:
+                process.terminate()
+                allowed = 128 + signal.SIGTERM
         done, status, usage = os.wait4(process.pid, os.WNOHANG)
         if done:
             break
@@ -39,10 +54,16 @@ def measure(command: Sequence[str], output: Path) -> Usage:
         private = max(private, sum(anonymous for anonymous, _ in memory))
         resident = max(resident, sum(total for _, total in memory))
         time.sleep(POLL_SECONDS)
-    if status != 0:
+    if os.waitstatus_to_exitcode(status) not in (0, allowed):
         raise RuntimeError(f"{' '.join(command)} failed: {output.read_text()[-2000:]}")
     wall_seconds = time.monotonic() - started
-    return Usage(private, resident, usage.ru_utime + usage.ru_stime, wall_seconds)
+    return Usage(private, resident, usage.ru_utime + usage.ru_stime, wall_seconds, cpu_at)
+
+
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds of a running process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def family_of(pid: int) -> list[int]:

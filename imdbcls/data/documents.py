@@ -50,11 +50,11 @@ class Documents:
     """The documents of one split, as columns of equal length.
 
     `ids` identify the documents in predictions and are unique within the split. `texts` are exactly as read: IMDB's
-    `<br />` tags stay, because all published results were measured with them. The texts of a large data set are in a
-    memory-mapped file. `labels` are class indices (int64, shape (num_documents,)). `clusters` has a key for each
-    document, such as the title id of a film. Documents with the same key stay in the same split. `clusters` is None if
-    the data has no such keys. `parts` names the part of the data to which each document belongs, such as `ironic`; the
-    accuracy of each part is reported. It is None without parts.
+    `<br />` tags stay, because all published results were measured with them. The texts, ids and clusters of a large
+    data set are in memory-mapped files. `labels` are class indices (int64, shape (num_documents,)). `clusters` has a
+    key for each document, such as the title id of a film. Documents with the same key stay in the same split.
+    `clusters` is None if the data has no such keys. `parts` names the part of the data to which each document belongs,
+    such as `ironic`; the accuracy of each part is reported. It is None without parts.
     """
 
     ids: Sequence[str]
@@ -74,10 +74,10 @@ class Documents:
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "Documents":
         """Return the documents at `rows`, in that order."""
         return Documents(
-            ids=[self.ids[row] for row in rows],
+            ids=take(self.ids, rows),
             texts=take(self.texts, rows),
             labels=self.labels[np.asarray(rows, dtype=np.int64)],
-            clusters=None if self.clusters is None else [self.clusters[row] for row in rows],
+            clusters=None if self.clusters is None else take(self.clusters, rows),
             parts=None if self.parts is None else [self.parts[row] for row in rows],
         )
 

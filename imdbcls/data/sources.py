@@ -1,6 +1,7 @@
 """Check the columns of tables and turn them into a source, the last step of every reader."""
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 
@@ -9,7 +10,7 @@ import numpy as np
 from imdbcls.data.columns import missing_columns, request_of
 from imdbcls.data.documents import Documents, Source, cell_text, is_whole, label_name
 from imdbcls.data.tables import Table
-from imdbcls.data.text_column import MappedTexts
+from imdbcls.data.text_column import MappedTexts, as_names
 from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode
 from imdbcls.runs.untrusted import MAX_ID_CHARACTERS
@@ -180,10 +181,10 @@ def documents_of(
                 f"{type(text).__name__}{advice}."
             )
     _require_none(
-        table, [text is None or not str(text).strip() for text in raw_texts], f"no text in {text_column!r}", hint
+        table, (text is None or not str(text).strip() for text in raw_texts), f"no text in {text_column!r}", hint
     )
     texts: Sequence[str] = raw_texts if isinstance(raw_texts, MappedTexts) else [str(text) for text in raw_texts]
-    _require_none(table, [not is_unicode(text) for text in texts], f"{text_column!r} {SURROGATE}")
+    _require_none(table, (not is_unicode(text) for text in texts), f"{text_column!r} {SURROGATE}")
 
     keys = _find_label_keys(table, label_column, hint)
     unseen = [row for row, key in enumerate(keys) if key not in class_of]
@@ -192,39 +193,47 @@ def documents_of(
         raise UserError(
             f"{table.place(unseen[0])}{_more(unseen)}: label {keys[unseen[0]]!r} is not one of {allowed}{unlabelled}."
         )
-    labels = np.array([class_of[key] for key in keys], dtype=np.int64)
+    labels = np.fromiter((class_of[key] for key in keys), dtype=np.int64, count=len(keys))
 
     if id_column is None:
-        ids = [f"{split}/{table.index(row):06d}" for row in range(len(texts))]
+        ids = as_names(f"{split}/{table.index(row):06d}" for row in range(len(texts)))
     else:
         ids = _as_strings(table, id_column, "data.id_column")
         too_long = f"the id in {id_column!r} (data.id_column) has more than {MAX_ID_CHARACTERS} characters"
-        _require_none(table, [len(name) > MAX_ID_CHARACTERS for name in ids], too_long)
-        first_row: dict[str, int] = {}
-        for row, name in enumerate(ids):
-            if first_row.setdefault(name, row) != row:
-                raise UserError(
-                    f"{table.place(row)}: id {name!r} already occurs in {table.where(first_row[name])}; "
-                    "ids must be unique."
-                )
+        _require_none(table, (len(name) > MAX_ID_CHARACTERS for name in ids), too_long)
+        _require_unique(table, ids)
     clusters = None if group_column is None else _as_strings(table, group_column, "data.group_column")
     parts = None if part_column is None else _part_names(table, part_column)
     return Documents(ids, texts, labels, clusters, parts)
 
 
+def _require_unique(table: Table, ids: Sequence[str]) -> None:
+    if isinstance(ids, MappedTexts):
+        from pyarrow.compute import count_distinct
+
+        if count_distinct(ids.arrow()).as_py() == len(ids):  # needs less memory than the search for the rows
+            return
+    first_row: dict[str, int] = {}
+    for row, name in enumerate(ids):
+        if first_row.setdefault(name, row) != row:
+            raise UserError(
+                f"{table.place(row)}: id {name!r} already occurs in {table.where(first_row[name])}; ids must be unique."
+            )
+
+
 def _part_names(table: Table, part_column: str) -> list[str]:
     """Return the part to which each row belongs. A row without a value belongs to the part `NO_PART`."""
     names = [cell_text(value) or NO_PART for value in table.columns[part_column]]
-    _require_none(table, [not is_unicode(name) for name in names], f"{part_column!r} (data.part_column) {SURROGATE}")
+    _require_none(table, (not is_unicode(name) for name in names), f"{part_column!r} (data.part_column) {SURROGATE}")
     return names
 
 
 def _find_label_keys(table: Table, label_column: str, hint: str) -> list[str]:
     """Return the label of every row as a string (`1`, `true`, `sports`); raise UserError for an unusable label."""
     values = table.columns[label_column]
-    keys = [label_name(value) for value in values]
-    _require_none(table, [key == "" for key in keys], f"no label in {label_column!r}", hint)
-    _require_none(table, [not is_unicode(key) for key in keys], f"{label_column!r} {SURROGATE}")
+    keys = [sys.intern(label_name(value)) for value in values]  # one string per class, not per row
+    _require_none(table, (key == "" for key in keys), f"no label in {label_column!r}", hint)
+    _require_none(table, (not is_unicode(key) for key in keys), f"{label_column!r} {SURROGATE}")
     for row, value in enumerate(values):
         if not isinstance(value, str) and not (isinstance(value, int | float | Decimal) and is_whole(value)):
             advice = f"; {ONE_LABEL}" if isinstance(value, list | dict) else ""
@@ -241,15 +250,15 @@ def sort_labels(keys: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted(distinct))
 
 
-def _as_strings(table: Table, name: str, key: str) -> list[str]:
+def _as_strings(table: Table, name: str, key: str) -> Sequence[str]:
     """Return a column as strings. `key` is the config key that names the column, for messages."""
-    values = [cell_text(value) for value in table.columns[name]]
-    _require_none(table, [value == "" for value in values], f"no value in {name!r} ({key})")
-    _require_none(table, [not is_unicode(value) for value in values], f"{name!r} ({key}) {SURROGATE}")
+    values = as_names(cell_text(value) for value in table.columns[name])
+    _require_none(table, (value == "" for value in values), f"no value in {name!r} ({key})")
+    _require_none(table, (not is_unicode(value) for value in values), f"{name!r} ({key}) {SURROGATE}")
     return values
 
 
-def _require_none(table: Table, bad: Sequence[bool], problem: str, hint: str = "") -> None:
+def _require_none(table: Table, bad: Iterable[bool], problem: str, hint: str = "") -> None:
     """Raise UserError if any row is bad. The error names the first bad row and counts the others."""
     rows = [row for row, is_bad in enumerate(bad) if is_bad]
     if rows:

@@ -1,8 +1,7 @@
 """Turn a source into a corpus: carve out missing splits, apply the limits and hash the result."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +9,10 @@ from numpy.typing import NDArray
 
 from imdbcls.data.documents import Corpus, Documents, Source
 from imdbcls.data.imbalance import imbalance_notes
+from imdbcls.data.text_column import MappedTexts, take
 from imdbcls.errors import UserError
 
+KEY_BYTES = 16  # of the key of a text, and of a draw
 MAX_PARTS = 20  # parts of the test split whose accuracy is reported
 
 # The keys of the data section that are arguments of `make_corpus`.
@@ -105,12 +106,20 @@ class _Part:
 
 
 def text_keys(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    """Return a key for each document's text (32 bytes). Texts that differ only in white space have the same key."""
+    """Return a key for each document's text (16 bytes). Texts that differ only in white space have the same key."""
     # Deleting white space as bytes takes a quarter of the time of `"".join(text.split())`. Every job of a sweep waits
     # for it.
     stripped = (text.encode().translate(None, b" \t\n\r\v\f") for text in texts)
-    keys = (hashlib.blake2b(text, digest_size=16).hexdigest().encode() for text in stripped)
-    return np.fromiter(keys, dtype="S32", count=len(texts))
+    return byte_array((hashlib.blake2b(text, digest_size=KEY_BYTES).digest() for text in stripped), len(texts))
+
+
+def byte_array(digests: Iterable[bytes], count: int) -> NDArray[np.bytes_]:
+    return np.fromiter(digests, dtype=f"S{KEY_BYTES}", count=count)
+
+
+def hexadecimal(key: np.bytes_) -> str:
+    """Return a key in hexadecimal digits. NumPy removes zero bytes at the end of a string, so they are added again."""
+    return key.ljust(KEY_BYTES, b"\0").hex()
 
 
 def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes: int) -> tuple[_Part, _Part]:
@@ -126,10 +135,16 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
         raise UserError(f"{key}={fraction} must be between 0 and 1: it is the share of train that becomes {name}.")
     labels = part.documents.labels
     unit_keys, unit_of_row = _units(part)
-    draws = [_draw(f"carve {name}", split_seed, key.decode()).encode() for key in unit_keys]
-    order = np.argsort(np.array(draws, dtype="S32"), kind="stable").tolist()
-    counts_of = np.zeros((len(unit_keys), num_classes), dtype=np.int64)
-    np.add.at(counts_of, (unit_of_row, labels), 1)
+    draws = byte_array((_draw(f"carve {name}", split_seed, hexadecimal(key)) for key in unit_keys), len(unit_keys))
+    order = np.argsort(draws, kind="stable")
+    del draws
+    labels_by_unit = labels[np.argsort(unit_of_row, kind="stable")]
+    first_of_unit = np.concatenate([[0], np.cumsum(np.bincount(unit_of_row, minlength=len(unit_keys)))])
+
+    def counts_of(unit: np.int64) -> NDArray[np.int64]:
+        """Return the number of documents of each class in a unit."""
+        of_unit = labels_by_unit[first_of_unit[unit] : first_of_unit[unit + 1]]
+        return np.bincount(of_unit, minlength=num_classes)
 
     totals = np.bincount(labels, minlength=num_classes)
     # Carve at least one document of each class that has two or more, so that rare classes can be evaluated.
@@ -137,17 +152,19 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
     counts = np.zeros(num_classes)
     taken = np.zeros(len(unit_keys), dtype=bool)
     for unit in order:
-        after = counts + counts_of[unit]
+        after = counts + counts_of(unit)
         if (after <= targets).all():
             counts = after
             taken[unit] = True
+            if (counts == targets).all():
+                break
 
     def distance(counts: NDArray[np.float64]) -> float:
         return float(((counts - targets) ** 2 / np.maximum(targets, 1)).sum())
 
     for unit in order if (counts < targets).any() else ():
-        if not taken[unit] and distance(counts + counts_of[unit]) < distance(counts):
-            counts = counts + counts_of[unit]
+        if not taken[unit] and distance(counts + counts_of(unit)) < distance(counts):
+            counts = counts + counts_of(unit)
             taken[unit] = True
 
     if not taken.any() or ((counts == totals) & (totals > 0)).any():
@@ -178,7 +195,8 @@ def _units(part: _Part) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
     from scipy.sparse.csgraph import connected_components
 
     codes: dict[str, int] = {}
-    cluster_of_row = np.array([codes.setdefault(name, len(codes)) for name in part.documents.clusters])
+    numbers = (codes.setdefault(name, len(codes)) for name in part.documents.clusters)
+    cluster_of_row = np.fromiter(numbers, dtype=np.int64, count=len(part))
     # A graph with a node per text and per cluster, and an edge per document.
     edges = (np.ones(len(part)), (text_of_row, len(keys) + cluster_of_row))
     num_nodes = len(keys) + len(codes)
@@ -207,9 +225,23 @@ def _limit(part: _Part, name: str, limit: int | float | None, split_seed: int, n
         if limit > len(part):
             notes.append(f"data.{name}_limit={limit} exceeds the {len(part):,} documents of the split; all are used.")
         chosen = _ranking(part, split_seed)[:limit]
-    ids = part.documents.ids
-    # Sort by length first, so that numeric ids are in numeric order.
-    return part.documents.take(sorted(chosen.tolist(), key=lambda row: (len(ids[row]), ids[row])))
+    in_order = _order_of(take(part.documents.ids, chosen), by_length=True)  # numeric ids are then in numeric order
+    return part.documents.take(chosen[in_order])
+
+
+def _order_of(ids: Sequence[str], *, by_length: bool) -> NDArray[np.int64]:
+    """Return the rows in the order of their ids. With `by_length`, shorter ids come first."""
+    if not isinstance(ids, MappedTexts):
+        rows = sorted(range(len(ids)), key=lambda row: (len(ids[row]) if by_length else 0, ids[row]))
+        return np.array(rows, dtype=np.int64)
+    import pyarrow
+    from pyarrow import compute
+
+    column = ids.arrow()  # Arrow compares bytes of UTF-8, which has the same result as comparing characters
+    table = pyarrow.table({"length": compute.utf8_length(column), "id": column})
+    keys = ("length", "id") if by_length else ("id",)
+    order = compute.sort_indices(table, sort_keys=[(key, "ascending") for key in keys])
+    return order.to_numpy().astype(np.int64)
 
 
 def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
@@ -217,17 +249,16 @@ def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
 
     The number of documents of a class then differs from its exact share by at most one.
     """
-    ids, labels = part.documents.ids, part.documents.labels
+    draws = byte_array((_draw("limit", split_seed, hexadecimal(key)) for key in part.text_keys), len(part))
     # Use ids only to break ties between equal texts: they may be row numbers, and the order of rows must not matter.
-    draws = [(_draw("limit", split_seed, key.decode()), name) for key, name in zip(part.text_keys, ids, strict=True)]
-    totals = np.bincount(labels)
-    seen: Counter[int] = Counter()
-    ranked: list[tuple[float, tuple[str, str], int]] = []
-    for row in sorted(range(len(part)), key=draws.__getitem__):
-        label = int(labels[row])
-        ranked.append(((seen[label] + 0.5) / totals[label], draws[row], row))
-        seen[label] += 1
-    return np.array([row for _, _, row in sorted(ranked)], dtype=np.int64)
+    by_id = _order_of(part.documents.ids, by_length=False)
+    order = by_id[np.argsort(draws[by_id], kind="stable")]
+    labels = part.documents.labels[order]
+    share_before = np.zeros(len(part))  # of the documents of a class that come before the middle of this document
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        share_before[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return order[np.argsort(share_before, kind="stable")]
 
 
 def _require_classes(
@@ -261,8 +292,9 @@ def _duplicate_notes(parts: Mapping[str, _Part]) -> list[str]:
     notes = []
     train = parts["train"]
     keys, text_of_row = np.unique(train.text_keys, return_inverse=True)
-    pairs = np.unique(np.stack([text_of_row, train.documents.labels]), axis=1)  # of text and label
-    contradicting = int((np.bincount(pairs[0], minlength=len(keys)) > 1).sum())
+    num_classes = int(train.documents.labels.max()) + 1
+    pairs = np.unique(text_of_row * num_classes + train.documents.labels)  # a number for each pair of text and label
+    contradicting = int((np.bincount(pairs // num_classes, minlength=len(keys)) > 1).sum())
     if contradicting:
         texts = "1 text in train has" if contradicting == 1 else f"{contradicting:,} texts in train have"
         notes.append(f"{texts} different labels in different rows; all rows are kept.")
@@ -274,9 +306,9 @@ def _duplicate_notes(parts: Mapping[str, _Part]) -> list[str]:
     return notes
 
 
-def _draw(purpose: str, split_seed: int, key: str) -> str:
+def _draw(purpose: str, split_seed: int, key: str) -> bytes:
     """Return a pseudo-random string for `key`: a hash, which does not depend on library versions."""
-    return hashlib.blake2b(f"{purpose} {split_seed} {key}".encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(f"{purpose} {split_seed} {key}".encode(), digest_size=KEY_BYTES).digest()
 
 
 def hash_of_splits(splits: Mapping[str, Documents], label_names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import os
+import sys
 from array import array
 from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,12 +126,18 @@ class Collector:
     def __init__(self, request: Request) -> None:
         texts = request.text_outputs
         self._outputs, self._separator = request.outputs, request.separator
+        self._classes = {
+            name for setting, name in request.columns if setting in ("label_column", "part_column")
+        } - texts
         self._columns: dict[str, Any] = {name: TextWriter() if name in texts else [] for name in self._outputs}
 
     def add(self, row: Mapping[str, object], where: str, number: int) -> None:
         """Add a row, in which missing columns are absent. `where` and `number` are its position, for messages."""
         for output, names in self._outputs.items():
-            if len(names) == 1:
+            if output in self._classes:
+                value = row.get(output)  # one string per class, not per row
+                self._columns[output].append(sys.intern(value) if type(value) is str else value)
+            elif len(names) == 1:
                 self._columns[output].append(row.get(names[0]))
             else:
                 self._columns[output].append(joined(row, names, self._separator, f"{where} {number:,}"))

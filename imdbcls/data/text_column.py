@@ -1,4 +1,4 @@
-"""Keep the texts of a large data set in a memory-mapped Arrow file instead of in the memory of the process.
+"""Keep the texts and ids of a large data set in memory-mapped Arrow files instead of in the memory of the process.
 
 The kernel reads the pages of a mapped file when they are needed, shares them between processes, and drops them when
 memory is short.
@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # numpy and pyarrow are imported where they are used, to keep
 
 # A column with more characters is written to a file. IMDB has 33 million characters per split.
 MAX_CHARACTERS = 2**26
+# The same for ids and clusters. In memory, each of these short strings needs 50 bytes more than its characters.
+MAX_NAME_CHARACTERS = 2**20
 BATCH_CHARACTERS = 2**22  # of a record batch in the file
 READ_ROWS = 256  # texts to read at a time when iterating
 
@@ -62,6 +64,10 @@ class MappedTexts(Sequence[Any]):
             texts = self._column.slice(start, READ_ROWS).to_pylist()
             yield from (self._others.get(row, text) for row, text in enumerate(texts, start=start))
 
+    def arrow(self) -> "pyarrow.ChunkedArray":
+        """Return the texts as an Arrow array. Values that Arrow cannot store are null."""
+        return self._column if self._rows is None else self._column.take(self._rows)
+
     def take(self, rows: "Sequence[int] | NDArray[np.int64]") -> "MappedTexts":
         """Return the texts at `rows`, in that order, without copying them."""
         import numpy as np
@@ -71,9 +77,13 @@ class MappedTexts(Sequence[Any]):
 
 
 class TextWriter:
-    """Collect the values of a text column in a list, or in a file as soon as they have many characters."""
+    """Collect the values of a column in a list, or in a file as soon as they have many characters.
 
-    def __init__(self) -> None:
+    The limit is `MAX_CHARACTERS`, or `MAX_NAME_CHARACTERS` with `has_names`.
+    """
+
+    def __init__(self, has_names: bool = False) -> None:
+        self._max_characters = MAX_NAME_CHARACTERS if has_names else MAX_CHARACTERS
         self._pending: list[Any] = []
         self._num_characters = 0
         self._num_written = 0
@@ -89,12 +99,12 @@ class TextWriter:
         """Add a value. Raise UserError if the file cannot be written."""
         self._pending.append(value)
         self._num_characters += len(value) if isinstance(value, str) else 0
-        if self._num_characters > (MAX_CHARACTERS if self._writer is None else BATCH_CHARACTERS):
+        if self._num_characters > (self._max_characters if self._writer is None else BATCH_CHARACTERS):
             try:
                 self._write()
             except OSError as error:
                 raise UserError(
-                    f"The texts have more than {MAX_CHARACTERS:,} characters, so they are written to a file in "
+                    f"The texts have more than {self._max_characters:,} characters, so they are written to a file in "
                     f"{default_cache_dir() / 'texts'}, but this failed ({error}). Set IMDBCLS_CACHE to another folder."
                 ) from error
 
@@ -151,6 +161,13 @@ def batches_of(values: Sequence[Any]) -> Iterator[list[Any]]:
             batch, num_characters = [], 0
     if batch:
         yield batch
+
+
+def as_names(names: Iterable[str]) -> Sequence[str]:
+    """Return ids or clusters as a list, or as a memory-mapped sequence if they have many characters."""
+    writer = TextWriter(has_names=True)
+    writer.extend(names)
+    return writer.finish()
 
 
 def take(values: Sequence[T], rows: "Sequence[int] | NDArray[np.int64]") -> Sequence[T]:

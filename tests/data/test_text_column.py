@@ -27,6 +27,7 @@ VALUES = [*(f"text {row} größer" for row in range(600)), None, 5, "half \ud83d
 def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Write columns of more than 1,000 characters to a file. Return the folder of such files."""
     monkeypatch.setattr("imdbcls.data.text_column.MAX_CHARACTERS", 1000)
+    monkeypatch.setattr("imdbcls.data.text_column.MAX_NAME_CHARACTERS", 100)
     monkeypatch.setattr("imdbcls.data.text_column.BATCH_CHARACTERS", 500)
     monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "texts"
@@ -81,16 +82,26 @@ def test_file_that_cannot_be_written_is_reported(small_files: Path) -> None:
         TextWriter().extend(VALUES)
 
 
-def corpus_of(path: Path, **options: Any) -> Corpus:
-    source = read_files(str(path), None, None, "text", "label", None, "film", **options)
+def corpus_of(path: Path, id_column: str | None = None, **options: Any) -> Corpus:
+    source = read_files(str(path), None, None, "text", "label", id_column, "film", **options)
     limits = {"train_limit": 150, "validation_limit": None, "test_limit": None}
     return make_corpus(source, validation_fraction=0.2, test_fraction=0.2, split_seed=0, **limits)
 
 
+@pytest.mark.parametrize("id_column", [None, "id"])
 @pytest.mark.parametrize("extension", ["jsonl", "parquet"])
-def test_corpus_of_mapped_texts_is_the_same(extension: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_corpus_of_mapped_texts_is_the_same(
+    extension: str, id_column: str | None, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The ids differ in length, and the order of their characters is that of the code points: `z`, `é`, `𝄞`."""
     rows = [
-        {"text": f"film {row % 90} {row % 250}  seen", "label": row % 3, "film": f"f{row % 90}"} for row in range(300)
+        {
+            "text": f"film {row % 90} {row % 250}  seen",
+            "label": row % 3,
+            "film": f"f{row % 90}",
+            "id": f"{'𝄞zé'[row % 3]}{row}",
+        }
+        for row in range(300)
     ]
     rows[7]["text"] = " "
     path = tmp_path / f"rows.{extension}"
@@ -98,16 +109,29 @@ def test_corpus_of_mapped_texts_is_the_same(extension: str, tmp_path: Path, requ
         parquet.write_table(pa.Table.from_pylist(rows), path)
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    in_memory = corpus_of(path, skip_empty=True)
+    in_memory = corpus_of(path, id_column, skip_empty=True)
     request.getfixturevalue("small_files")
-    mapped = corpus_of(path, skip_empty=True)
+    mapped = corpus_of(path, id_column, skip_empty=True)
     assert mapped.split_hash == in_memory.split_hash and mapped.notes == in_memory.notes
     for name, documents in mapped.splits.items():
         expected = in_memory.splits[name]
         assert isinstance(documents.texts, MappedTexts) and isinstance(expected.texts, list)
-        assert (list(documents.ids), list(documents.texts)) == (list(expected.ids), expected.texts)
+        assert isinstance(documents.ids, MappedTexts) and isinstance(documents.clusters, MappedTexts)
+        assert (list(documents.ids), list(documents.texts)) == (expected.ids, expected.texts)
+        assert list(documents.clusters) == expected.clusters
     with pytest.raises(UserError, match=r"(line|row) 8: no text in 'text'; data\.skip_empty=true skips such rows"):
         corpus_of(path)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_repeated_id_is_refused(is_mapped: bool, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if is_mapped:
+        request.getfixturevalue("small_files")
+    rows = [{"text": f"film {row} seen", "label": row % 2, "id": f"id {row % 250}", "film": row} for row in range(300)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"line 251: id 'id 0' already occurs in line 1; ids must be unique"):
+        corpus_of(path, "id")
 
 
 @pytest.mark.parametrize("is_mapped", [False, True])
