@@ -145,7 +145,7 @@ class FinishedRun:
         documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
         predictions, tokens = self._model.predict(documents, on_progress, cache_tokens=False)
         counts = self._model.pipeline.count(tokens, self._model.backbone.tokenizer)
-        return replace(self._calibrated(predictions) if calibrated else predictions, labels=None), counts
+        return replace(self.calibrated(predictions) if calibrated else predictions, labels=None), counts
 
     def predict_documents(
         self,
@@ -160,7 +160,7 @@ class FinishedRun:
         The tokens are cached for later calls, unless `cache_tokens` is false.
         """
         predictions, _ = self._model.predict(documents, on_progress, cache_tokens=cache_tokens)
-        return self._calibrated(predictions) if calibrated else predictions
+        return self.calibrated(predictions) if calibrated else predictions
 
     def evaluate(self, file: str | Path, **options: Any) -> "Scores":
         """Score the run on a file of labelled documents. `options` are those of `imdbcls.data.labelled.read_labelled`.
@@ -174,7 +174,8 @@ class FinishedRun:
         documents, _ = read_labelled(file, self.config.data.source.arguments, self.label_names, **options)
         return scores_of(self.predict_documents(documents, calibrated=False, cache_tokens=False))
 
-    def _calibrated(self, predictions: Predictions) -> Predictions:
+    def calibrated(self, predictions: Predictions) -> Predictions:
+        """Return predictions of the run, such as the recorded ones, with calibrated probabilities."""
         from imdbcls.models.temperature import apply_temperature
 
         return replace(predictions, probabilities=apply_temperature(predictions.known_probabilities, self.temperature))
@@ -253,7 +254,7 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     run's config. Raises UserError if the folder does not contain a finished run, or if the run's config refers to code
     that is not allowed.
     """
-    config, result = open_finished(Path(folder), device, plugins)
+    config, result = open_finished(Path(folder), plugins=plugins, device=device)
     return FinishedRun(Path(folder), config, result)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from imdbcls.data.answer_file import AnswerFile, AnswerStream, Columns, Tally
 from imdbcls.data.answers import Answer, Item, format_of
 from imdbcls.data.unlabeled import Texts, in_chunks, in_shard
-from imdbcls.ensemble import Ensemble
+from imdbcls.ensemble import Ensemble, runs_of
 from imdbcls.errors import UserError
 from imdbcls.runtime.row_progress import RowProgress
 
@@ -77,11 +77,6 @@ def opened(
         }
         with AnswerFile(output, format_, columns, command, lambda: runs[0].environment).opened() as file:
             yield file
-
-
-def runs_of(model: "FinishedRun | Ensemble") -> "tuple[FinishedRun, ...]":
-    """Return the runs of an ensemble, or the run itself."""
-    return model.runs if isinstance(model, Ensemble) else (model,)
 
 
 @contextmanager

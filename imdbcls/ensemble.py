@@ -26,15 +26,8 @@ class Ensemble:
     def __post_init__(self) -> None:
         if len(self.runs) < 2:
             raise UserError("An ensemble needs at least two runs.")
-        first, *others = self.runs
-        for index, run in enumerate(others, start=1):
-            if any(run.folder.resolve() == earlier.folder.resolve() for earlier in self.runs[:index]):
-                raise UserError(f"{run.folder} is given twice; an ensemble needs different runs.")
-            if run.label_names != first.label_names:
-                raise UserError(
-                    f"{first.folder} has the classes {', '.join(first.label_names)}, but {run.folder} has the classes "
-                    f"{', '.join(run.label_names)}. The runs of an ensemble need the same classes in the same order."
-                )
+        require_different(self.runs)
+        require_same_classes(self.runs)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -46,6 +39,14 @@ class Ensemble:
         """The cost of an ensemble, compared with a single run."""
         number = len(self.runs)
         return f"Averaging {number} runs takes {number} times as long and keeps {number} models in memory."
+
+    def predictions(self, split: str = "test") -> "Predictions":
+        """Return the mean of the runs' recorded predictions for a split, each calibrated.
+
+        Raises UserError as `FinishedRun.predictions` does, and if the runs were trained on different documents.
+        """
+        require_same_documents(self.runs)
+        return averaged([run.calibrated(run.predictions(split)) for run in self.runs])
 
     def predict(self, texts: Iterable[str], *, calibrated: bool = True) -> "Predictions":
         """Classify documents as `FinishedRun.predict` does, with the mean of the runs' probabilities.
@@ -74,6 +75,41 @@ class Ensemble:
             found.append(predictions)
             counts.append(counts_of_run)
         return averaged(found), counts[0]
+
+
+def runs_of(model: "FinishedRun | Ensemble") -> "tuple[FinishedRun, ...]":
+    """Return the runs of an ensemble, or the run itself."""
+    return model.runs if isinstance(model, Ensemble) else (model,)
+
+
+def require_different(runs: "Sequence[FinishedRun]") -> None:
+    """Raise UserError if a run is given twice."""
+    folders = [run.folder.resolve() for run in runs]
+    for index, run in enumerate(runs):
+        if folders[index] in folders[:index]:
+            raise UserError(f"{run.folder} is given twice: give different runs.")
+
+
+def require_same_classes(runs: "Sequence[FinishedRun]") -> None:
+    """Raise UserError if the runs do not have the same classes in the same order."""
+    first, *others = runs
+    for run in others:
+        if run.label_names != first.label_names:
+            raise UserError(
+                f"{first.folder} has the classes {', '.join(first.label_names)}, but {run.folder} has the classes "
+                f"{', '.join(run.label_names)}: give runs with the same classes in the same order."
+            )
+
+
+def require_same_documents(runs: "Sequence[FinishedRun]") -> None:
+    """Raise UserError if the runs do not have the same training, validation and test documents."""
+    first, *others = runs
+    for run in others:
+        if run.result.get("split_hash") != first.result.get("split_hash"):
+            raise UserError(
+                f"{first.folder} and {run.folder} were trained on different documents (their split hashes differ), so "
+                "they have no common test split."
+            )
 
 
 def part_of_progress(on_progress: Callable[[int, int], None], index: int, number: int) -> Callable[[int, int], None]:

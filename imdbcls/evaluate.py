@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TextIO, get_args
 from imdbcls.config.choices import Device
 from imdbcls.data.tables import require_table
 from imdbcls.data.text_arguments import add_column_options
-from imdbcls.ensemble import averaged, leading_folders
+from imdbcls.ensemble import averaged, leading_folders, require_same_documents
 from imdbcls.errors import UserError
 from imdbcls.finished import load_finished, open_finished
 from imdbcls.printable import printable_line, shown
@@ -112,11 +112,11 @@ def main() -> None:
         evaluate_file(runs, arguments, sys.stdout)
         return
     split = arguments.split or "test"
-    options = {"data": arguments.data, "trust_source": arguments.trust_source}
+    options = {name: getattr(arguments, name) for name in ("plugins", "device", "data", "trust_source")}
     if others:
-        metrics = evaluate_ensemble(runs, split, arguments.device, arguments.plugins, **options)
+        metrics = evaluate_ensemble(runs, split, **options)
     else:
-        metrics = evaluate(arguments.run, split, arguments.device, arguments.plugins, **options)
+        metrics = evaluate(arguments.run, split, **options)
     write_out(json_text(metrics, indent=2))
 
 
@@ -171,10 +171,10 @@ def evaluate_file(runs: Sequence[Path], arguments: argparse.Namespace, stdout: T
 
 def evaluate(
     run: Path,
-    split: str,
-    device: str | None = None,
-    plugins: Sequence[str] = (),
+    split: str = "test",
     *,
+    plugins: Sequence[str] = (),
+    device: str | None = None,
     data: str | None = None,
     trust_source: bool = False,
 ) -> dict[str, float]:
@@ -187,7 +187,7 @@ def evaluate(
     Raises UserError if the folder is not a finished run, if it contains links or invalid files, or if its data source
     is not trusted.
     """
-    config, recorded = open_finished(run, device, plugins)
+    config, recorded = open_finished(run, plugins=plugins, device=device)
     config = with_source(config, run, data, trust_source)
 
     prepare_process()
@@ -204,10 +204,10 @@ def evaluate(
 
 def evaluate_ensemble(
     runs: Sequence[Path],
-    split: str,
-    device: str | None = None,
-    plugins: Sequence[str] = (),
+    split: str = "test",
     *,
+    plugins: Sequence[str] = (),
+    device: str | None = None,
     data: str | None = None,
     trust_source: bool = False,
 ) -> dict[str, float]:
@@ -221,12 +221,7 @@ def evaluate_ensemble(
 
     ensemble = load_ensemble(runs, plugins=plugins, device=device)
     first = ensemble.runs[0]
-    for run in ensemble.runs[1:]:
-        if run.result.get("split_hash") != first.result.get("split_hash"):
-            raise UserError(
-                f"{first.folder} and {run.folder} were trained on different documents (their split hashes differ), so "
-                "they have no common test split."
-            )
+    require_same_documents(ensemble.runs)
     config = with_source(first.config, first.folder, data, trust_source)
     prepare_process()
     documents = read_split(config, first.result, split)

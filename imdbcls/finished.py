@@ -92,7 +92,7 @@ class FinishedModel:
 
 
 def open_finished(
-    path: Path, device: str | None = None, plugins: Sequence[str] = ()
+    path: Path, *, plugins: Sequence[str] = (), device: str | None = None
 ) -> "tuple[Config, dict[str, Any]]":
     """Return the config and the result of a finished run. `device` overrides the run's device.
 

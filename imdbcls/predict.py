@@ -21,12 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
-from imdbcls.bulk import Target, classify, runs_of
+from imdbcls.bulk import Target, classify
 from imdbcls.config.choices import Device
 from imdbcls.data.answer_file import Tally
 from imdbcls.data.answers import FORMATS
 from imdbcls.data.text_arguments import add_column_options, require_text_options, texts_of
-from imdbcls.ensemble import Ensemble, leading_folders
+from imdbcls.ensemble import Ensemble, leading_folders, runs_of
 from imdbcls.runtime import entry
 
 logger = logging.getLogger("imdbcls.predict")  # `__name__` is `__main__` in a command

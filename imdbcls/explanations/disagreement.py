@@ -10,12 +10,11 @@ import numpy as np
 
 from imdbcls.api import FinishedRun
 from imdbcls.construction import read_texts
+from imdbcls.ensemble import require_same_classes
 from imdbcls.errors import UserError
 from imdbcls.explanations.explaining import explain
 from imdbcls.explanations.html import Section, Side, about, page_html
-from imdbcls.models.temperature import apply_temperature
 from imdbcls.runs.data_origin import describe_source
-from imdbcls.runs.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,7 @@ def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Dis
     cannot be read.
     """
     first, second = runs
-    if first.label_names != second.label_names:
-        raise UserError(
-            f"{first.folder} and {second.folder} have different classes ({', '.join(first.label_names)}, and "
-            f"{', '.join(second.label_names)}), so their predictions cannot be compared."
-        )
+    require_same_classes(runs)
     recorded = [run.predictions("test") for run in runs]
     texts = texts_of(first)
     others = texts if first.result.get("split_hash") == second.result.get("split_hash") else texts_of(second)
@@ -84,7 +79,8 @@ def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Dis
     if not common:
         raise UserError(f"{first.folder} and {second.folder} have no test documents in common.")
     probabilities = [
-        calibrated(run, each)[[row[id_] for id_ in common]] for run, each, row in zip(runs, recorded, rows, strict=True)
+        run.calibrated(each).known_probabilities[[row[id_] for id_ in common]]
+        for run, each, row in zip(runs, recorded, rows, strict=True)
     ]
     difference_N = np.abs(probabilities[0] - probabilities[1]).sum(axis=1) / 2
     return [
@@ -96,10 +92,6 @@ def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Dis
         )
         for i in np.argsort(-difference_N, kind="stable")[:count]
     ]
-
-
-def calibrated(run: FinishedRun, predictions: Predictions) -> np.ndarray:
-    return apply_temperature(predictions.known_probabilities, run.temperature)
 
 
 def texts_of(run: FinishedRun) -> dict[str, str]:

@@ -3,19 +3,17 @@
 import io
 import json
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file, save_file
 from support.runs import Launch
+from support.variants import change_result, variant
 
 import imdbcls
 from imdbcls.construction import build_corpus
 from imdbcls.models.metrics import metrics_of
 from imdbcls.predict import parse, predict
-from imdbcls.runs.untrusted import sha256
 
 pytestmark = pytest.mark.slow
 
@@ -27,27 +25,6 @@ def runs(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
     """Three runs with different weights and temperatures."""
     study = tmp_path_factory.mktemp("ensemble")
     return [variant(finished, study / f"run{number}", number) for number in range(3)]
-
-
-def variant(run: Path, folder: Path, number: int) -> Path:
-    shutil.copytree(run, folder)
-    best = folder / "checkpoints" / "best"
-    weights = load_file(best / "model.safetensors")
-    weights["head.output.bias"][0] += 0.05 * number
-    save_file(weights, best / "model.safetensors")
-    manifest = json.loads((best / "manifest.json").read_text())
-    manifest["files"]["model.safetensors"]["sha256"] = sha256(best / "model.safetensors")
-    (best / "manifest.json").write_text(json.dumps(manifest))
-    result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps({**result, "temperature": 1.0 + number}))
-    return folder
-
-
-def change_result(run: Path, folder: Path, **values: object) -> Path:
-    shutil.copytree(run, folder)
-    result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps({**result, **values}))
-    return folder
 
 
 @pytest.mark.parametrize("options", [[], ["--uncalibrated"]])

@@ -1,0 +1,32 @@
+"""Copies of a finished run with other weights or another result, as if they were other runs of its study."""
+
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from imdbcls.runs.untrusted import sha256
+
+
+def variant(run: Path, folder: Path, number: int) -> Path:
+    """Copy a run of a head with a layer `output`, with other weights and another temperature for each number."""
+    shutil.copytree(run, folder)
+    best = folder / "checkpoints" / "best"
+    weights = load_file(best / "model.safetensors")
+    weights["head.output.bias"][0] += 0.05 * number
+    save_file(weights, best / "model.safetensors")
+    manifest = json.loads((best / "manifest.json").read_text())
+    manifest["files"]["model.safetensors"]["sha256"] = sha256(best / "model.safetensors")
+    (best / "manifest.json").write_text(json.dumps(manifest))
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, "temperature": 1.0 + number}))
+    return folder
+
+
+def change_result(run: Path, folder: Path, **values: object) -> Path:
+    """Copy a run, with other values in its result."""
+    shutil.copytree(run, folder)
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, **values}))
+    return folder
