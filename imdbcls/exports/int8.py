@@ -60,13 +60,14 @@ def quantize(folder: Path) -> None:
 
 
 def measure(source: ExportSource, folder: Path, given: CheckDocuments, num_documents: int = NUM_DOCUMENTS) -> Int8Cost:
-    """Classify about `num_documents` documents with both models, in batches of similar length.
+    """Classify about `num_documents` documents with both models, in batches of similar length that alternate.
 
     The documents are spread over all lengths and contain every class: the first ones could all be of one class.
     """
     chosen = spread(given.documents, num_documents)
     texts, labels_N = chosen.texts, chosen.labels
-    (logits_NC, speed), (int8_NC, int8_speed) = (classify(source, folder / name, texts) for name in (MODEL, INT8_MODEL))
+    paths = [folder / name for name in (MODEL, INT8_MODEL)]
+    (logits_NC, speed), (int8_NC, int8_speed) = classify(source, paths, texts)
     predicted_N, int8_N = logits_NC.argmax(axis=1), int8_NC.argmax(axis=1)
     return Int8Cost(
         documents=len(texts),
@@ -80,17 +81,22 @@ def measure(source: ExportSource, folder: Path, given: CheckDocuments, num_docum
     )
 
 
-def classify(source: ExportSource, path: Path, texts: Sequence[str]) -> tuple[NDArray[np.float32], float]:
-    """Return the logits (N, C) of an ONNX file and its speed in documents per second, without tokenization."""
+def classify(
+    source: ExportSource, paths: Sequence[Path], texts: Sequence[str]
+) -> list[tuple[NDArray[np.float32], float]]:
+    """Return the logits (N, C) of each ONNX file and its speed in documents per second, without tokenization.
+
+    Each batch is classified with all files in turn, so that other programs on the machine slow down all files equally.
+    """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    sessions = [onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in paths]
     tokenizer = standalone_tokenizer(source)
     tokenizer.no_padding()
     rows = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    logits_NC = np.zeros((len(rows), len(source.label_names)), dtype=np.float32)
-    started = time.perf_counter()
+    logits = [np.zeros((len(rows), len(source.label_names)), dtype=np.float32) for _ in sessions]
+    seconds = [0.0] * len(sessions)
     for start in range(0, len(order), BATCH_SIZE):
         chosen = order[start : start + BATCH_SIZE]
         width = max(len(rows[i]) for i in chosen)
@@ -99,5 +105,8 @@ def classify(source: ExportSource, path: Path, texts: Sequence[str]) -> tuple[ND
             ids_BT[row, : len(rows[i])] = rows[i]
         lengths_B1 = np.array([[len(rows[i])] for i in chosen])
         mask_BT = (np.arange(width) < lengths_B1).astype(np.int64)
-        logits_NC[chosen] = session.run(None, {"input_ids": ids_BT, "attention_mask": mask_BT})[0]
-    return logits_NC, len(rows) / (time.perf_counter() - started)
+        for number, session in enumerate(sessions):
+            started = time.perf_counter()
+            (logits[number][chosen],) = session.run(None, {"input_ids": ids_BT, "attention_mask": mask_BT})
+            seconds[number] += time.perf_counter() - started
+    return [(logits_NC, len(rows) / spent) for logits_NC, spent in zip(logits, seconds, strict=True)]

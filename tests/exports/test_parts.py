@@ -100,8 +100,8 @@ def test_cost_of_int8_is_measured_on_all_classes(tmp_path: Path, monkeypatch: py
     for name in (onnx_file.MODEL, int8.INT8_MODEL):
         (tmp_path / name).write_bytes(b"0")
 
-    def always_first(source: object, path: Path, texts: list[str]) -> tuple[np.ndarray, float]:
-        return np.tile([1.0, 0.0], (len(texts), 1)), 1.0
+    def always_first(source: object, paths: list[Path], texts: list[str]) -> list[tuple[np.ndarray, float]]:
+        return [(np.tile([1.0, 0.0], (len(texts), 1)), 1.0) for _ in paths]
 
     monkeypatch.setattr(int8, "classify", always_first)
     cost = int8.measure(SimpleNamespace(), tmp_path, CheckDocuments(documents, True), 20)  # type: ignore[arg-type]
