@@ -1,7 +1,8 @@
-"""Export a finished run: `python -m imdbcls.export runs/heads/lstm-s0-1a2b3c4d --to huggingface`.
+"""Export finished runs: `python -m imdbcls.export runs/heads/lstm-s0-1a2b3c4d --to huggingface`.
 
 The export runs without imdbcls. Before it gets its name, its logits are compared with those of the run on real
-documents, in a process that does not import imdbcls. If they differ, nothing is written.
+documents, in a process that does not import imdbcls. If they differ, nothing is written. Several runs become one model
+that averages their calibrated probabilities.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -37,15 +38,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.export", description=__doc__)
-    parser.add_argument("run", type=Path, help="the run's folder, runs/<study>/<name>")
-    parser.add_argument("others", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="run",
+        help="the run's folder, runs/<study>/<name>; several runs, such as the seeds of a head, become one model that "
+        "averages their probabilities",
+    )
     parser.add_argument(
         "--to",
         choices=FORMATS,
         required=True,
         help="huggingface: a folder for transformers; onnx: a file for onnxruntime; torch: a torch.export program",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="the folder to write (default: RUN/export/FORMAT)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="the folder to write (default, for one run: RUN/export/FORMAT)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export, of this or another run")
     parser.add_argument(
         "--int8", action="store_true", help="with --to onnx: also write an int8 model, and measure its cost"
@@ -60,9 +69,9 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Export the run, and upload the export if requested. Raises UserError for mistakes that the user can fix."""
+    """Export the runs, and upload the export if requested. Raises UserError for mistakes that the user can fix."""
     require_options(arguments)
-    output = arguments.output or arguments.run / "export" / arguments.to
+    output = arguments.output or arguments.runs[0] / "export" / arguments.to
     if arguments.push is None or not output.exists() or arguments.overwrite:
         write(arguments, output)
     else:
@@ -70,10 +79,11 @@ def export(arguments: argparse.Namespace) -> None:
     if arguments.push is None:
         return
     from imdbcls.exports.push import send, upload_of
+    from imdbcls.exports.source import config_hash_of
     from imdbcls.finished import open_finished
 
-    _, result = open_finished(arguments.run, plugins=arguments.plugins)
-    upload = upload_of(output, arguments.push, result["config_hash"], private=arguments.private)
+    results = [open_finished(run, plugins=arguments.plugins)[1] for run in arguments.runs]
+    upload = upload_of(output, arguments.push, config_hash_of(results), private=arguments.private)
     write_out("\n".join(upload.lines()))
     if arguments.dry_run:
         logger.info("Nothing was sent (--dry-run).")
@@ -83,10 +93,9 @@ def export(arguments: argparse.Namespace) -> None:
 
 def require_options(arguments: argparse.Namespace) -> None:
     """Raise UserError for options that cannot be combined, before anything is loaded."""
-    if arguments.others:
+    if len(arguments.runs) > 1 and arguments.output is None:
         raise UserError(
-            f"{arguments.others[0]}: export accepts one run. To average several runs, export each of them and average "
-            "the probabilities: an average of models needs all of their weights, so one file would save nothing."
+            f"{len(arguments.runs)} runs were given: add --output DIR, because an ensemble belongs to no run folder."
         )
     if arguments.int8 and arguments.to != "onnx":
         raise UserError("--int8 can only be used with --to onnx.")
@@ -103,22 +112,25 @@ def require_options(arguments: argparse.Namespace) -> None:
 def write(arguments: argparse.Namespace, output: Path) -> None:
     """Write and check one export."""
     from imdbcls.api import load_run
+    from imdbcls.ensemble import Ensemble
     from imdbcls.exports.folder import require_new, write_export
     from imdbcls.exports.onnx_file import require_packages
-    from imdbcls.exports.source import open_source, require_one_row
+    from imdbcls.exports.source import open_source
     from imdbcls.runtime.process import prepare_process
 
     require_new(output, arguments.overwrite)
     if arguments.to == "onnx":
         require_packages()
-    run = load_run(arguments.run, plugins=arguments.plugins)
-    require_one_row(run.config)
     prepare_process()
-    source = open_source(run.folder, run.config, run.result, run.label_names, run.temperature)
+    source = open_source([load_run(run, plugins=arguments.plugins) for run in arguments.runs])
+    if source.is_ensemble:
+        logger.info(Ensemble(source.runs).cost)
     done = write_export(arguments.to, source, output, overwrite=arguments.overwrite, with_int8=arguments.int8)
+    temperatures = ", ".join(f"{run.temperature:.3g}" for run in source.runs)
     logger.info(
-        f"{output}: exported, temperature {run.temperature:.3g} included. Largest difference between its logits and "
-        f"those of the run: {done.verified.largest_difference:.1e} ({done.verified.num_batches} batches)."
+        f"{output}: exported with temperature {temperatures}. Largest difference between its logits and those of the "
+        f"{'mean' if source.is_ensemble else 'run'}: {done.verified.largest_difference:.1e} "
+        f"({done.verified.num_batches} batches)."
     )
     if done.int8_cost is not None:
         write_out(done.int8_cost.sentence())

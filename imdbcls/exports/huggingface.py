@@ -1,7 +1,8 @@
-"""Write a run as a folder that `transformers.pipeline("text-classification", model=FOLDER)` loads.
+"""Write one or more runs as a folder that `transformers.pipeline("text-classification", model=FOLDER)` loads.
 
 The head `cls` on BERT and RoBERTa becomes the architecture's own class for sequence classification, so that the folder
-contains no code. Other models get one modelling file, `modeling_imdbcls.py`, which contains the head's own code.
+contains no code. Other models get one modelling file, `modeling_imdbcls.py`, which contains the head's own code. So do
+several runs, whose probabilities are averaged.
 """
 
 import copy
@@ -18,7 +19,7 @@ from imdbcls.config.packages import installed_version
 from imdbcls.config.signatures import ALL_LAYERS
 from imdbcls.errors import UserError
 from imdbcls.exports.head_source import head_source
-from imdbcls.exports.source import ExportSource
+from imdbcls.exports.source import ExportSource, Member
 from imdbcls.heads.cls import ClsHead
 from imdbcls.models.encoders import count_hidden_states
 from imdbcls.runs.files import json_text
@@ -36,7 +37,9 @@ STOCK_LAYERS = {
 
 def uses_stock_class(source: ExportSource) -> bool:
     """Return whether the folder needs no code of its own."""
-    return type(source.model.head) is ClsHead and source.encoder_config.model_type in STOCK_LAYERS
+    first = source.members[0]
+    has_stock_layers = type(first.model.head) is ClsHead and first.encoder_config.model_type in STOCK_LAYERS
+    return has_stock_layers and not source.is_ensemble
 
 
 def write_huggingface(source: ExportSource, folder: Path) -> None:
@@ -57,15 +60,15 @@ def stock_model(source: ExportSource) -> Any:
     """Return the architecture's own model with the run's weights. The last layer is divided by the temperature."""
     from transformers import AutoModelForSequenceClassification
 
-    config = copy.deepcopy(source.encoder_config)
+    (member,) = source.members
+    config = copy.deepcopy(member.encoder_config)
     label_options(config, source)
-    head: Any = source.model.head
+    head: Any = member.model.head
     config.classifier_dropout = head.dropout.p
     model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
     hidden, output = STOCK_LAYERS[config.model_type]
-    weights = {f"{config.model_type}.{name}": value for name, value in source.model.encoder.state_dict().items()}
-    for name, value in (*layer(hidden, head.dense), *layer(output, head.output, divisor=source.temperature)):
-        weights[name] = value
+    weights = {f"{config.model_type}.{name}": value for name, value in member.model.encoder.state_dict().items()}
+    weights |= dict([*layer(hidden, head.dense), *layer(output, head.output, divisor=member.run.temperature)])
     missing, unexpected = model.load_state_dict(weights, strict=False)
     if missing or unexpected:
         raise UserError(f"The weights do not fit {type(model).__name__}: {[*missing, *unexpected][0]}.")
@@ -83,23 +86,38 @@ def label_options(config: Any, source: ExportSource) -> None:
 
 
 def write_own_model(source: ExportSource, folder: Path) -> None:
-    """Write the modelling file, its config and the weights, which have the names of the checkpoint."""
-    head = source.model.head
-    imports, code = head_source(head)
-    reads_all_layers = source.model.reads_all_layers
+    """Write the modelling file, its config and the weights.
+
+    The weights of one run have the names of the checkpoint; those of several runs begin with `members.0.` and so on.
+    """
+    heads = [member.model.head for member in source.members]
+    imports, code = head_source(*heads)
+    needed = {"import inspect", "import torch", *(["import math"] if source.is_ensemble else [])}
     template = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     text = template.from_string(Path(__file__).with_name("modeling.py.jinja").read_text(encoding="utf-8")).render(
-        head_class=type(head).__name__,
-        model_type=source.encoder_config.model_type,
+        description=class_description(source),
         version=installed_version("imdbcls"),
-        imports=imports,
+        imports=sorted({*imports, *needed}),
         code=code,
-        reads_all_layers=reads_all_layers,
+        heads=list(dict.fromkeys(type(head).__name__ for head in heads)),
+        is_ensemble=source.is_ensemble,
     )
     compile(text, MODELING, "exec")
     (folder / MODELING).write_text(text, encoding="utf-8")
     (folder / "config.json").write_text(json_text(own_config(source), indent=2) + "\n", encoding="utf-8")
-    write_weights(source.model.state_dict(), folder)
+    prefixes = [f"members.{index}." if source.is_ensemble else "" for index in range(len(source.members))]
+    states = zip(prefixes, (member.model.state_dict() for member in source.members), strict=True)
+    write_weights({prefix + name: value for prefix, state in states for name, value in state.items()}, folder)
+
+
+def class_description(source: ExportSource) -> str:
+    """Return what the modelling file contains, as the begin of a sentence."""
+    names = [
+        f"{type(each.model.head).__name__} on a {each.encoder_config.model_type} encoder" for each in source.members
+    ]
+    if not source.is_ensemble:
+        return f"A {names[0]}"
+    return f"The mean of {len(names)} models ({', '.join(dict.fromkeys(names))})"
 
 
 def write_weights(state: Mapping[str, Tensor], folder: Path) -> None:
@@ -111,19 +129,17 @@ def write_weights(state: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def own_config(source: ExportSource) -> Mapping[str, Any]:
-    encoder = without_code(json.loads(source.encoder_config.to_json_string(use_diff=False)))
-    encoder = {key: value for key, value in encoder.items() if key not in NOT_OF_THE_ENCODER}
-    module, classes = MODELING.removesuffix(".py"), ("ImdbclsConfig", "ImdbclsForSequenceClassification")
+    members = [member_config(member) for member in source.members]
+    module, kind = MODELING.removesuffix(".py"), "Ensemble" if source.is_ensemble else ""
+    model_class = f"Imdbcls{kind}ForSequenceClassification"
     return {
-        "architectures": [classes[1]],
+        "architectures": [model_class],
         "auto_map": {
-            "AutoConfig": f"{module}.{classes[0]}",
-            "AutoModelForSequenceClassification": f"{module}.{classes[1]}",
+            "AutoConfig": f"{module}.ImdbclsConfig",
+            "AutoModelForSequenceClassification": f"{module}.{model_class}",
         },
         "model_type": "imdbcls",
-        "encoder_config": encoder,
-        "head_arguments": head_arguments(source),
-        "temperature": source.temperature,
+        **({"members": members} if source.is_ensemble else members[0]),
         "id2label": {str(index): name for index, name in enumerate(source.label_names)},
         "label2id": {name: index for index, name in enumerate(source.label_names)},
         "problem_type": "single_label_classification",
@@ -131,14 +147,25 @@ def own_config(source: ExportSource) -> Mapping[str, Any]:
     }
 
 
-def head_arguments(source: ExportSource) -> dict[str, Any]:
+def member_config(member: Member) -> dict[str, Any]:
+    """Return what the modelling file needs to build the model of a run."""
+    encoder = without_code(json.loads(member.encoder_config.to_json_string(use_diff=False)))
+    return {
+        "encoder_config": {key: value for key, value in encoder.items() if key not in NOT_OF_THE_ENCODER},
+        "head": type(member.model.head).__name__,
+        "head_arguments": head_arguments(member),
+        "temperature": member.run.temperature,
+    }
+
+
+def head_arguments(member: Member) -> dict[str, Any]:
     """Return the keyword arguments of the head's constructor."""
-    backbone = source.finished.backbone
-    given = {"hidden_size": backbone.hidden_size, "num_labels": len(source.label_names)}
-    if source.model.reads_all_layers:
+    backbone = member.finished.backbone
+    given = {"hidden_size": backbone.hidden_size, "num_labels": len(member.run.label_names)}
+    if member.model.reads_all_layers:
         pad_id = int(backbone.tokenizer.pad_token_id)
         given[ALL_LAYERS] = count_hidden_states(backbone.name, backbone.encoder, pad_id)
-    return {**source.config.head.arguments, **given}
+    return {**member.run.config.head.arguments, **given}
 
 
 def edit_json(path: Path, edit: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:

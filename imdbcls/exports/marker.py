@@ -15,7 +15,7 @@ MARKER = "imdbcls-export.json"
 
 
 def write_marker(folder: Path, name: str, config_hash: Any) -> None:
-    """Mark a complete folder as an export in the format `name`, and list its files."""
+    """Mark a complete folder as an export in the format `name` of runs with a `config_hash`, and list its files."""
     content = {
         FORMAT_VERSION: EXPORT,
         "format": name,

@@ -1,4 +1,4 @@
-"""Write a run's model as an ONNX file that runs in onnxruntime without torch."""
+"""Write the exported model as an ONNX file that runs in onnxruntime without torch."""
 
 import contextlib
 import io
@@ -55,7 +55,7 @@ def write_onnx(source: ExportSource, folder: Path) -> None:
             raise explained from error
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise UserError(
-            f"head={source.config.head.name} on backbone={source.config.backbone.name} cannot be expressed in ONNX "
+            f"{source.description} cannot be expressed in ONNX "
             f"({type(error).__name__}: {reason}). Use --to huggingface."
         ) from error
 
@@ -64,11 +64,11 @@ def require_size(source: ExportSource) -> None:
     """Raise UserError if the float32 weights are larger than one ONNX file may be, the 2 GB limit of protobuf."""
     from onnx.checker import MAXIMUM_PROTOBUF
 
-    num_bytes = 4 * sum(parameter.numel() for parameter in source.model.parameters())
+    num_bytes = 4 * sum(weight.numel() for member in source.members for weight in member.model.parameters())
     if num_bytes > MAXIMUM_PROTOBUF:
         raise UserError(
-            f"The weights of backbone={source.config.backbone.name} need {num_bytes / 1e9:.1f} GB, and an ONNX file is "
-            "limited to 2 GB. Use --to huggingface or torch."
+            f"The weights of {source.description} need {num_bytes / 1e9:.1f} GB, and an ONNX file is limited to 2 GB. "
+            "Use --to huggingface or torch."
         )
 
 

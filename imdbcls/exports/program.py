@@ -1,11 +1,13 @@
-"""A run's model as a function of token ids and attention mask, traced by `torch.export` for any batch and length.
+"""The exported model as a function of token ids and attention mask, traced by `torch.export` for any batch and length.
 
 `torch.export` unrolls `nn.LSTM` and `nn.GRU` over the tokens of its example, so the program would accept only that
 length. The copy for the export calls operators with the same results, which the trace keeps: `lstm` and `gru`.
 """
 
 import copy
+import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from imdbcls.errors import UserError
-from imdbcls.exports.source import ExportSource
+from imdbcls.exports.source import ExportSource, Member
 from imdbcls.runtime import limits
 
 INPUTS = ("input_ids", "attention_mask")
@@ -73,18 +75,35 @@ class TracedRecurrent(nn.Module):
 class Program(nn.Module):
     """`input_ids` and `attention_mask` (int64, padded on the right) → float32 logits, divided by the temperature."""
 
-    def __init__(self, source: ExportSource) -> None:
+    def __init__(self, member: Member) -> None:
         super().__init__()
-        model = copy.deepcopy(source.model)
+        model = copy.deepcopy(member.model)
         self.encoder, self.head = model.encoder, with_traced_recurrence(model.head)
         self.reads_all_layers = model.reads_all_layers
-        self.temperature = source.temperature
+        self.temperature = member.run.temperature
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         options: dict[str, Any] = {"output_hidden_states": True} if self.reads_all_layers else {}
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **options)
         hidden = torch.stack(output.hidden_states) if self.reads_all_layers else output.last_hidden_state
         return self.head(hidden, attention_mask.bool()).float() / self.temperature
+
+
+class MeanProgram(nn.Module):
+    """The inputs of `Program` → the logarithms of the mean of the members' probabilities."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(Program(member) for member in members)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return log_mean([member(input_ids, attention_mask) for member in self.members])
+
+
+def log_mean(logits_BC: Sequence[Tensor]) -> Tensor:
+    """Return the logarithms of the mean of the probabilities of several models, with shape (B, C)."""
+    log_probabilities = torch.stack([logits.log_softmax(dim=1) for logits in logits_BC])
+    return log_probabilities.logsumexp(dim=0) - math.log(len(logits_BC))
 
 
 def with_traced_recurrence(head: nn.Module) -> nn.Module:
@@ -106,7 +125,8 @@ def with_traced_recurrence(head: nn.Module) -> nn.Module:
 
 
 def trace(source: ExportSource) -> ExportedProgram:
-    """Trace a run's model. Raises UserError if PyTorch cannot trace its encoder or head."""
+    """Trace the exported model. Raises UserError if PyTorch cannot trace an encoder or a head."""
+    model = MeanProgram(source.members) if source.is_ensemble else Program(source.members[0])
     num_tokens = EXAMPLE[1]
     ids_BT = torch.full(EXAMPLE, int(source.tokenizer.pad_token_id))
     mask_BT = torch.ones(EXAMPLE, dtype=torch.int64)
@@ -115,9 +135,7 @@ def trace(source: ExportSource) -> ExportedProgram:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.export(
-                Program(source).eval(), (ids_BT, mask_BT), dynamic_shapes=dict.fromkeys(INPUTS, dynamic)
-            )
+            return torch.export.export(model.eval(), (ids_BT, mask_BT), dynamic_shapes=dict.fromkeys(INPUTS, dynamic))
     except UserError:
         raise
     except Exception as error:  # torch.export raises many kinds of errors
@@ -125,8 +143,7 @@ def trace(source: ExportSource) -> ExportedProgram:
             raise explained from error
         reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise UserError(
-            f"torch.export cannot trace head={source.config.head.name} on backbone={source.config.backbone.name} "
-            f"({type(error).__name__}: {reason}). Use --to huggingface."
+            f"torch.export cannot trace {source.description} ({type(error).__name__}: {reason}). Use --to huggingface."
         ) from error
 
 

@@ -5,7 +5,7 @@ interpret. A value that is missing or has another type becomes None.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +63,22 @@ def accuracy_limits(result: Mapping[str, Any]) -> tuple[float, float] | None:
     return wilson_interval(round(accuracy * documents), documents)
 
 
-def comparison_of(folder: Path, name: Any) -> dict[str, Any] | None:
-    """Return what the study's comparison says about the group of the run `name`, or None if there is no comparison.
+def comparison_of(folders: Sequence[Path], names: Sequence[Any]) -> dict[str, Any] | None:
+    """Return what a study's comparison says about the group of one or more runs.
 
-    `folder` is the run folder. The groups are ranked by the deciding metric, of which `mean`, `low` and `high` are
-    texts.
+    `folders` are the run folders, and `names` the names of the runs. The result is None if there is no comparison, or
+    if the runs are not in one study and one group. The groups are ranked by the deciding metric, of which `mean`, `low`
+    and `high` are texts.
     """
+    studies = {folder.absolute().parent for folder in folders}
+    if len(studies) > 1:
+        return None
     try:
-        content = read_json(folder.absolute().parent / "comparison.json")
+        content = read_json(studies.pop() / "comparison.json")
     except UserError:
         return None
     try:
-        group = next(each for each in content["groups"] if any(run["name"] == name for run in each["runs"]))
+        group = next(each for each in content["groups"] if set(names) <= {run["name"] for run in each["runs"]})
         verdicts = [pair["verdict"] for pair in content["pairs"] if group["name"] in (pair["a"], pair["b"])]
         metric = content["metric"].removeprefix("test/")
         values = [number(group["metrics"][content["metric"]][key]) for key in ("mean", "low", "high")]

@@ -1,15 +1,16 @@
-"""Everything that an export needs from a finished run, without the fast kernels and without the documents."""
+"""Everything that an export needs from finished runs, without the fast kernels and without the documents."""
 
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tokenizers.processors import TemplateProcessing
 
+from imdbcls.api import FinishedRun
 from imdbcls.config.schema import Config
 from imdbcls.data.tokens import end_token
+from imdbcls.ensemble import Ensemble, require_same_documents
 from imdbcls.errors import UserError
 from imdbcls.finished import FinishedModel, load_finished
 from imdbcls.models.classifier import Classifier
@@ -18,37 +19,81 @@ SIDES = {"head": "right", "tail": "left"}  # of the truncation, by `data.truncat
 
 
 @dataclass(frozen=True)
-class ExportSource:
-    """A finished run on the CPU in float32. `finished` computes as in training; `model` is plain PyTorch.
+class Member:
+    """A finished run on the CPU in float32. `finished` computes as in training; `model` is plain PyTorch."""
 
-    `tokenizer` truncates and pads as the run does. The exported logits are those of `model`, divided by `temperature`.
-    """
-
-    folder: Path
-    config: Config
-    result: Mapping[str, Any]
-    label_names: tuple[str, ...]
-    temperature: float
+    run: FinishedRun
     finished: FinishedModel
     model: Classifier
-    tokenizer: Any
 
     @property
     def encoder_config(self) -> Any:
         return self.finished.backbone.encoder.config
 
 
-def open_source(
-    folder: Path, config: Config, result: Mapping[str, Any], label_names: Sequence[str], temperature: float
-) -> ExportSource:
-    """Load the model of a finished run for an export. Raises UserError if an exported model could not do the same."""
-    require_one_row(config)
-    on_cpu = config.with_changes(device="cpu", precision="fp32")
-    finished = load_finished(folder, on_cpu, label_names)
+@dataclass(frozen=True)
+class ExportSource:
+    """One run, or several whose calibrated probabilities are averaged.
+
+    `tokenizer` truncates and pads as the runs do. The exported logits of one run are those of its model, divided by its
+    temperature. Those of several runs are the logarithms of the averaged probabilities: their softmax is the average.
+    """
+
+    members: tuple[Member, ...]
+    tokenizer: Any
+
+    @property
+    def runs(self) -> tuple[FinishedRun, ...]:
+        return tuple(member.run for member in self.members)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.members[0].run.label_names
+
+    @property
+    def config(self) -> Config:
+        """The config of the first run. All runs have its `max_length`, truncation and documents."""
+        return self.members[0].run.config
+
+    @property
+    def is_ensemble(self) -> bool:
+        return len(self.members) > 1
+
+    @property
+    def description(self) -> str:
+        """The head and the backbone of each run, for messages."""
+        configs = [run.config for run in self.runs]
+        names = [f"head={config.head.name} on backbone={config.backbone.name}" for config in configs]
+        return ", ".join(dict.fromkeys(names))
+
+
+def open_source(runs: Sequence[FinishedRun]) -> ExportSource:
+    """Load the models of one or more finished runs for an export.
+
+    Raises UserError if an exported model could not do the same as the runs, and if several runs do not have the same
+    classes, documents, `max_length`, truncation and tokenizer.
+    """
+    for run in runs:
+        require_one_row(run.config)
+    if len(runs) > 1:
+        require_same_documents(Ensemble(tuple(runs)).runs)
+        require_same_rows(runs)
+    members = [open_member(run) for run in runs]
+    tokenizers = [tokenizer_of(member) for member in members]
+    for run, tokenizer in zip(runs, tokenizers, strict=True):
+        if not same_tokenizer(tokenizer, tokenizers[0]):
+            raise UserError(
+                f"{runs[0].folder} and {run.folder} have different tokenizers, and an exported model reads each text "
+                "once. Export runs with the same tokenizer, or average them with `python -m imdbcls.predict`."
+            )
+    return ExportSource(tuple(members), tokenizers[0])
+
+
+def open_member(run: FinishedRun) -> Member:
+    on_cpu = run.config.with_changes(device="cpu", precision="fp32")
+    finished = load_finished(run.folder, on_cpu, run.label_names)
     plain = on_cpu.with_changes(backbone={"fast": False, "gradient_checkpointing": False})
-    model = load_finished(folder, plain, label_names).model.eval()
-    tokenizer = exported_tokenizer(finished.backbone.tokenizer, config.max_length, SIDES[config.data.truncation])
-    return ExportSource(folder, config, result, tuple(label_names), temperature, finished, model, tokenizer)
+    return Member(run, finished, load_finished(run.folder, plain, run.label_names).model.eval())
 
 
 def require_one_row(config: Config) -> None:
@@ -59,6 +104,32 @@ def require_one_row(config: Config) -> None:
             "last max_length tokens of a document. Classify with `python -m imdbcls.predict`, or train with "
             "data.truncation=head or tail."
         )
+
+
+def require_same_rows(runs: Sequence[FinishedRun]) -> None:
+    """Raise UserError if the runs do not read the same part of a document."""
+    first, *others = runs
+    for run in others:
+        for key, wanted, given in (
+            ("max_length", first.config.max_length, run.config.max_length),
+            ("data.truncation", first.config.data.truncation, run.config.data.truncation),
+        ):
+            if given != wanted:
+                raise UserError(
+                    f"{first.folder} has {key}={wanted}, but {run.folder} has {key}={given}, and an exported model "
+                    f"reads each text once. Export runs with the same {key}, or average them with `python -m "
+                    "imdbcls.predict`."
+                )
+
+
+def tokenizer_of(member: Member) -> Any:
+    config = member.run.config
+    return exported_tokenizer(member.finished.backbone.tokenizer, config.max_length, SIDES[config.data.truncation])
+
+
+def same_tokenizer(one: Any, other: Any) -> bool:
+    """Return whether two exported tokenizers give the same token ids and padding."""
+    return one.pad_token_id == other.pad_token_id and one.backend_tokenizer.to_str() == other.backend_tokenizer.to_str()
 
 
 def exported_tokenizer(tokenizer: Any, max_length: int, truncation_side: str) -> Any:
@@ -84,3 +155,8 @@ def standalone_tokenizer(source: ExportSource) -> Any:
     backend.enable_truncation(source.config.max_length, direction=tokenizer.truncation_side)
     backend.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
     return backend
+
+
+def config_hash_of(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return the `config_hash` of a run, or those of several runs, joined by `+`."""
+    return "+".join(str(result.get("config_hash")) for result in results)

@@ -16,11 +16,12 @@ from imdbcls.data.documents import Documents
 from imdbcls.data.tokens import tokenize
 from imdbcls.errors import UserError
 from imdbcls.exports.documents import NUM_TEXTS, CheckDocuments, check_batches
-from imdbcls.exports.source import ExportSource
+from imdbcls.exports.program import log_mean
+from imdbcls.exports.source import ExportSource, Member
 from imdbcls.kernels import inference_weights
 from imdbcls.runtime.atomic import scratch_folder
 
-TOLERANCE = 1e-4  # of logits, which are divided by the temperature
+TOLERANCE = 1e-4  # of the exported logits
 SCRIPT = Path(__file__).with_name("standalone.py")
 
 
@@ -70,7 +71,7 @@ def token_rows(texts: list[str], source: ExportSource, cache_dir: Path) -> list[
     """Return the token ids of each text as the run reads them, without padding."""
     labels = np.zeros(len(texts), dtype=np.int64)
     documents = Documents([str(i) for i in range(len(texts))], texts, labels)
-    finished = source.finished
+    finished = source.members[0].finished
     tokens = tokenize(documents, finished.backbone.tokenizer, cache_dir=str(cache_dir))
     collator = Collator(tokens, labels, source.config.max_length, finished.pipeline.truncation)
     batches = (collator.collate(np.array([row])) for row in range(len(texts)))
@@ -79,12 +80,20 @@ def token_rows(texts: list[str], source: ExportSource, cache_dir: Path) -> list[
 
 @torch.inference_mode()
 def expected_logits(source: ExportSource, batches: list[dict]) -> list[np.ndarray]:
-    """Return the logits of the run, divided by its temperature."""
-    model = source.finished.model.eval()
+    """Return the logits that the export should give for each batch. The runs' models compute as in training."""
+    by_member = [logits_of(member, batches) for member in source.members]
+    if not source.is_ensemble:
+        return [logits_BC.numpy() for logits_BC in by_member[0]]
+    return [log_mean(of_batch).numpy() for of_batch in zip(*by_member, strict=True)]
+
+
+def logits_of(member: Member, batches: list[dict]) -> list[torch.Tensor]:
+    """Return logits_BC of a run for each batch, divided by its temperature."""
+    model = member.finished.model.eval()
     with inference_weights():
         return [
-            model(torch.tensor(batch["input_ids"]), torch.tensor(batch["attention_mask"]).bool()).numpy()
-            / source.temperature
+            model(torch.tensor(batch["input_ids"]), torch.tensor(batch["attention_mask"]).bool())
+            / member.run.temperature
             for batch in batches
         ]
 

@@ -23,7 +23,7 @@ from imdbcls.exports.folder import WRITERS, put_in_place
 from imdbcls.exports.head_source import head_source
 from imdbcls.exports.huggingface import tokenizer_config, without_code
 from imdbcls.exports.program import trace, with_library_operators
-from imdbcls.exports.source import ExportSource
+from imdbcls.exports.source import ExportSource, Member
 from imdbcls.exports.verification import Verified
 from imdbcls.runs.record import FRACTIONS, TEXTS
 
@@ -71,7 +71,8 @@ def test_traced_head_accepts_batches_of_any_size(head: str) -> None:
     config = imdbcls.compose("backbone=tiny", f"head={head}", "max_length=64", "backbone.fast=false")
     backbone = sections.build_backbone(config)
     model = sections.build_model(config, backbone, 2).eval()
-    source: Any = SimpleNamespace(model=model, temperature=2.0, tokenizer=backbone.tokenizer, config=config)
+    member = SimpleNamespace(model=model, run=SimpleNamespace(temperature=2.0))
+    source: Any = SimpleNamespace(members=[member], is_ensemble=False, tokenizer=backbone.tokenizer, config=config)
     traced = with_library_operators(trace(source))
     assert "imdbcls" not in str(traced.graph)
     for lengths in ([2], [40, 3], [64, 1, 5, 64]):
@@ -110,7 +111,8 @@ def test_cost_of_int8_is_measured_on_all_classes(tmp_path: Path, monkeypatch: py
 
 def card_of(run: imdbcls.FinishedRun, folder: Path, result: dict[str, Any]) -> str:
     nothing: Any = None
-    source = ExportSource(folder, run.config, result, run.label_names, 1.5, nothing, nothing, nothing)
+    run = imdbcls.FinishedRun(folder, run.config, {**result, "temperature": 1.5})
+    source = ExportSource((Member(run, nothing, nothing),), nothing)
     return model_card("huggingface", source, False, Verified(0.0, 7), CheckDocuments(nothing, True), None)
 
 
@@ -174,8 +176,8 @@ def test_configs_name_no_code_of_another_repository() -> None:
 
 
 def test_model_over_the_limit_of_an_onnx_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = SimpleNamespace(name="large")
-    source: Any = SimpleNamespace(model=torch.nn.Linear(9, 9), config=SimpleNamespace(backbone=backbone))
+    member = SimpleNamespace(model=torch.nn.Linear(9, 9))
+    source: Any = SimpleNamespace(members=[member], description="head=cls on backbone=large")
     monkeypatch.setattr("onnx.checker.MAXIMUM_PROTOBUF", 4 * 89)
     with pytest.raises(imdbcls.UserError, match=r"backbone=large need 0\.0 GB, and an ONNX file is limited to 2 GB"):
         onnx_file.write_onnx(source, Path("unused"))

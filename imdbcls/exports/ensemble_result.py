@@ -1,0 +1,33 @@
+"""The result of an ensemble, from what its runs recorded. No document is classified again."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from imdbcls.api import FinishedRun
+from imdbcls.comparison.run_files import number
+from imdbcls.ensemble import Ensemble
+from imdbcls.models.metrics import metrics_of
+
+OF_THE_DATA = ("split_hash", "train_documents", "test_documents", "token_counts", "label_names")
+SUMS = ("parameters", "head_parameters", "train_seconds")  # over the runs
+
+
+def ensemble_result(runs: Sequence[FinishedRun]) -> dict[str, Any]:
+    """Return the values of an ensemble, under their names in `result.json`.
+
+    The test metrics are those of the mean of the recorded, calibrated probabilities. The counts of documents are those
+    of the runs, which have the same documents. The sizes and the training time are summed over the runs; a value that a
+    run did not record is missing.
+    """
+    recorded = Ensemble(tuple(runs)).predictions("test")
+    metrics = metrics_of(recorded.true_labels, recorded.known_probabilities)
+    found = {key: runs[0].result[key] for key in OF_THE_DATA if key in runs[0].result}
+    for key in SUMS:
+        values = [number(run.result.get(key)) for run in runs]
+        found |= {} if None in values else {key: sum(value for value in values if value is not None)}
+    return {
+        **found,
+        **{f"test/{name}": value for name, value in metrics.items() if name != "ece"},
+        "test/ece_calibrated": metrics["ece"],
+        "watched_test": any(run.result.get("watched_test") is True for run in runs),
+    }
