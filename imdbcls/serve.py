@@ -1,6 +1,7 @@
-"""Serve one or two finished runs on this machine: `python -m imdbcls.serve runs/heads/lstm-s0-1a2b3c4d`.
+"""Serve finished runs on this machine: `python -m imdbcls.serve runs/heads/lstm-s0-1a2b3c4d`.
 
-The page shows calibrated probabilities and the words that moved the decision, for two runs side by side. `POST
+The page shows calibrated probabilities and the words that moved the decision, for two runs side by side. `--ensemble`
+serves the mean of several runs in place of a run. `POST
 /predict` and `POST /explain` return the same as JSON. Texts of requests that arrive within a few milliseconds are
 classified in one batch. The command prints its URL when it answers, and ends with SIGTERM or Ctrl-C.
 """
@@ -24,7 +25,10 @@ from imdbcls.runtime.console import write_out
 
 logger = logging.getLogger("imdbcls.serve")  # `__name__` is `__main__` in a command
 
-DESCRIPTION = "Serve one or two finished runs over HTTP: a page to try them on a text, and the same as JSON."
+DESCRIPTION = (
+    "Serve one or two finished runs, or the mean of several, over HTTP: a page to try them on a text, and the same as "
+    "JSON."
+)
 EPILOG = (
     "The server has no authentication. By default, only programs on this machine can reach it. Texts are neither "
     "logged nor stored. Exit code: 0 after SIGTERM or Ctrl-C; 2 for a mistake in the command."
@@ -42,7 +46,17 @@ def main() -> None:
 
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.serve", description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="run", help="one or two folders, runs/<study>/<name>")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="run", help="one or two folders, runs/<study>/<name>")
+    parser.add_argument(
+        "--ensemble",
+        nargs="+",
+        action="append",
+        type=Path,
+        default=[],
+        dest="ensembles",
+        metavar="RUN",
+        help="runs, such as the seeds of a head, whose probabilities are averaged; counts as one run",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=at_least(0), default=8000, help="port; 0: a free one (default: %(default)s)")
     parser.add_argument("--device", choices=get_args(Device), help="device to run on (default: from the run's config)")
@@ -67,15 +81,20 @@ def serve(arguments: argparse.Namespace) -> None:
 
     Raises UserError if a run is not finished, if two runs have different classes, or if the address cannot be used.
     """
-    if len(arguments.runs) > 2:
-        raise UserError(f"{len(arguments.runs)} runs were given: give one run, or two to see them side by side.")
+    number = len(arguments.runs) + len(arguments.ensembles)
+    if not 1 <= number <= 2:
+        raise UserError(
+            f"{number} runs were given: give one run, or two to see them side by side. To average several runs, give "
+            "them after --ensemble."
+        )
     if arguments.port > 65535:
         raise UserError(f"--port {arguments.port} is too large: give a port up to 65535, or 0 for a free one.")
     if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
         raise UserError(f"imdbcls.serve needs {' and '.join(missing)}: pip install 'imdbcls[serve]'.")
+    from imdbcls.ensemble import Ensemble
     from imdbcls.runtime.process import prepare_process
     from imdbcls.serving.limits import Limits
-    from imdbcls.serving.runs import load_runs
+    from imdbcls.serving.runs import load_models
     from imdbcls.serving.server import is_loopback, listen, run_server, url_of
 
     limits = Limits(
@@ -87,7 +106,7 @@ def serve(arguments: argparse.Namespace) -> None:
         wait_ms=arguments.batch_wait,
     )
     prepare_process()
-    runs = load_runs(arguments.runs, plugins=arguments.plugins, device=arguments.device)
+    runs = load_models(arguments.runs, arguments.ensembles, plugins=arguments.plugins, device=arguments.device)
     listener = listen(arguments.host, arguments.port)
     if not is_loopback(listener):
         logger.warning(
@@ -95,6 +114,9 @@ def serve(arguments: argparse.Namespace) -> None:
             "reaches it can use it."
         )
     logger.info(f"Loading {' and '.join(runs.by_name)} ...")
+    for model in runs.by_name.values():
+        if isinstance(model, Ensemble):
+            logger.info(model.cost)
 
     def announce() -> None:
         write_out(url_of(listener))

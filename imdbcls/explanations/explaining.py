@@ -11,9 +11,11 @@ from torch import Tensor
 
 from imdbcls.api import FinishedRun
 from imdbcls.data.batch import Batch
+from imdbcls.ensemble import Ensemble
 from imdbcls.errors import UserError
 from imdbcls.explanations.attribution import integrated_gradients, require_captum
 from imdbcls.explanations.explanation import Explanation
+from imdbcls.explanations.mean import mean_explanation
 from imdbcls.explanations.reading import Reading, read
 from imdbcls.finished import FinishedModel
 from imdbcls.models.classifier import Classifier
@@ -23,21 +25,25 @@ from imdbcls.printable import is_unicode, shown
 _lock = threading.Lock()
 
 
-def explain(run: FinishedRun, text: str, target: str | None = None) -> Explanation:
-    """Explain the prediction of a run for `text`: how much each word moved the logit of a class.
+def explain(run: FinishedRun | Ensemble, text: str, target: str | None = None) -> Explanation:
+    """Explain the prediction of a run or an ensemble for `text`: how much each word moved the logit of a class.
 
     `target` is the class to explain, by default the most probable class. The model runs in float32 and without the
     compiled kernels, so its probabilities can differ from those of `predict` by rounding, which is larger if the run's
     precision is bf16. The first call loads the model. Calls from several threads run one after another.
 
     Raises UserError if captum is not installed, `text` is not a non-empty string, `target` is not a class of the run,
-    or the model's output is not finite.
+    the model's output is not finite, or the runs of an ensemble do not read the same words.
     """
     require_captum()
     if not isinstance(text, str) or not text.strip() or not is_unicode(text):
         raise UserError("explain expects a text: a string with at least one character that is not white space.")
     if target is not None and target not in run.label_names:
         raise UserError(f"{shown(target)} is not a class of this run: choose {', '.join(run.label_names)}.")
+    if isinstance(run, Ensemble):
+        target = run.predict([text]).names[0] if target is None else target
+        found = [explain(each, text, target) for each in run.runs]
+        return mean_explanation(found, [each.temperature for each in run.runs], [each.folder for each in run.runs])
     with _lock, torch.inference_mode(False), torch.enable_grad():
         return _explain(run, text, None if target is None else run.label_names.index(target))
 

@@ -14,7 +14,8 @@ class Explanation:
       speaks for the class, a negative score against it.
     - `label`: the most probable class. `probabilities`: by class, calibrated. `target`: the explained class.
     - `logit`, `baseline_logit`: the logit of `target`, before calibration, for the text and for the baseline: the text
-      with every token, except special tokens, replaced by `baseline`.
+      with every token, except special tokens, replaced by `baseline`. For an ensemble: the mean of the calibrated
+      logits of its runs.
     - `completeness_error`: the scores sum to `logit - baseline_logit`, except for this error. `tolerance` is the
       largest error for which `is_complete` is true. `steps` is the number of steps of the integration.
     - `pooling`: the weight of each word in the average of the token vectors, if the head has `pooling_weights`;

@@ -1,7 +1,8 @@
 """Render the page. All texts are escaped by Jinja2, and the content security policy allows nothing from elsewhere."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi.responses import HTMLResponse
@@ -13,9 +14,36 @@ from imdbcls.explanations.html import style as explanation_style
 from imdbcls.serving.explaining import EXAMPLE
 from imdbcls.serving.limits import Limits
 from imdbcls.serving.runs import Answer, ServedRuns
+from imdbcls.serving.schema import EnsembleInfo, RunInfo
 
 PACKAGE = "imdbcls.serving"
 NUM_CLASSES = 10  # classes that the page shows for a run, the most probable first if there are more
+
+
+@dataclass(frozen=True)
+class View:
+    """What the page says about a run or an ensemble."""
+
+    name: str
+    description: str
+    calibration: str
+
+
+def view_of(info: RunInfo | EnsembleInfo) -> View:
+    members = info.members if isinstance(info, EnsembleInfo) else [info]
+    models = ", ".join(dict.fromkeys(f"{member.head} on {member.backbone}" for member in members))
+    accuracies = sorted(member.test_accuracy for member in members)
+    limits = dict.fromkeys(f"{100 * value:.1f}" for value in (accuracies[0], accuracies[-1]))
+    whose = "test accuracy" if len(members) == 1 else "test accuracy of its runs"
+    return View(info.run, f"{models} · {whose} {' to '.join(limits)}\u00a0%", calibration_of(members))
+
+
+def calibration_of(members: Sequence[RunInfo]) -> str:
+    if all(member.temperature == 1 for member in members):
+        return "no temperature was fitted, so the probabilities are not calibrated"
+    values = ", ".join(f"{member.temperature:.3g}" for member in members)
+    fitted = "the temperature {}, which was" if len(members) == 1 else "the temperatures {} of its runs, which were"
+    return f"the probabilities are calibrated with {fitted.format(values)} fitted on the validation split"
 
 
 class Page:
@@ -29,7 +57,7 @@ class Page:
         self._fixed = {
             "style": sheet,
             "script": script,
-            "runs": runs.about(),
+            "runs": [view_of(info) for info in runs.about()],
             "limits": limits,
             "example": json.dumps({"texts": [EXAMPLE]}),
         }
@@ -69,12 +97,12 @@ class Page:
             label=label,
             answers=[
                 {
-                    "run": about,
-                    "answer": answer[about.run],
-                    "classes": shown_classes(answer[about.run].probabilities),
-                    "explanation": explanation_html(found[about.run]) if found else "",
+                    "run": view,
+                    "answer": answer[view.name],
+                    "classes": shown_classes(answer[view.name].probabilities),
+                    "explanation": explanation_html(found[view.name]) if found else "",
                 }
-                for about in self._runs.about()
+                for view in map(view_of, self._runs.about())
             ],
         )
 

@@ -1,17 +1,20 @@
-"""The runs that the server answers with, and their answers for a text."""
+"""The models that the server answers with, runs or ensembles, and their answers for a text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imdbcls.api import FinishedRun, load_run
-from imdbcls.errors import UserError
-from imdbcls.serving.schema import RunInfo
+from imdbcls.api import FinishedRun, load_ensemble, load_run
+from imdbcls.ensemble import Ensemble, require_different, require_same_classes, runs_of
+from imdbcls.serving.schema import EnsembleInfo, RunInfo
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of one run for one text. The numbers of tokens include special tokens."""
+    """The answer of one model for one text.
+
+    The numbers of tokens include special tokens. They are those of the first run of an ensemble.
+    """
 
     label: str
     probabilities: Mapping[str, float]
@@ -22,44 +25,59 @@ class Answer:
 
 @dataclass(frozen=True)
 class ServedRuns:
-    """One or two finished runs with the same classes, by name. Only one thread may use their models."""
+    """One or two models with the same classes, by name. Only one thread may use them."""
 
-    by_name: Mapping[str, FinishedRun]
+    by_name: Mapping[str, FinishedRun | Ensemble]
 
     @property
     def label_names(self) -> tuple[str, ...]:
         return next(iter(self.by_name.values())).label_names
 
-    def about(self) -> list[RunInfo]:
-        return [about(name, run) for name, run in self.by_name.items()]
+    def about(self) -> list[RunInfo | EnsembleInfo]:
+        return [about(name, model) for name, model in self.by_name.items()]
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, Answer]]:
-        """Return the answers for each text, by name of the run."""
-        by_run = {name: answers_of(run, texts) for name, run in self.by_name.items()}
+        """Return the answers for each text, by name of the model."""
+        by_run = {name: answers_of(model, texts) for name, model in self.by_name.items()}
         return [{name: answers[row] for name, answers in by_run.items()} for row in range(len(texts))]
 
 
-def load_runs(folders: Sequence[Path], plugins: Sequence[str], device: str | None) -> ServedRuns:
-    """Open finished runs without loading their models.
+def load_models(
+    runs: Sequence[Path],
+    ensembles: Sequence[Sequence[Path]] = (),
+    *,
+    plugins: Sequence[str] = (),
+    device: str | None = None,
+) -> ServedRuns:
+    """Open finished runs and ensembles without loading their models.
 
-    Raises UserError if a folder is not a finished run, appears twice, or has other classes than the first.
+    Raises UserError if a folder is not a finished run, if a run is given twice, and for different classes.
     """
-    runs = [load_run(folder, plugins=plugins, device=device) for folder in folders]
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UserError(f"{folders[0]} was given twice: give two different runs, or one.")
-    for run in runs[1:]:
-        if set(run.label_names) != set(runs[0].label_names):
-            raise UserError(
-                f"{run.folder} has the classes {', '.join(run.label_names)}, but {runs[0].folder} has "
-                f"{', '.join(runs[0].label_names)}: give two runs with the same classes."
-            )
-    names = [f"{run.result['study']}/{run.result['name']}" for run in runs]
-    if len(set(names)) < len(names):  # the same study in two folders
-        names = [str(run.folder) for run in runs]
-    return ServedRuns(dict(zip(names, runs, strict=True)))
+    alone = [load_run(folder, plugins=plugins, device=device) for folder in runs]
+    require_different(alone)
+    models = [*alone, *(load_ensemble(folders, plugins=plugins, device=device) for folders in ensembles)]
+    require_same_classes([run for model in models for run in runs_of(model)])
+    names = [name_of(model) for model in models]
+    if len(set(names)) < len(names):  # the same study in two folders, or ensembles of the same head
+        names = [", ".join(str(run.folder) for run in runs_of(model)) for model in models]
+    return ServedRuns(dict(zip(names, models, strict=True)))
 
 
-def about(name: str, run: FinishedRun) -> RunInfo:
+def name_of(model: FinishedRun | Ensemble) -> str:
+    """Return study and name of a run, or the studies and heads of an ensemble's runs and their number."""
+    if not isinstance(model, Ensemble):
+        return f"{model.result['study']}/{model.result['name']}"
+    heads = dict.fromkeys(f"{run.result['study']}/{run.config.head.name}" for run in model.runs)
+    return f"{', '.join(heads)} (mean of {len(model.runs)} runs)"
+
+
+def about(name: str, model: FinishedRun | Ensemble) -> RunInfo | EnsembleInfo:
+    if isinstance(model, Ensemble):
+        return EnsembleInfo(run=name, members=[run_info(name_of(run), run) for run in model.runs])
+    return run_info(name, model)
+
+
+def run_info(name: str, run: FinishedRun) -> RunInfo:
     return RunInfo(
         run=name,
         head=run.config.head.name,
@@ -70,10 +88,10 @@ def about(name: str, run: FinishedRun) -> RunInfo:
     )
 
 
-def answers_of(run: FinishedRun, texts: Sequence[str]) -> list[Answer]:
-    predictions = run.predict(texts)
+def answers_of(model: FinishedRun | Ensemble, texts: Sequence[str]) -> list[Answer]:
+    predictions, first = model.predict(texts), runs_of(model)[0]
     assert predictions.tokens is not None
-    read = predictions.tokens - run.cut_tokens(predictions)
+    read = predictions.tokens - first.cut_tokens(predictions)
     rows = zip(
         predictions.names,
         predictions.known_probabilities.tolist(),
@@ -82,6 +100,8 @@ def answers_of(run: FinishedRun, texts: Sequence[str]) -> list[Answer]:
         strict=True,
     )
     return [
-        Answer(label, dict(zip(run.label_names, probabilities, strict=True)), tokens, tokens_read, tokens_read < tokens)
+        Answer(
+            label, dict(zip(model.label_names, probabilities, strict=True)), tokens, tokens_read, tokens_read < tokens
+        )
         for label, probabilities, tokens, tokens_read in rows
     ]

@@ -73,6 +73,8 @@ class ExplainResponse(BaseModel):
 
 
 class RunInfo(BaseModel):
+    """A finished run."""
+
     run: str
     head: str
     backbone: str
@@ -81,13 +83,20 @@ class RunInfo(BaseModel):
     test_accuracy: float
 
 
+class EnsembleInfo(BaseModel):
+    """Several runs whose calibrated probabilities are averaged. `run` is its name in answers."""
+
+    run: str
+    members: list[RunInfo]
+
+
 class Health(BaseModel):
     """Whether the server can answer, what it answers with, and its limits."""
 
     status: str
     waiting: Annotated[int, Field(description="texts and explanations that wait for the models")]
     labels: list[str]
-    runs: list[RunInfo]
+    runs: list[RunInfo | EnsembleInfo]
     limits: dict[str, Any]
 
 

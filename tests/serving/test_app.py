@@ -8,16 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import ASGITransport, AsyncClient, Response
 
 import imdbcls
 from imdbcls.explanations import explain
+from imdbcls.explanations.mean import mean_explanation
 from imdbcls.serving.app import SERVER_ERROR, create_app
 from imdbcls.serving.limits import Limits
 from imdbcls.serving.model_thread import ModelThread
-from imdbcls.serving.runs import Answer, ServedRuns, load_runs
+from imdbcls.serving.runs import Answer, ServedRuns, load_models
 
 TEXTS = ["A quiet, patient film.", "Two hours, \u201clost\u201d. \U0001f3ac\u0301 \u202e\u00e9t\u00e9", "word " * 300]
 LIMITS = Limits(texts=8, characters=2000, wait_ms=1)
@@ -45,7 +47,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(finished: Path, second: Path) -> Iterator[Server]:
-    found = Server(load_runs([finished, second], plugins=[], device=None))
+    found = Server(load_models([finished, second]))
     yield found
     assert found.models.stop(30)
 
@@ -82,6 +84,45 @@ def test_explain_returns_the_words_of_every_run_for_one_class(server: Server) ->
     chosen = server.post("/explain", {"text": text}).json()
     assert chosen["label"] == chosen["runs"][0]["prediction"]["label"]
     assert "neutral" in server.error("/explain", {"text": text, "label": "neutral"}, 422)
+
+
+def test_ensemble_answers_with_the_mean_next_to_a_run(finished: Path, second: Path) -> None:
+    server = Server(load_models([finished], [[finished, second]]))
+    ensemble, text = imdbcls.load_ensemble([finished, second]), TEXTS[0]
+    name = "demo/lstm, other/weight_avg (mean of 2 runs)"
+    assert list(server.runs.by_name)[1] == name
+    found = server.post("/predict", {"texts": TEXTS}).json()["runs"][1]
+    expected = ensemble.predict(TEXTS)
+    for prediction, label, row_C in zip(
+        found["predictions"], expected.names, expected.known_probabilities, strict=True
+    ):
+        assert prediction["label"] == label
+        assert list(prediction["probabilities"].values()) == pytest.approx(row_C.tolist(), abs=1e-6)
+
+    answer = server.post("/explain", {"text": text, "label": "negative"}).json()["runs"][1]
+    parts = [(explain(run, text, "negative"), run.temperature) for run in ensemble.runs]
+    mean = np.mean([np.array(part.scores) / temperature for part, temperature in parts], axis=0)
+    assert [word["score"] for word in answer["words"]] == pytest.approx(mean.tolist(), abs=1e-6)
+    whole = explain(ensemble, text)
+    assert whole.label == whole.target == ensemble.predict([text]).names[0] and whole.is_complete
+    assert whole.probabilities[whole.label] == pytest.approx(
+        ensemble.predict([text]).known_probabilities.max(), abs=1e-3
+    )
+
+    members = server.client.get("/health").json()["runs"][1]["members"]
+    assert [member["head"] for member in members] == ["lstm", "weight_avg"]
+    page = server.client.post("/", data={"text": text, "words": "on"}).text
+    assert f">{name}</h3>" in page and "lstm on tiny, weight_avg on tiny · test accuracy of its runs" in page
+    temperatures = ", ".join(f"{run.temperature:.3g}" for run in ensemble.runs)
+    assert f"calibrated with the temperatures {temperatures} of its runs" in page
+    assert server.models.stop(30)
+
+
+def test_ensemble_of_runs_that_read_other_words_is_not_explained(server: Server) -> None:
+    explanation = explain(next(iter(server.runs.by_name.values())), TEXTS[0], "negative")
+    other = replace(explanation, spans=explanation.spans[:-1], scores=explanation.scores[:-1])
+    with pytest.raises(imdbcls.UserError, match="a and b do not read the same words of the text"):
+        mean_explanation([explanation, other], [1, 1], ["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -149,7 +190,7 @@ def test_errors_of_the_server_do_not_show_their_reason(
 
 
 def test_concurrent_requests_share_one_forward_pass(finished: Path) -> None:
-    runs = load_runs([finished], plugins=[], device=None)
+    runs = load_models([finished])
     server = Server(runs, replace(LIMITS, batch=8, wait_ms=10_000))
     (run,) = runs.by_name.values()
     runs.classify(["load the model"])
@@ -169,7 +210,7 @@ def test_concurrent_requests_share_one_forward_pass(finished: Path) -> None:
 
 
 def test_a_full_queue_is_503_and_a_slow_request_is_504(finished: Path) -> None:
-    runs = load_runs([finished], plugins=[], device=None)
+    runs = load_models([finished])
     limits = replace(LIMITS, batch=100, wait_ms=3000, queue=2, seconds=0.5)
     server = Server(runs, limits)
 
@@ -235,7 +276,7 @@ def test_different_classes_and_the_same_run_twice_are_refused(finished: Path, se
     shutil.copytree(second, other)
     result = json.loads((other / "result.json").read_text())
     (other / "result.json").write_text(json.dumps({**result, "label_names": ["bad", "good"]}))
-    with pytest.raises(imdbcls.UserError, match=r"has the classes bad, good, but .* has negative, positive"):
-        load_runs([finished, other], plugins=[], device=None)
-    with pytest.raises(imdbcls.UserError, match="was given twice"):
-        load_runs([finished, finished.parent / ".." / finished.parent.name / finished.name], plugins=[], device=None)
+    with pytest.raises(imdbcls.UserError, match=r"has the classes negative, positive, but .* the classes bad, good"):
+        load_models([finished, other])
+    with pytest.raises(imdbcls.UserError, match="is given twice"):
+        load_models([finished, finished.parent / ".." / finished.parent.name / finished.name])

@@ -156,8 +156,11 @@ def test_mistakes_are_one_sentence(finished: Path, second: Path, launch: Launch,
         cases = {
             (str(finished), "--port", port): f"Cannot listen on 127.0.0.1, port {port}: another program uses this port",
             (str(finished), "--host", "192.0.2.1"): "this machine does not have this address: choose another --host",
-            (str(finished), str(finished)): "was given twice: give two different runs, or one.",
+            (str(finished), str(finished)): "is given twice: give different runs.",
             (str(finished), str(second), "third"): "3 runs were given: give one run, or two to see them side by side.",
+            (): "0 runs were given",
+            ("--ensemble", str(finished)): "An ensemble needs at least two runs.",
+            ("--ensemble", str(finished), str(finished)): "is given twice: give different runs.",
             (str(finished.parent),): "is a study folder, not a run folder",
             (str(finished), "--port", "70000"): "--port 70000 is too large",
         }

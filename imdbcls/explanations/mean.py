@@ -1,0 +1,50 @@
+"""Explain the prediction of an ensemble: the mean of the explanations of its runs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from imdbcls.errors import UserError
+from imdbcls.explanations.explanation import Explanation
+
+
+def mean_explanation(
+    found: Sequence[Explanation], temperatures: Sequence[float], folders: Sequence[object]
+) -> Explanation:
+    """Return the explanation of the mean of the runs' calibrated logits, from their explanations of one class.
+
+    Integrated gradients are linear, so the scores of this mean are the mean of the scores, each divided by the
+    temperature of its run. `label` and `probabilities` are those of the mean of the probabilities.
+
+    Raises UserError if the runs do not read the same words, because they have other tokenizers or another `max_length`.
+    """
+    first = found[0]
+    for each, folder in zip(found, folders, strict=True):
+        if (each.spans, each.unread, each.baseline) != (first.spans, first.unread, first.baseline):
+            raise UserError(
+                f"{folders[0]} and {folder} do not read the same words of the text, so their mean cannot be explained. "
+                "Explain one run."
+            )
+    weights = [1 / (len(found) * temperature) for temperature in temperatures]
+    scores = np.array(weights) @ np.array([each.scores for each in found])
+    logit = sum(weight * each.logit for weight, each in zip(weights, found, strict=True))
+    baseline_logit = sum(weight * each.baseline_logit for weight, each in zip(weights, found, strict=True))
+    names = list(first.probabilities)
+    mean_C = np.mean([[each.probabilities[name] for name in names] for each in found], axis=0)
+    pooling = [each.pooling for each in found if each.pooling is not None]
+    special = [each.special_pooling for each in found if each.special_pooling is not None]
+    has_pooling = len(pooling) == len(found)
+    return replace(
+        first,
+        scores=tuple(scores.tolist()),
+        label=names[int(mean_C.argmax())],
+        probabilities=dict(zip(names, mean_C.tolist(), strict=True)),
+        logit=logit,
+        baseline_logit=baseline_logit,
+        completeness_error=abs(float(scores.sum()) - (logit - baseline_logit)),
+        tolerance=sum(weight * each.tolerance for weight, each in zip(weights, found, strict=True)),
+        steps=max(each.steps for each in found),
+        pooling=tuple(np.mean(pooling, axis=0).tolist()) if has_pooling else None,
+        special_pooling=float(np.mean(special)) if has_pooling else None,
+    )
