@@ -3,7 +3,7 @@
 Shape suffixes: N documents, C classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,16 +44,28 @@ def disagreement_page(
     for number, document in enumerate(documents, start=1):
         sides = [Side(about(run), explain(run, document.text, document.label)) for run in runs]
         difference = f"The probabilities of the two runs differ by {100 * document.difference:.1f} points."
-        sections.append(Section(f"{document.id} · label: {document.label}", difference, sides))
+        labels = [side.explanation.label for side in sides]
+        correct = [run.folder.name for run, label in zip(runs, labels, strict=True) if label == document.label]
+        sections.append(
+            Section(f"{document.id} · label: {document.label}", f"{difference} {correct_note(correct)}", sides)
+        )
         on_progress(number, len(documents))
     shown = "The test document" if len(documents) == 1 else f"The {len(documents):,} test documents"
     return page_html(
         title=f"Disagreement of {runs[0].folder.name} and {runs[1].folder.name}",
         headline="On which documents do the two runs differ most?",
         about=f"{shown} with the largest difference between the calibrated probabilities of the two runs. Blue words "
-        "speak for the label of the document, orange words against it.",
+        "speak for the label of the document, orange and underlined words against it. Colours are relative to the "
+        "strongest word of each text.",
         sections=sections,
     )
+
+
+def correct_note(correct: Sequence[str]) -> str:
+    """Return which of two runs are correct, as a sentence. `correct` are their names."""
+    if len(correct) == 1:
+        return f"Only {correct[0]} is correct."
+    return "Both are correct." if correct else "Both are wrong."
 
 
 def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Disagreement]:

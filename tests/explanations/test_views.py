@@ -16,7 +16,7 @@ from support.terminals import on_terminal
 import imdbcls
 from imdbcls.explain import explain_texts, parse
 from imdbcls.explanations import Explanation, explain
-from imdbcls.explanations.disagreement import disagreements
+from imdbcls.explanations.disagreement import correct_note, disagreements
 from imdbcls.explanations.html import Section, Side, page_html, words_html
 from imdbcls.explanations.terminal import print_coloured, table_text
 from imdbcls.explanations.wording import facts, level_of
@@ -153,6 +153,9 @@ def test_disagreement_of_two_runs(finished: Path, run: imdbcls.FinishedRun, laun
     found = disagreements(runs, 3)
     page = (study / name).read_text()
     assert [document.id in page for document in found] == [True, True, False]
+    notes = [correct_note(names) for names in ([first.name], [second.name], [], [first.name, second.name])]
+    assert notes[0] == f"Only {first.name} is correct." and notes[2:] == ["Both are wrong.", "Both are correct."]
+    assert sum(page.count(note) for note in notes) == 2
     predicted = [each.predict([document.text for document in found]).known_probabilities for each in runs]
     gaps = abs(predicted[0][:, 0] - predicted[1][:, 0])
     assert [document.difference for document in found] == pytest.approx(list(gaps), abs=0.02)  # bf16 or fp32
