@@ -73,7 +73,7 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     if name not in OVERRIDES:
         parser: argparse.ArgumentParser = import_module(module_of(name)).argument_parser()
         for action in parser._actions:
-            if action.dest in ("run", "runs"):
+            if action.dest in ("run", "runs", "ensembles", "disagreement"):
                 action.completer = run_folders  # type: ignore[attr-defined]
         return parser
     parser, (file, *flags) = OptionsFirst(), OVERRIDES[name]

@@ -117,7 +117,7 @@ def test_mistakes_are_refused_before_anything_is_loaded(finished: Path, tmp_path
     run = str(finished)
     for arguments, sentence in (
         ((str(windows), "--to", "onnx"), "data.truncation=windows cannot be exported"),
-        ((run, run, "--to", "onnx"), "export accepts one run. To average several runs"),
+        ((run, run, "--to", "onnx"), "2 runs were given: add --output DIR"),
         ((run, "--to", "torch", "--int8"), "--int8 can only be used with --to onnx"),
         ((run, "--to", "onnx", "--push", "a/b"), "--push can only be used with --to huggingface"),
         ((run, "--to", "huggingface", "--push", "no repository"), "is not a hub repository"),
