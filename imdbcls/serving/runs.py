@@ -55,7 +55,8 @@ def load_models(
     """
     alone = [load_run(folder, plugins=plugins, device=device) for folder in runs]
     require_different(alone)
-    models = [*alone, *(load_ensemble(folders, plugins=plugins, device=device) for folders in ensembles)]
+    means = [load_ensemble(folders, plugins=plugins, device=device) for folders in ensembles]
+    models: list[FinishedRun | Ensemble] = [*alone, *means]
     require_same_classes([run for model in models for run in runs_of(model)])
     names = [name_of(model) for model in models]
     if len(set(names)) < len(names):  # the same study in two folders, or ensembles of the same head
