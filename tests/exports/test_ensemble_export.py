@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import yaml
 from scipy.special import softmax
 from support.runs import Launch
-from support.variants import change_result, variant
+from support.variants import change_result, in_float32, variant
 
 import imdbcls
 from imdbcls.export import export, parse
@@ -69,11 +68,9 @@ def test_export_gives_the_mean_of_the_probabilities(
 ) -> None:
     output = tmp_path / "out"
     export(parse([*map(str, runs), "--to", name, "--output", str(output)]))
-    loaded = [imdbcls.load_run(run) for run in runs]
-    exact = [replace(run, config=run.config.with_changes(precision="fp32")) for run in loaded]  # an export is float32
-    ensemble = imdbcls.Ensemble(tuple(exact))
+    ensemble = imdbcls.Ensemble(tuple(in_float32(run) for run in runs))
     expected = ensemble.predict(TEXTS).known_probabilities
-    assert np.abs(expected - exact[0].predict(TEXTS).known_probabilities).max() > 1e-3
+    assert np.abs(expected - ensemble.runs[0].predict(TEXTS).known_probabilities).max() > 1e-3
     np.testing.assert_allclose(read(output), expected, atol=1e-5)  # type: ignore[operator]
     assert "Averaging 3 runs takes 3 times as long and keeps 3 models in memory." in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from support.runs import TINY, Launch
+from support.variants import in_float32
 
 import imdbcls
 from imdbcls.export import export, parse
@@ -30,7 +31,7 @@ def cls_run(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def probabilities_of(run: Path) -> np.ndarray:
-    return imdbcls.load_run(run).predict(TEXTS).known_probabilities
+    return in_float32(run).predict(TEXTS).known_probabilities
 
 
 def test_cls_becomes_a_stock_class_without_code(cls_run: Path, tmp_path: Path) -> None:

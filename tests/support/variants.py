@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+import imdbcls
 from imdbcls.runs.untrusted import sha256
 
 
@@ -30,3 +32,9 @@ def change_result(run: Path, folder: Path, **values: object) -> Path:
     result = json.loads((folder / "result.json").read_text())
     (folder / "result.json").write_text(json.dumps({**result, **values}))
     return folder
+
+
+def in_float32(folder: Path) -> imdbcls.FinishedRun:
+    """Load a run to classify in float32, as its exports do. On some processors, runs use bf16."""
+    run = imdbcls.load_run(folder)
+    return replace(run, config=run.config.with_changes(precision="fp32"))
