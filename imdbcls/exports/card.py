@@ -161,6 +161,10 @@ def settings(config: Config) -> str:
         epochs,
         f"optimizer {plain(config.optimizer.target.rpartition('.')[2])}",
     ]
+    if config.backbone.freeze is True:
+        found.append("frozen encoder")
+    elif config.backbone.freeze is not False:
+        found.append(f"{config.backbone.freeze} frozen layers")
     if config.backbone.lora_rank is not None:
         found.append("LoRA (merged)")
     if config.trainer.ema_decay is not None:
