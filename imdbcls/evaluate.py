@@ -113,10 +113,7 @@ def main() -> None:
         return
     split = arguments.split or "test"
     options = {name: getattr(arguments, name) for name in ("plugins", "device", "data", "trust_source")}
-    if others:
-        metrics = evaluate_ensemble(runs, split, **options)
-    else:
-        metrics = evaluate(arguments.run, split, **options)
+    metrics = evaluate_ensemble(runs, split, **options) if others else evaluate(runs[0], split, **options)
     write_out(json_text(metrics, indent=2))
 
 
