@@ -30,7 +30,7 @@ from imdbcls.sections import (
     build_hardware,
     build_model,
     build_objective,
-    build_optimizer,
+    build_phases,
     build_pipeline,
     build_settings,
     build_tokenizer,
@@ -131,7 +131,7 @@ def assemble_run(
 def build_inputs(
     config: Config, folder: RunFolder, progress: Progress, with_test: bool, processes: Processes
 ) -> Inputs:
-    """Build the data and the model. With `backbone.freeze=true` and `backbone.cache`, also fill the feature cache.
+    """Build the data and the model. If the config uses the feature cache, also fill it.
 
     Without `with_test`, the test documents are not encoded for the cache.
     """
@@ -151,8 +151,9 @@ def build_inputs(
     keeps_encoder = model.encoder_is_frozen or config.backbone.lora_rank is not None
     frozen_weights = hash_of_weights(model.encoder) if keeps_encoder else None
     inputs = Inputs(hardware, corpus, backbone, model, pipeline, tokens, batches, frozen_weights)
-    if config.backbone.freeze is True and config.backbone.cache:
-        read_from_feature_cache(config, inputs, progress, with_test)
+    if config.uses_feature_cache:
+        # Test is evaluated after the last epoch, when an encoder that was frozen only in the first epochs has changed.
+        read_from_feature_cache(config, inputs, progress, with_test and config.backbone.freeze is True)
     return inputs
 
 
@@ -170,7 +171,7 @@ def require_defined_metric(config: Config, corpus: Corpus) -> None:
 
 def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress, with_test: bool) -> None:
     """Encode the documents that the feature cache lacks, then let all batches read the encoder's output from it."""
-    assert inputs.frozen_weights is not None, "backbone.freeze=true, but some weights of the encoder are trainable"
+    weights = hash_of_weights(inputs.model.encoder) if inputs.frozen_weights is None else inputs.frozen_weights
     batches = inputs.batches
     eval_batches = {
         "train": inputs.pipeline.eval_batches(inputs.tokens["train"], inputs.corpus.train.labels),
@@ -182,7 +183,7 @@ def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress, 
         inputs.backbone,
         eval_batches,
         inputs.hardware,
-        weights=inputs.frozen_weights,
+        weights=weights,
         folder=cache_folder(config.data.cache_dir) / "features",
         cache_gb=config.backbone.cache_gb,
         on_progress=progress.for_split("encoding"),
@@ -205,16 +206,14 @@ def build_trainer(
     processes: Processes,
     evaluation: Evaluation,
 ) -> Trainer:
-    """Build the trainer with its optimizer, schedule and saver."""
-    num_steps = config.epochs * inputs.batches.train.steps_per_epoch
-    optimizer, schedule = build_optimizer(config, evaluation_model.trained, num_steps)
+    """Build the trainer with its optimizers, schedules and saver."""
+    phases = build_phases(config, evaluation_model.trained, inputs.batches.train.steps_per_epoch)
     saver = Saver(
         folder=folder.checkpoints,
         resume_key=resume_key(config, inputs.corpus.split_hash, inputs.hardware, inputs.frozen_weights),
         environment={**environment, **numeric_versions()},
         evaluation_model=evaluation_model,
-        optimizer=optimizer,
-        schedule=schedule,
+        phases=phases,
         metrics_log=MetricsLog(folder.path / "metrics.jsonl"),
         processes=processes,
     )
@@ -222,8 +221,7 @@ def build_trainer(
         build_settings(config),
         evaluation_model=evaluation_model,
         objective=build_objective(config, inputs.corpus, inputs.hardware),
-        optimizer=optimizer,
-        schedule=schedule,
+        phases=phases,
         batches=inputs.batches,
         hardware=inputs.hardware,
         saver=saver,

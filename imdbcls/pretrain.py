@@ -99,6 +99,9 @@ def unfit(config: Config, settings: PretrainSettings | None) -> Iterator[str]:
         yield "backbone.freeze=true: pretraining trains the encoder. Leave it out, or freeze only the n lowest layers."
     if backbone.lora_rank is not None:
         yield f"backbone.lora_rank={backbone.lora_rank}: pretraining does not support LoRA. Leave it out."
+    if config.trainer.head_first_epochs > 0:
+        epochs = config.trainer.head_first_epochs
+        yield f"trainer.head_first_epochs={epochs}: pretraining trains the encoder in every epoch. Leave it out."
     if config.trainer.score_test_each_epoch:
         yield "trainer.score_test_each_epoch=true: pretraining never reads the test split. Leave it out."
     if settings is not None and settings.data.unlabelled not in (None, AUTO):

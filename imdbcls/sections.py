@@ -37,6 +37,7 @@ from imdbcls.runtime.versions import git_commit
 from imdbcls.tracking import RunIdentity, Tracker, Trackers
 from imdbcls.training.losses import Objective, weights_of_classes
 from imdbcls.training.optim import parameter_groups
+from imdbcls.training.phases import Phase, Phases
 from imdbcls.training.trainer import TrainerSettings
 
 INITIALISATION = -1  # the `step` of `seed_everything_at` for the initial weights; training uses 0, 1, 2, …
@@ -120,6 +121,7 @@ def build_settings(config: Config) -> TrainerSettings:
         max_grad_norm=trainer.max_grad_norm,
         log_every=trainer.log_every,
         save_every_minutes=config.checkpoint.every_minutes,
+        greedy_soup=trainer.greedy_soup,
         watch_test=trainer.score_test_each_epoch,
     )
 
@@ -140,8 +142,10 @@ def build_model(config: Config, backbone: Backbone, num_labels: int) -> Classifi
         )
     if config.backbone.fast:
         accelerate_head(head)
-    # A frozen encoder always computes all tokens, so that its output is the same with and without the cache.
-    computes_first_only = first_token_only and num_hidden_states is None and config.backbone.freeze is not True
+    # A frozen encoder always computes all tokens, so that its output is the same with and without the cache. An encoder
+    # that is frozen only in the first epochs computes all tokens if it fills the cache.
+    computes_all = config.backbone.freeze is True or config.uses_feature_cache
+    computes_first_only = first_token_only and num_hidden_states is None and not computes_all
     return Classifier(backbone.encoder, head, first_token_only=computes_first_only)
 
 
@@ -160,8 +164,23 @@ def build_objective(config: Config, corpus: Corpus, hardware: Hardware) -> Objec
     return Objective(construct(config.loss, class_weights_C=weights_C), config.loss.r_drop)
 
 
-def build_optimizer(config: Config, model: Classifier, num_steps: int) -> tuple[Optimizer, LRScheduler]:
-    """Build the optimizer for the trainable weights, and the schedule over `num_steps` steps."""
+def build_phases(config: Config, model: Classifier, steps_per_epoch: int) -> Phases:
+    """Build the phases of training. Each has its own optimizer, and its own schedule over the steps of the phase."""
+    num_head_epochs = config.trainer.head_first_epochs
+    phases = []
+    if num_head_epochs > 0:
+        of_head = config.with_changes(optimizer={"lr": config.trainer.head_first_lr})
+        optimizer, schedule = build_optimizer(of_head, model, num_head_epochs * steps_per_epoch, head_only=True)
+        phases.append(Phase(0, head_only=True, optimizer=optimizer, schedule=schedule))
+    optimizer, schedule = build_optimizer(config, model, (config.epochs - num_head_epochs) * steps_per_epoch)
+    phases.append(Phase(num_head_epochs, head_only=False, optimizer=optimizer, schedule=schedule))
+    return Phases(model, phases)
+
+
+def build_optimizer(
+    config: Config, model: Classifier, num_steps: int, *, head_only: bool = False
+) -> tuple[Optimizer, LRScheduler]:
+    """Build the optimizer for the trainable weights, or those of the head, and the schedule over `num_steps` steps."""
     lr, head_lr, layer_decay = (
         config.optimizer.arguments.get("lr"),
         config.optimizer.head_lr,
@@ -174,7 +193,7 @@ def build_optimizer(config: Config, model: Classifier, num_steps: int) -> tuple[
         )
     num_warmup_steps = round(config.warmup * num_steps)
     try:
-        groups = parameter_groups(model, lr=lr, head_lr=head_lr, layer_decay=layer_decay)
+        groups = parameter_groups(model, lr=lr, head_lr=head_lr, layer_decay=layer_decay, head_only=head_only)
         optimizer = construct(config.optimizer)(groups)
         schedule = construct(config.schedule)(optimizer, num_steps=num_steps, num_warmup_steps=num_warmup_steps)
     except (TypeError, ValueError) as error:  # for example a beta of 2, or an option that SGD does not have

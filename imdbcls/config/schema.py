@@ -247,6 +247,11 @@ class TrainerConfig(Section):
     ema_decay: Fraction | None
     score_test_each_epoch: bool
     swa_start: Annotated[Fraction | None, AddedLater(None)]
+    greedy_soup: Annotated[bool, AddedLater(False)]
+    head_first_epochs: Annotated[int, Ge(0), Le(MAX_COUNT), Unit("epochs"), AddedLater(0)]
+    head_first_lr: Annotated[
+        Positive, NoEffect("trainer.head_first_epochs", lambda value: value == 0), AddedLater(0.001)
+    ]
     profile_steps: Annotated[Count | None, Unit("steps"), Neutral, AddedLater(None)]
 
 
@@ -300,6 +305,14 @@ class Config(Section):
         from imdbcls.runs.folder import run_folder
 
         return run_folder(self).path
+
+    @property
+    def uses_feature_cache(self) -> bool:
+        """Whether the encoder runs once over each document, and training reads its output from the feature cache.
+
+        With `trainer.head_first_epochs`, this is the case only in the epochs that train the head.
+        """
+        return self.backbone.cache and (self.backbone.freeze is True or self.trainer.head_first_epochs > 0)
 
     def with_changes(self, **values: Any) -> "Config":
         """Return a copy with other values for some keys; a mapping for a section is merged into the section.
@@ -462,16 +475,53 @@ def reinitialized_layers_are_trained(config: Config) -> Iterator[str]:
 
 
 def one_average_of_weights(config: Config) -> Iterator[str]:
-    decay, start, patience = config.trainer.ema_decay, config.trainer.swa_start, config.trainer.patience
-    if start is not None and decay is not None:
+    trainer = config.trainer
+    averages = {
+        "ema_decay": trainer.ema_decay,
+        "swa_start": trainer.swa_start,
+        "greedy_soup": trainer.greedy_soup or None,
+    }
+    given = [f"trainer.{name}={spelled(value)}" for name, value in averages.items() if value is not None]
+    if len(given) > 1:
         yield (
-            f"trainer.swa_start={start:g} and trainer.ema_decay={decay:g} cannot be combined: both replace the "
-            "evaluated weights by an average. Set one of them."
+            f"{' and '.join(given)} cannot be combined: each replaces the evaluated weights by an average. Set one of "
+            "them."
         )
-    if start is not None and patience is not None:
+    if trainer.swa_start is not None and trainer.patience is not None:
         yield (
-            f"trainer.swa_start={start:g} and trainer.patience={patience} cannot be combined: training could stop "
-            "before the average starts. Leave out trainer.patience."
+            f"trainer.swa_start={trainer.swa_start:g} and trainer.patience={trainer.patience} cannot be combined: "
+            "training could stop before the average starts. Leave out trainer.patience."
+        )
+    if trainer.greedy_soup and config.epochs == 1:
+        yield "trainer.greedy_soup=true needs at least two epochs, because it averages their weights. Increase epochs."
+
+
+def head_first_leaves_epochs(config: Config) -> Iterator[str]:
+    num_epochs, start = config.trainer.head_first_epochs, config.trainer.swa_start
+    if num_epochs == 0:
+        return
+    named = f"trainer.head_first_epochs={num_epochs}"
+    if num_epochs >= config.epochs:
+        yield (
+            f"{named} leaves no epoch of epochs={config.epochs} that trains all weights. Increase epochs, or train "
+            "only the head with backbone.freeze=true."
+        )
+    if config.backbone.freeze is True:
+        yield f"{named} and backbone.freeze=true cannot be combined: all epochs already train only the head."
+    if config.backbone.reinit_layers > 0:
+        yield (
+            f"{named} and backbone.reinit_layers={config.backbone.reinit_layers} cannot be combined: the head would be "
+            "trained on the output of random layers."
+        )
+    if config.compile:
+        yield (
+            f"{named} and compile=true cannot be combined: the compiled encoder would not be the same in all epochs. "
+            "Leave out compile."
+        )
+    if start is not None and start * config.epochs < num_epochs:
+        yield (
+            f"{named} and trainer.swa_start={start:g} cannot be combined with epochs={config.epochs}: the average "
+            "would begin in the epochs that train only the head. Increase trainer.swa_start."
         )
 
 
@@ -519,6 +569,7 @@ EXCLUSIONS: tuple[Callable[[Config], Iterator[str]], ...] = (
     lora_freezes,
     reinitialized_layers_are_trained,
     one_average_of_weights,
+    head_first_leaves_epochs,
     frozen_needs_no_checkpointing,
     frozen_has_no_layer_decay,
     each_position_has_a_weight,

@@ -92,8 +92,8 @@ class TrainBatches:
         share = Share(len(rows), num_tokens, weight=int(len(own) > 0))
         return replace(self._collator.collate(own if len(own) else rows[:1]), share=share)
 
-    def read_from(self, features: Features) -> None:
-        """Attach the cached features to every later batch."""
+    def read_from(self, features: Features | None) -> None:
+        """Attach the cached features to every later batch. None: attach none."""
         self._collator.features = features
 
     def mask_with(self, masking: Masking) -> None:
@@ -177,8 +177,8 @@ class EvalBatches:
     def __len__(self) -> int:
         return len(self._plan)
 
-    def read_from(self, features: Features) -> None:
-        """Attach the cached features to every later batch."""
+    def read_from(self, features: Features | None) -> None:
+        """Attach the cached features to every later batch. None: attach none."""
         self._collator.features = features
 
     def mask_with(self, masking: Masking) -> None:

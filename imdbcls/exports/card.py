@@ -165,10 +165,16 @@ def settings(config: Config) -> str:
         found.append("frozen encoder")
     elif config.backbone.freeze is not False:
         found.append(f"{config.backbone.freeze} frozen layers")
+    if config.backbone.reinit_layers > 0:
+        found.append(f"{config.backbone.reinit_layers} re-initialized layers")
+    if config.trainer.head_first_epochs > 0:
+        found.append(f"{config.trainer.head_first_epochs} of the epochs only the head")
     if config.backbone.lora_rank is not None:
         found.append("LoRA (merged)")
     if config.trainer.ema_decay is not None:
         found.append("exponential moving average of the weights")
     if config.trainer.swa_start is not None:
         found.append("stochastic weight averaging")
+    if config.trainer.greedy_soup:
+        found.append("greedy soup of epochs")
     return ", ".join(found)

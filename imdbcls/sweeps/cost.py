@@ -64,6 +64,8 @@ class RunCost:
         evaluated = config.epochs * num_validation + num_test
         if config.trainer.score_test_each_epoch:
             evaluated += config.epochs * num_test
+        if config.trainer.greedy_soup:
+            evaluated += (config.epochs - 1) * num_validation
         return (
             self.start_seconds
             + shared.check_seconds * self.total_documents

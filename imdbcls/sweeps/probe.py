@@ -65,8 +65,13 @@ def prepare_probe() -> None:
 
 
 def probe_config(config: Config, folder: Path) -> Config:
-    """Return a config for runs that write only to `folder` and its parent, where all groups share a cache."""
-    return config.with_changes(epochs=LONG, progress="none", data={"cache_dir": str(folder.parent / "cache")})
+    """Return a config for runs that write only to `folder` and its parent, where all groups share a cache.
+
+    The steps of epochs that train only the head are estimated like all other steps, although they take less time.
+    """
+    cache = {"cache_dir": str(folder.parent / "cache")}
+    plain = {"head_first_epochs": 0, "greedy_soup": False}
+    return config.with_changes(epochs=LONG, progress="none", data=cache, trainer=plain)
 
 
 def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
@@ -89,7 +94,11 @@ def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
         train_seconds=train_seconds,
         hardware=run.hardware.describe(),
     )
-    return with_ending(cost, run)
+    cost = with_ending(cost, run)
+    if config.trainer.greedy_soup:
+        weights_of_epochs = config.epochs * size_of(run.folder.checkpoints / "best")
+        cost = replace(cost, training_bytes=cost.training_bytes + weights_of_epochs)
+    return cost
 
 
 def first_sizes(config: Config) -> dict[str, int]:

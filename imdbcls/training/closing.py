@@ -52,7 +52,10 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"  95 % interval over documents {low:.2%} to {high:.2%}; {baseline}"
     watched = "; the test split was also evaluated during training" if result["watched_test"] else ""
     value = as_text(metric, result[f"val/{metric}"])
-    yield f"  validation {title} {value} (best epoch {result['best_epoch']}){watched}"
+    epochs = f"best epoch {result['best_epoch']}"
+    if soup := result.get("soup_epochs"):
+        epochs = f"mean of epochs {', '.join(map(str, soup))}" if len(soup) > 1 else f"{epochs}, no better mean"
+    yield f"  validation {title} {value} ({epochs}){watched}"
     if parts := result.get("test/parts"):
         found = (f"{name} {part['accuracy']:.2%} of {part['documents']:,}" for name, part in parts.items())
         yield f"  by part: {', '.join(found)}"

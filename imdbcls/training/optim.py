@@ -55,16 +55,23 @@ class Lion(Optimizer):
 
 
 def parameter_groups(
-    model: Classifier, *, lr: float | None = None, head_lr: float = 1.0, layer_decay: float = 1.0
+    model: Classifier,
+    *,
+    lr: float | None = None,
+    head_lr: float = 1.0,
+    layer_decay: float = 1.0,
+    head_only: bool = False,
 ) -> list[dict[str, Any]]:
     """Return an optimizer's parameter groups: for each learning rate, one with and one without weight decay.
 
     Weight decay applies to parameters with two or more dimensions. Biases, the gains of layer norms and the position
     weights of a head have one dimension and do not decay. `head_lr` and `layer_decay` determine each parameter's
     multiple of `lr` (see `lr_multiples`), which a group stores as `lr_multiple`. Schedules scale all groups by the same
-    factor, so the ratios of their learning rates do not change.
+    factor, so the ratios of their learning rates do not change. With `head_only`, the groups contain only the head.
     """
     multiples = lr_multiples(model, head_lr, layer_decay)
+    if head_only:
+        multiples = {weight: multiples[weight] for weight in model.head.parameters() if weight in multiples}
     groups = []
     for multiple in dict.fromkeys(multiples.values()):
         members = [parameter for parameter, own in multiples.items() if own == multiple]

@@ -56,6 +56,8 @@ def log_start(run: Run) -> None:
     logger.info(f"{config.data.name}: {sizes} documents, {len(corpus.label_names)} classes")
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     logger.info(f"{trainer.num_steps:,} steps of {config.batch_size} documents, {epochs}")
+    if config.trainer.head_first_epochs > 0:
+        logger.info(f"trainer.head_first_epochs={config.trainer.head_first_epochs}: these epochs train only the head")
     if config.metric != DEFAULT:
         best = "lowest" if config.metric in LOWER_IS_BETTER else "highest"
         logger.info(f"metric={config.metric}: the best epoch has the {best} {TITLES[config.metric]} on validation")
@@ -132,6 +134,7 @@ def selection_of(run: Run) -> dict[str, Any]:
         "watched_test": trainer.settings.watch_test,
         "metric": trainer.settings.metric,
         "best_epoch": state.best_epoch,
+        **({"soup_epochs": list(trainer.soup_epochs)} if trainer.settings.greedy_soup else {}),
         "stopped_early": state.epoch < trainer.settings.epochs,
     }
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -10,16 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from imdbcls.models.classifier import Classifier
+from imdbcls.runs.format_version import CHECKPOINT, read_versioned
 from imdbcls.runs.metrics_log import MetricsLog
 from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.environment import differences
 from imdbcls.training import checkpoint, optim
 from imdbcls.training.checkpoint import Checkpoint, CheckpointError
 from imdbcls.training.evaluation_model import EvaluationModel
+from imdbcls.training.phases import Phases
 
 logger = logging.getLogger(__name__)
 
@@ -93,20 +94,19 @@ class Saver:
         resume_key: Mapping[str, Any],
         evaluation_model: EvaluationModel,
         environment: Mapping[str, str],
-        optimizer: Optimizer,
-        schedule: LRScheduler,
+        phases: Phases,
         metrics_log: MetricsLog,
         processes: Processes | None = None,
     ) -> None:
         self.processes = processes or Processes()
         self.last = folder / "last"
         self.best = folder / "best"
+        self.epochs = folder / "epochs"  # the weights after each epoch, until they are averaged in a soup
         self.resume_key = dict(resume_key)
         self.environment = dict(environment)
         self.model = evaluation_model.trained
         self.evaluation_model = evaluation_model
-        self.optimizer = optimizer
-        self.schedule = schedule
+        self.phases = phases
         self.metrics_log = metrics_log
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: list[Future[None]] = []
@@ -121,14 +121,14 @@ class Saver:
         if not self.processes.is_main:
             return
         state.log_bytes, state.log_sha256 = self.metrics_log.sync()
-        tensors, settings = optim.state_of(self.optimizer)
+        tensors, settings = optim.state_of(self.phases.current.optimizer)
         content = {
             "resume_key": self.resume_key,
             "environment": self.environment,
             "train": asdict(state),
             "meter": meter.saved_fields(),
             "optimizer": settings,
-            "schedule": self.schedule.state_dict(),
+            "schedule": self.phases.current.schedule.state_dict(),
         }
         files = {"model": self._without_frozen(self.model), "optimizer": tensors}
         if average := self.evaluation_model.average_state():
@@ -142,6 +142,40 @@ class Saver:
         """
         if self.processes.is_main:
             self._write(self.best, {"model": self._without_frozen(self.evaluation_model.model)}, metrics)
+
+    def save_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Write the weights after an epoch, with its validation metrics, for a soup."""
+        if self.processes.is_main:
+            weights = self._without_frozen(self.evaluation_model.model)
+            self._write(self.epochs / str(epoch), {"model": weights}, metrics)
+
+    def metrics_of_epoch(self, epoch: int) -> dict[str, float]:
+        """Return the validation metrics after an epoch, from `save_epoch`."""
+        with self.processes.main_first():
+            self.wait()
+            return read_versioned(self.epochs / str(epoch) / checkpoint.STATE, CHECKPOINT)
+
+    def weights_of_epoch(self, epoch: int) -> dict[str, Tensor]:
+        """Return the weights after an epoch, from `save_epoch`. Raise CheckpointError if they are damaged."""
+        with self.processes.main_first():
+            saved = checkpoint.load(self.epochs / str(epoch), self._without_frozen(self.evaluation_model.model))
+            return saved.tensors["model"]
+
+    def soup_epochs(self, state: TrainState) -> tuple[int, ...]:
+        """Return the epochs whose mean `best` already is; () if `best` has the weights of one epoch."""
+        with self.processes.main_first():
+            self.wait()
+            return tuple(self._best_checkpoint(state).state.get("soup_epochs", ()))
+
+    def save_soup(self, weights: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
+        """Write a soup as `best`, and then delete the weights of the epochs.
+
+        `metrics` must include `epoch`, the best epoch, and `soup_epochs`.
+        """
+        if self.processes.is_main:
+            self._write(self.best, {"model": weights}, metrics)
+            self.wait()
+            shutil.rmtree(self.epochs, ignore_errors=True)
 
     def wait(self) -> None:
         """Wait until all checkpoints are on disk. Raise the error if writing failed."""
@@ -210,12 +244,14 @@ class Saver:
             return None
         checkpoint.require_resume_key(saved, self.resume_key)
         upgrade(saved)
+        self._enter_phase(saved)
         self._require_structure(saved)
         try:
             self.model.load_state_dict({**self.model.state_dict(), **saved.tensors["model"]})
             self.evaluation_model.load_average_state(saved.tensors.get("average", {}))
-            optim.load_state(self.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
-            self.schedule.load_state_dict(saved.state["schedule"])
+            phase = self.phases.current
+            optim.load_state(phase.optimizer, saved.tensors["optimizer"], saved.state["optimizer"])
+            phase.schedule.load_state_dict(saved.state["schedule"])
             state = TrainState(**saved.state["train"])
             losses = [float(loss) for loss in saved.state["meter"]["losses"]]
             meter = StepMeter(**{**saved.state["meter"], "losses": losses})
@@ -234,16 +270,24 @@ class Saver:
         self._note_changes(saved, state)
         return state, meter, saved.folder
 
+    def _enter_phase(self, saved: Checkpoint) -> None:
+        """Enter the phase of the checkpoint's epoch. Without a valid epoch, `_require_structure` raises an error."""
+        train = saved.state.get("train")
+        epoch = train.get("epoch") if isinstance(train, dict) else None
+        if isinstance(epoch, int) and epoch >= 0:
+            self.phases.enter(epoch)
+
     def _require_structure(self, saved: Checkpoint) -> None:
         """Raise CheckpointError if the keys, lengths or types in the state are not those that this version saves."""
-        _, settings = optim.state_of(self.optimizer)
+        phase = self.phases.current
+        _, settings = optim.state_of(phase.optimizer)
         expected: dict[str, Any] = {
             "resume_key": self.resume_key,
             "environment": ANYTHING,  # checked separately below, because older versions recorded fewer keys
             "train": asdict(TrainState()),
             "meter": StepMeter().saved_fields(),
             "optimizer": settings,
-            "schedule": self.schedule.state_dict(),
+            "schedule": phase.schedule.state_dict(),
         }
         expected["optimizer"]["scalars"] = ANYTHING
         expected["train"]["changes"] = expected["meter"]["losses"] = [ANYTHING]
@@ -269,7 +313,7 @@ class Saver:
     def _without_frozen(self, model: Classifier) -> dict[str, Tensor]:
         """Return the model's weights. Leave out those of a frozen encoder: only the final `best` contains them."""
         weights = model.state_dict()
-        if not self.model.encoder_is_frozen:
+        if not self.phases.encoder_is_fixed:
             return weights
         return {name: tensor for name, tensor in weights.items() if not name.startswith("encoder.")}
 

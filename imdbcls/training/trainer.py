@@ -34,7 +34,9 @@ from imdbcls.training.evaluation import CLASSIFICATION, Evaluation
 from imdbcls.training.evaluation_model import EvaluationModel
 from imdbcls.training.losses import Objective
 from imdbcls.training.optim import learning_rate
+from imdbcls.training.phases import Phases
 from imdbcls.training.profiler import StepProfiler
+from imdbcls.training.soup import Rank, Soup, greedy_soup
 from imdbcls.training.state import Saver, Step, StepMeter, TrainState
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class TrainerSettings:
     - `max_grad_norm`: gradients are clipped to this norm (None: no clipping).
     - `log_every`: the number of steps between two records of the training metrics.
     - `save_every_minutes`: the time between checkpoints within an epoch (None: only at the end of an epoch).
+    - `greedy_soup`: after the last epoch, replace the best weights by a greedy soup of the weights of all epochs.
     - `watch_test`: evaluate the test split after each epoch. The metrics are only logged; no decision uses them.
     """
 
@@ -75,6 +78,7 @@ class TrainerSettings:
     max_grad_norm: float | None
     log_every: int
     save_every_minutes: float | None
+    greedy_soup: bool
     watch_test: bool
 
 
@@ -98,8 +102,7 @@ class Trainer:
         *,
         evaluation_model: EvaluationModel,
         objective: Objective,
-        optimizer: Optimizer,
-        schedule: LRScheduler,
+        phases: Phases,
         batches: SplitBatches,
         hardware: Hardware,
         saver: Saver,
@@ -116,8 +119,7 @@ class Trainer:
         self.parallel_model = self.processes.parallel(self.model)
         self.evaluation_model = evaluation_model
         self.objective = objective
-        self.optimizer = optimizer
-        self.schedule = schedule
+        self.phases = phases
         self.batches = batches
         self.hardware = hardware
         self.saver = saver
@@ -137,11 +139,14 @@ class Trainer:
             name for name, _ in self.model.named_parameters()
         }
         self.max_unread_steps = 1 if hardware.device.type == "cpu" else MAX_UNREAD_STEPS
-        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        # In epochs that train only the head, the encoder's weights have no gradients and are not clipped.
+        groups = phases.phases[-1].optimizer.param_groups
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.state = TrainState(micro_batch_size=settings.micro_batch_size)
         self.meter = StepMeter()
         # Validation scores of the best epoch; None if another process evaluated that epoch.
         self.best_validation: NDArray[np.float64] | None = None
+        self.soup_epochs: tuple[int, ...] = ()  # the epochs whose weights are averaged, with `greedy_soup`
 
     def fit(self, tracker: Tracker) -> None:
         """Train from the current `state` until `is_finished`, then load the best weights.
@@ -195,15 +200,29 @@ class Trainer:
             self.saver.wait()
             if self.profiler is not None:
                 self.profiler.close()
+        if self.settings.greedy_soup and not self.is_pruned:
+            self.soup_epochs = self.saver.soup_epochs(self.state) or self.average_epochs()
         self.saver.load_best(self.state)
 
     @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer of the current phase."""
+        return self.phases.current.optimizer
+
+    @property
+    def schedule(self) -> LRScheduler:
+        """The schedule of the current phase."""
+        return self.phases.current.schedule
+
+    @property
     def is_finished(self) -> bool:
-        """Whether the run is pruned, all epochs are done, or `patience` epochs have passed since the best epoch."""
+        """Whether the run is pruned, all epochs are done, or `patience` epochs have passed since the best epoch.
+
+        Epochs that train only the head do not count for `patience`.
+        """
         epochs, patience = self.settings.epochs, self.settings.patience
-        return self.is_pruned or self.state.epoch >= min(
-            epochs, self.state.best_epoch + (epochs if patience is None else patience)
-        )
+        since = max(self.state.best_epoch, self.phases.num_head_epochs)
+        return self.is_pruned or self.state.epoch >= min(epochs, since + (epochs if patience is None else patience))
 
     @property
     def documents_to_evaluate(self) -> int:
@@ -211,6 +230,8 @@ class Trainer:
         num_test = self.num_test_documents
         per_epoch = self.batches.validation.num_documents + (num_test if self.settings.watch_test else 0)
         in_the_end = num_test if self.should_prune is None else 0  # a trial does not evaluate test
+        if self.settings.greedy_soup:
+            in_the_end += (self.settings.epochs - 1) * self.batches.validation.num_documents
         return (self.settings.epochs - self.state.epoch) * per_epoch + in_the_end
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -373,10 +394,22 @@ class Trainer:
             state.best_epoch, state.best_value, state.best_loss = state.epoch, value, loss
             self.best_validation = validation
             self.saver.save_best({"step": state.step, "epoch": state.epoch, **metrics})
+        if self.settings.greedy_soup:
+            self.saver.save_epoch(state.epoch, metrics)
         self.progress.log_epoch(self.epoch_line(metrics, seconds))
         if self.should_prune is not None and self.should_prune(state.epoch, value):
             self.is_pruned = not self.is_finished
+        if self.phases.enter(state.epoch):
+            self.begin_phase()
         self.saver.save(state, self.meter)
+
+    def begin_phase(self) -> None:
+        """Prepare for the epochs of a new phase, which trains other weights."""
+        self.parallel_model = self.processes.parallel(self.model)
+        if not self.phases.current.head_only:
+            self.batches.train.read_from(None)
+            self.batches.validation.read_from(None)
+        self.model.train()
 
     def epoch_line(self, metrics: Mapping[str, float], seconds: float) -> str:
         """Return one line on the epoch that has just been finished."""
@@ -392,8 +425,36 @@ class Trainer:
 
     def is_better(self, one: tuple[float, float], other: tuple[float, float]) -> bool:
         """Compare the (metric, loss) of two epochs on validation. The loss decides between equal metrics."""
-        sign = -1 if self.settings.metric in LOWER_IS_BETTER else 1
-        return (sign * one[0], -one[1]) > (sign * other[0], -other[1])
+        return self.rank(*one) > self.rank(*other)
+
+    def rank(self, value: float, loss: float) -> Rank:
+        """Return the metric and the loss of an epoch on validation, with signs such that larger is better."""
+        return (-value if self.settings.metric in LOWER_IS_BETTER else value, -loss)
+
+    def average_epochs(self) -> tuple[int, ...]:
+        """Write the greedy soup of the weights after all epochs as the best checkpoint; return the chosen epochs."""
+        model, batches = self.evaluation_model.model, self.batches.validation
+        numbers = range(1, self.state.epoch + 1)
+        metrics: dict[tuple[int, ...], dict[str, float]] = {
+            (epoch,): self.saver.metrics_of_epoch(epoch) for epoch in numbers
+        }
+        scores: dict[tuple[int, ...], NDArray[np.float64] | None] = {(self.state.best_epoch,): self.best_validation}
+
+        def rank_of(epochs: tuple[int, ...]) -> Rank:
+            return self.rank(metrics[epochs][f"val/{self.settings.metric}"], metrics[epochs]["val/loss"])
+
+        def evaluate(soup: Soup) -> Rank:
+            model.load_state_dict({**model.state_dict(), **soup.weights})
+            found = self.predict_split("validation", batches)
+            metrics[soup.epochs] = self.metrics_of("val", batches, found)
+            scores[soup.epochs] = found
+            return rank_of(soup.epochs)
+
+        soup = greedy_soup({epoch: rank_of((epoch,)) for epoch in numbers}, self.saver.weights_of_epoch, evaluate)
+        self.best_validation = scores[soup.epochs]
+        content = {"step": self.state.step, "epoch": self.state.best_epoch, **metrics[soup.epochs]}
+        self.saver.save_soup(soup.weights, {**content, "soup_epochs": soup.epochs})
+        return soup.epochs
 
     def predict_split(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
         """Return the scores of a split, such as probabilities_NC; raise Interrupted if a signal requests a stop."""
@@ -427,7 +488,10 @@ class Trainer:
 
     def resume(self) -> int | None:
         """Continue from the newest valid checkpoint. Return its step, or None if there is no checkpoint."""
+        first_phase = self.phases.current
         restored = self.saver.restore(self.batches.train.steps_per_epoch, self.settings.epochs)
+        if self.phases.current is not first_phase:
+            self.begin_phase()
         if restored is None:
             return None
         self.state, self.meter, folder = restored

@@ -84,7 +84,8 @@ def test_all_mistakes_are_reported_together() -> None:
         f"head=lstmm is not one of {HEADS}; closest: lstm.",
         "lrr: there is no such key; closest: lr.",
         "trainer=3: trainer is a section; set one of its keys: trainer.micro_batch_size, trainer.max_grad_norm, "
-        "trainer.log_every, trainer.patience, trainer.ema_decay, trainer.swa_start, trainer.score_test_each_epoch, "
+        "trainer.log_every, trainer.patience, trainer.ema_decay, trainer.head_first_epochs, "
+        "trainer.head_first_lr, trainer.swa_start, trainer.greedy_soup, trainer.score_test_each_epoch, "
         "trainer.profile_steps.",
         "data.train has no value: set data.train=...",
         "epochs=abc is not a whole number of at least 1.",
@@ -128,7 +129,8 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("head=null", "head=null: every run needs a choice for head: attention, cls"),
         (
             "experiment=null",
-            "experiment=null: leave out experiment, or choose one of heads, original, quickstart, quickstart_study.",
+            "experiment=null: leave out experiment, or choose one of heads, original, quickstart, quickstart_study, "
+            "stable.",
         ),
         ("~tracker", "~tracker: every run needs a choice for tracker: mlflow, none, tensorboard, wandb."),
         ("~batch_size", "~batch_size: batch_size cannot be removed, because every run needs it."),
@@ -154,7 +156,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("data.path=[a,b]", "data.path=[a,b] is not the path of a file or folder, or a hub id."),
         ("plugins=mine", "plugins=mine is not a list such as [a,b]."),
         ("optimizer.lr=${nope}", "optimizer.lr has no usable value: "),
-        ("experiment=nope", "experiment=nope is not one of heads, original, quickstart, quickstart_study."),
+        ("experiment=nope", "experiment=nope is not one of heads, original, quickstart, quickstart_study, stable."),
         ("head._target_=os.system", "head._target_=os.system is refused: a section may only use"),
         ("warmup=1.5", "warmup=1.5 is not a number from 0 to below 1."),
         ("max_length=9999", "max_length=9999 is more than the 512 tokens that backbone=roberta-base accepts."),

@@ -91,6 +91,8 @@ NUMBER_CASES = {
     "trainer.max_grad_norm": ([None, 0.1, 5], [0, -1], "a number above 0 or null"),
     "trainer.patience": ([None, 1, 3], [0, 1.5], "a whole number of at least 1 (epochs) or null"),
     "trainer.ema_decay": ([None, 0.5, 0.999], [0, 1, -1], "a number above 0 and below 1 or null"),
+    "trainer.head_first_epochs": ([0, 1, 2], [-1, 0.5, None], "a whole number of at least 0 (epochs)"),
+    "trainer.head_first_lr": ([1e-3, 1], [0, -1, None], "a number above 0"),
     "trainer.swa_start": ([None, 0.5, 0.75], [0, 1, -1, 10], "a number above 0 and below 1 or null"),
     "trainer.profile_steps": ([None, 1, 100], [0, 2.5], "a whole number of at least 1 (steps) or null"),
     "trainer.log_every": ([1, 100], [0, None, 2.5], "a whole number of at least 1 (steps)"),
@@ -109,7 +111,7 @@ CHOICES = {
 FLAGS = (
     *("deterministic", "compile", "backbone.pretrained", "backbone.fast", "backbone.cache"),
     *("backbone.gradient_checkpointing", "data.group_by_length", "data.validate_on_train"),
-    "trainer.score_test_each_epoch",
+    *("trainer.score_test_each_epoch", "trainer.greedy_soup"),
 )
 # Keys with separate tests below.
 OTHERS = ("backbone.freeze", "loss.class_weights", "study", "head.name", "plugins", "tracker.tags", "tracker.notes")
@@ -385,8 +387,13 @@ EXCLUSIONS = (
     (("backbone.freeze=true", "optimizer.layer_decay=0.9"), "optimizer.layer_decay has no effect"),
     (
         ("trainer.ema_decay=0.9", "trainer.swa_start=0.5"),
-        "trainer.swa_start=0.5 and trainer.ema_decay=0.9 cannot be combined: both replace",
+        "trainer.ema_decay=0.9 and trainer.swa_start=0.5 cannot be combined: each replaces",
     ),
+    (
+        ("trainer.greedy_soup=true", "trainer.swa_start=0.5"),
+        "trainer.swa_start=0.5 and trainer.greedy_soup=true cannot be combined: each replaces",
+    ),
+    (("trainer.greedy_soup=true", "epochs=1"), "trainer.greedy_soup=true needs at least two epochs"),
     (
         ("trainer.patience=2", "trainer.swa_start=0.5"),
         "trainer.swa_start=0.5 and trainer.patience=2 cannot be combined: training could stop",
@@ -400,6 +407,23 @@ def test_exclusive_keys_are_refused_together(overrides: tuple[str, ...], sentenc
     assert line.startswith(sentence)
     for one in overrides:
         require_valid(composed("backbone=tiny", "data=sample", one))
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("epochs=2", "leaves no epoch of epochs=2 that trains all weights"),
+        ("backbone.freeze=true", "and backbone.freeze=true cannot be combined"),
+        ("backbone.reinit_layers=1", "and backbone.reinit_layers=1 cannot be combined"),
+        ("compile=true", "and compile=true cannot be combined"),
+        ("trainer.swa_start=0.5", "and trainer.swa_start=0.5 cannot be combined with epochs=5"),
+    ],
+)
+def test_training_the_head_first_needs_other_epochs(key: str, sentence: str) -> None:
+    head_first = ("backbone=minilm", "data=sample", "epochs=5", "trainer.head_first_epochs=3")
+    (line,) = mistakes(composed(*head_first, key))
+    assert line.startswith(f"trainer.head_first_epochs=3 {sentence}")
+    require_valid(composed(*head_first, "trainer.swa_start=0.6"))
 
 
 @pytest.mark.parametrize("key", ("backbone.pretrained=false", "backbone.freeze=true", "backbone.lora_rank=8"))

@@ -115,6 +115,7 @@ def test_scores_of_documents_are_independent_of_the_batch(tmp_path: Path) -> Non
         ("seed=0,1", "seed=0,1 has several values"),
         ("backbone.freeze=true", "backbone.freeze=true: pretraining trains the encoder."),
         ("backbone.lora_rank=4", "backbone.lora_rank=4: pretraining does not support LoRA."),
+        ("trainer.head_first_epochs=1", "trainer.head_first_epochs=1: pretraining trains the encoder in every epoch."),
         ("lrr=1", "lrr: there is no such key; closest: lr."),
         ("max_length=4096", "max_length=4096 is more than the 512 tokens that backbone=tiny accepts."),
     ),

@@ -106,6 +106,8 @@ def test_every_head_resumes_exactly(head: str, tmp_path: Path) -> None:
         ),
         ("metric=brier", "epochs=4", "head=attention", "lr=0.02", "schedule=constant"),
         ("trainer.swa_start=0.3", "schedule=constant", "lr=0.01"),
+        ("trainer.greedy_soup=true", "epochs=3", "head=attention", "lr=2e-3", "schedule=constant"),
+        ("trainer.head_first_epochs=1", "head=cls", "trainer.ema_decay=0.9", "schedule=onecycle"),
     ),
     ids=(
         "onecycle",
@@ -117,6 +119,8 @@ def test_every_head_resumes_exactly(head: str, tmp_path: Path) -> None:
         "frozen and stopped early",
         "another metric",
         "mean of the last steps",
+        "soup",
+        "head first",
     ),
 )
 def test_other_options_resume_exactly(options: tuple[str, ...], tmp_path: Path) -> None:
@@ -503,8 +507,7 @@ def test_previous_best_weights_are_kept_until_last_is_saved(tmp_path: Path, monk
         resume_key=saver.resume_key,
         environment=saver.environment,
         evaluation_model=begun.evaluation_model,
-        optimizer=begun.optimizer,
-        schedule=begun.schedule,
+        phases=begun.phases,
         metrics_log=begun.metrics_log,
     )
     again.restore(begun.batches.train.steps_per_epoch, begun.settings.epochs)
