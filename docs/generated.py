@@ -29,7 +29,8 @@ MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\((?:\.\./)+(?:\.\./)[^)]*\)")
 NOTEBOOK = re.compile(r"(\]\(notebooks/[\w-]+)\.ipynb\)")  # the page of a notebook has the same name
 TABLE_ROW, CODE = re.compile(r"^\|.*\|$", re.MULTILINE), re.compile(r"`[^`]*`")
-STYLE = re.compile(r"<style scoped>.*?</style>\n", re.DOTALL)  # of a data frame; the site has its own style of tables
+# The style of a data frame in a notebook. The site has its own style, for tables without a class.
+STYLE = re.compile(r"<style scoped>.*?</style>\n|(?<=<table)(?: border=\"1\")? class=\"dataframe\"", re.DOTALL)
 HELP_WIDTH = 96  # characters
 
 

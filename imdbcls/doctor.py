@@ -115,9 +115,10 @@ def numerics() -> str:
         "AVX512-BF16": torch.cpu._is_avx512_bf16_supported(),
     }
     has = " and ".join(name for name, is_available in units.items() if is_available)
+    threads = "1 thread" if torch.get_num_threads() == 1 else f"{torch.get_num_threads()} threads"
     return (
         f"{torch.backends.cpu.get_cpu_capability()}{f' with {has}' if has else ', no bf16 units'}, "
-        f"{torch.get_num_threads()} threads; bit-identical results need the same instructions, threads and kernels"
+        f"{threads}; bit-identical results need the same instructions, threads and kernels"
     )
 
 

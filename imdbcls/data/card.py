@@ -123,7 +123,13 @@ def card_tables(card: DataCard) -> dict[str, tuple[list[str | int], list[list[st
 
 
 def card_text(card: DataCard, table_width: int | None = None) -> str:
-    """Return the card as plain text. Its tables have at most `table_width` characters per line, if that is not None."""
+    """Return the card as plain text. Its lines have at most `table_width` characters, if that is not None."""
+    notes = [
+        truncation_note(card),
+        *losses_of(card),
+        *card.notes,
+        f"Split hash {card.split_hash}: runs with the same split hash use the same documents in the same splits.",
+    ]
     tables = [text_table(rows, header, width=table_width) for header, *rows in (sizes(card), lengths(card))]
     return "\n".join(
         [
@@ -140,10 +146,11 @@ def card_text(card: DataCard, table_width: int | None = None) -> str:
                 "in windows" if isinstance(card.truncation, Windows) else "truncated",
             ),
             "",
-            truncation_note(card),
-            *(line for loss in losses_of(card) for line in textwrap.wrap(loss, LINE_WIDTH)),
-            *card.notes,
-            f"Split hash {card.split_hash}: runs with the same split hash use the same documents in the same splits.",
+            *(
+                line
+                for note in notes
+                for line in textwrap.wrap(note, LINE_WIDTH if table_width is None else table_width)
+            ),
         ]
     )
 
