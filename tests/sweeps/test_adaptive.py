@@ -69,6 +69,9 @@ def test_worse_groups_get_no_further_seeds(folder: Path) -> None:
     assert re.search(r"mean lr=1e-09 +dropped: worse than mean lr=0\.01: -50\.00 points \(-\S+ to -\S+\), p < ", output)
     assert "Round 2: 2 runs of mean lr=0.01 and mean lr=0.005, seed 2\n" in output
     assert "Look 2 of 2, after 3 seeds: the study is over\n" in output
+    ends = re.findall(r"^\[(\d)/(\d)\] mean-s\d-\S+  validation \S+  test ", output, re.MULTILINE)
+    assert ends == [*((str(number), "6") for number in range(1, 7)), ("7", "8"), ("8", "8")]
+    assert "next: " not in output, "the study itself says what to do next"
     assert "mean lr=0.01 is better than mean lr=1e-09.\n" in output
     assert re.search(r"Cost: 8 of 9 runs, [\d.]+ (s|min)\. Saved: 1 run, about [\d.]+ s\.\n", output)
     assert output.endswith("All results: python -m imdbcls.compare runs/default\n")
