@@ -15,7 +15,7 @@ from imdbcls.config.allowed_targets import borrowed_targets, locate
 from imdbcls.config.checking import require_arguments
 from imdbcls.config.paths import require_length
 from imdbcls.config.schema import Config, HeadConfig, OneTrackerConfig
-from imdbcls.config.signatures import ALL_LAYERS, own_signature, signature_of
+from imdbcls.config.signatures import ALL_LAYERS, LAST_LAYERS, Signature, own_signature, signature_of
 from imdbcls.construction import construct
 from imdbcls.data.documents import Corpus
 from imdbcls.data.pipeline import Pipeline
@@ -24,9 +24,9 @@ from imdbcls.errors import UserError
 from imdbcls.kernels import accelerate_head
 from imdbcls.models import lora
 from imdbcls.models.backbone import Backbone, freeze, recompute_activations
-from imdbcls.models.classifier import Classifier
+from imdbcls.models.classifier import Classifier, layers_read
 from imdbcls.models.encoders import count_hidden_states
-from imdbcls.models.head_probe import reads_first_token_only
+from imdbcls.models.head_probe import tokens_read
 from imdbcls.models.reinit import reinitialize_top_layers
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.group_label import group_label
@@ -129,32 +129,47 @@ def build_settings(config: Config) -> TrainerSettings:
 def build_model(config: Config, backbone: Backbone, num_labels: int) -> Classifier:
     """Build a new head and the classifier. Raise UserError if the head does not fit the backbone."""
     given = {"hidden_size": backbone.hidden_size, "num_labels": num_labels}
-    if reads_all_layers(config.head):
-        pad_id = int(backbone.tokenizer.pad_token_id)
-        given[ALL_LAYERS] = count_hidden_states(backbone.name, backbone.encoder, pad_id)
+    signature = signature_of_head(config.head)
+    reads_several = signature.reads_all_layers or signature.reads_last_layers
+    num_states = None
+    if reads_several:
+        num_states = count_hidden_states(backbone.name, backbone.encoder, int(backbone.tokenizer.pad_token_id))
+        given |= {ALL_LAYERS: num_states} if signature.reads_all_layers else {}
     head = construct(config.head, **given)
-    num_hidden_states = given.get(ALL_LAYERS)
-    first_token_only = reads_first_token_only(head, backbone.hidden_size, config.max_length, num_hidden_states)
-    if backbone.causal and first_token_only:
+    layers = layers_read(head)
+    if isinstance(layers, int) and num_states is not None:
+        require_layers(config.head.name, layers, backbone.name, num_states - 1)
+        num_states = layers
+    tokens = tokens_read(head, backbone.hidden_size, config.max_length, num_states)
+    if backbone.causal and tokens == "first":
         raise UserError(
             f"head={config.head.name} reads only the first token. In backbone={backbone.name}, a decoder-only model, "
             "this token attends to no other token. Use head=last, mean, max, attention, weight_avg or lstm."
         )
     if config.backbone.fast:
         accelerate_head(head)
-    # A frozen encoder always computes all tokens, so that its output is the same with and without the cache. An encoder
-    # that is frozen only in the first epochs computes all tokens if it fills the cache.
-    computes_all = config.backbone.freeze is True or config.uses_feature_cache
-    computes_first_only = first_token_only and num_hidden_states is None and not computes_all
-    return Classifier(backbone.encoder, head, first_token_only=computes_first_only)
+    # A frozen encoder computes all tokens of its last layer, because all heads that read this layer share the cache. An
+    # encoder that is frozen only in the first epochs computes all tokens if it fills the cache.
+    if not reads_several and (config.backbone.freeze is True or config.uses_feature_cache):
+        tokens = "all"
+    return Classifier(backbone.encoder, head, tokens=tokens)
 
 
-def reads_all_layers(head: HeadConfig) -> bool:
-    """Return whether a head's class reads the hidden states of all layers."""
+def signature_of_head(head: HeadConfig) -> Signature:
+    """Return the signature of a head's class, which says whether the head reads several layers."""
     signature = own_signature(head.target)
     if signature is None and list(borrowed_targets(head.node)):
-        return False  # `construct` raises for this target
-    return (signature_of(locate(head.target)) if signature is None else signature).reads_all_layers
+        return Signature()  # `construct` raises for this target
+    return signature_of(locate(head.target)) if signature is None else signature
+
+
+def require_layers(head: str, num_read: int, backbone: str, num_layers: int) -> None:
+    """Raise UserError if an encoder of `num_layers` layers has fewer layers than the head reads."""
+    if num_read > num_layers:
+        raise UserError(
+            f"head.{LAST_LAYERS}={num_read}: head={head} reads the last {num_read} layers, but backbone={backbone} has "
+            f"{num_layers}. Set head.{LAST_LAYERS} to a number from 1 to {num_layers}."
+        )
 
 
 def build_objective(config: Config, corpus: Corpus, hardware: Hardware) -> Objective:

@@ -30,7 +30,7 @@ from imdbcls.config.schema import (
     partial_config,
     section_type,
 )
-from imdbcls.config.signatures import ALL_LAYERS, Signature, own_signature, signature_of
+from imdbcls.config.signatures import ALL_LAYERS, LAST_LAYERS, Signature, own_signature, signature_of
 from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode, shown
 
@@ -172,6 +172,11 @@ def wrong_arguments(place: str, node: Built, signature: Signature, values: Mappi
     if lacking:
         reason = "sets reads_all_layers, so its constructor" if lacking == [ALL_LAYERS] else "cannot be used here: it"
         found["_target_"] = f"{place}._target_={node.target} {reason} must accept {' and '.join(lacking)} by keyword."
+    elif signature.reads_last_layers and not signature.takes_all and LAST_LAYERS not in parameters:
+        found["_target_"] = (
+            f"{place}._target_={node.target} sets reads_last_layers, so its constructor must accept {LAST_LAYERS}, and "
+            "keep it as an attribute."
+        )
     for name, value in arguments.items():
         key = as_written(place, name, value, values)
         if name in given:

@@ -12,7 +12,7 @@ import inspect
 import typing
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,8 @@ from typing import Any
 PACKAGE = "imdbcls"
 PLAIN = ("annotated_types", "collections.abc", "pathlib", "typing")  # modules of types that are cheap to import
 ALL_LAYERS = "num_hidden_states"  # the additional argument of a head with `reads_all_layers`
+LAST_LAYERS = "num_layers"  # the setting and attribute of a head with `reads_last_layers`
+READS = ("reads_all_layers", "reads_last_layers")
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,14 @@ class Parameter:
 class Signature:
     """The keyword arguments of a constructor.
 
-    `takes_all` is true for a constructor with `**kwargs`. `reads_all_layers` is the class attribute of this name,
-    which only classes of heads have; it is false for all other constructors.
+    `takes_all` is true for a constructor with `**kwargs`. `reads_all_layers` and `reads_last_layers` are the class
+    attributes of these names, which only classes of heads have; they are false for all other constructors.
     """
 
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     takes_all: bool = False
     reads_all_layers: bool = False
+    reads_last_layers: bool = False
 
 
 def signature_of(found: Any) -> Signature:
@@ -51,7 +54,8 @@ def signature_of(found: Any) -> Signature:
             takes_all = True
         elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             parameters[name] = Parameter(hints.get(name, Any), parameter.default is parameter.empty)
-    return Signature(parameters, takes_all, getattr(found, "reads_all_layers", False) is True)
+    reads = (getattr(found, name, False) is True for name in READS)
+    return Signature(parameters, takes_all, *reads)
 
 
 def type_hints(function: Any) -> dict[str, Any]:
@@ -80,10 +84,12 @@ def own_signature(target: str) -> Signature | None:
     body = {each.name: each for each in node.body if isinstance(each, ast.FunctionDef)}
     if "__init__" not in body:
         return None if node.bases or node.decorator_list else Signature()
-    return read_signature(body["__init__"], module, skip=1, reads_all_layers=sets_true(node, "reads_all_layers"))
+    all_layers, last_layers = (sets_true(node, name) for name in READS)
+    signature = read_signature(body["__init__"], module, skip=1)
+    return replace(signature, reads_all_layers=all_layers, reads_last_layers=last_layers)
 
 
-def read_signature(node: ast.FunctionDef, module: str, skip: int = 0, reads_all_layers: bool = False) -> Signature:
+def read_signature(node: ast.FunctionDef, module: str, skip: int = 0) -> Signature:
     """Read a signature from a function's syntax tree, without the first `skip` parameters (self)."""
     positional = [*node.args.posonlyargs, *node.args.args]
     defaults = [None] * (len(positional) - len(node.args.defaults)) + list(node.args.defaults)
@@ -94,7 +100,7 @@ def read_signature(node: ast.FunctionDef, module: str, skip: int = 0, reads_all_
     parameters = {
         argument.arg: Parameter(hint_of(argument.annotation, module), default is None) for argument, default in pairs
     }
-    return Signature(parameters, node.args.kwarg is not None, reads_all_layers)
+    return Signature(parameters, node.args.kwarg is not None)
 
 
 def sets_true(node: ast.ClassDef, name: str) -> bool:

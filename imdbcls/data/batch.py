@@ -72,7 +72,7 @@ class Batch:
     - `num_tokens` is the number of non-padding tokens in the batch.
     - `token_indices_N` are the indices of the non-padding tokens in the flattened input_ids_BT; None on the CPU.
     - `features` is the cached output of a frozen encoder for this batch: hidden_BTD, or hidden_LBTD for a head that
-      reads all layers. It is None if nothing is cached.
+      reads several layers, with T = 1 if it reads one vector per layer. It is None if nothing is cached.
     - `share` describes the optimizer step of which this batch is one process's share; None if it is the whole step.
     - `masked` are the tokens to predict in pretraining; None in classification.
     """

@@ -1,6 +1,6 @@
-"""Cache a frozen encoder's output for a split on disk and map it into memory: the vectors of all tokens, unpadded.
+"""Cache a frozen encoder's output for a split on disk and map it into memory: the vectors that heads read, unpadded.
 
-Shapes: L layers, B rows in a batch, T tokens in each padded row, N tokens in the split, D hidden size.
+Shapes: L layers, B rows in a batch, T tokens in each padded row, N vectors in the split, D hidden size.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from imdbcls.runtime.cache import remove_damaged
 
 VECTORS, INDEX, ABOUT = "vectors.bin", "index.bin", "entry.json"
 # The format version of a cache entry. It is part of the entry's key, so entries of other versions are ignored.
-FEATURES = 2
+FEATURES = 3
 # Bytes per block of vectors. Each block has its own checksum, so that several threads can check blocks in parallel.
 BLOCK = 2**24
 # The dtypes of an encoder's output in PyTorch and NumPy, by their names in entry.json. bfloat16 is stored as raw bits.
@@ -41,37 +41,43 @@ _DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
 class Encoded:
     """The encoder's output for some documents.
 
-    `rows` are the indices of the documents in the split. `sizes` are their numbers of tokens, in all windows together.
-    `vectors` are the vectors of these tokens on the CPU, one document and one window after another: `hidden_ND`, or
-    `hidden_NLD` with all layers.
+    `rows` are the indices of the documents in the split. `sizes` are their numbers of vectors, in all windows together.
+    `vectors` are these vectors on the CPU, one document and one window after another: `hidden_ND`, or `hidden_NLD` with
+    several layers. A window has one vector if `pooled`, otherwise one for each token.
     """
 
     rows: NDArray[np.int64]
     sizes: NDArray[np.int64]
     vectors: Tensor
+    pooled: bool
 
 
 @dataclass(frozen=True)
 class Features:
     """The cached encoder output for one split: document i has `vectors[starts[i]:starts[i] + sizes[i]]`.
 
-    The shape of `vectors` is (N, D), or (N, L, D) with all layers.
+    The shape of `vectors` is (N, D), or (N, L, D) with several layers. A row of a batch, which is a document or one of
+    its windows, has one vector if `pooled`, otherwise one for each token.
     """
 
     vectors: NDArray[Any]
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
     dtype: torch.dtype
+    pooled: bool
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def padded(self, rows: NDArray[np.int64], lengths_B: NDArray[np.int64], width: int) -> Tensor:
-        """Return hidden_BTD, or hidden_LBTD with all layers, in the encoder's dtype and with zeros at padding.
+        """Return hidden_BTD, or hidden_LBTD with several layers, in the encoder's dtype and with zeros at padding.
 
         `rows` are the indices of the batch's documents in the split. `lengths_B` is the number of tokens in each row of
-        the batch, where each row is a document or one of its windows. `width` is T.
+        the batch, where each row is a document or one of its windows. `width` is T, unless the vectors are pooled: T is
+        then 1.
         """
+        if self.pooled:
+            lengths_B, width = np.ones_like(lengths_B), 1
         *layers, hidden_size = self.vectors.shape[1:]
         hidden = np.zeros((*layers, len(lengths_B), width, hidden_size), dtype=self.vectors.dtype)
         batch_row = 0
@@ -91,13 +97,13 @@ def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) 
     sequentially, because a full disk would kill a process that writes through a memory map.
     """
     index = np.zeros((2, num_documents), dtype=np.int64)
-    checksums, num_tokens = BlockChecksums(), 0
+    checksums, num_vectors = BlockChecksums(), 0
     with creating_folder(entry) as folder:
         with open(folder / VECTORS, "wb") as file:
             for part in encoded:
-                ends = num_tokens + np.cumsum(part.sizes)
+                ends = num_vectors + np.cumsum(part.sizes)
                 index[0, part.rows], index[1, part.rows] = ends - part.sizes, part.sizes
-                num_tokens += int(part.sizes.sum())
+                num_vectors += int(part.sizes.sum())
                 raw = part.vectors.contiguous().view(torch.uint8).flatten().numpy().data
                 checksums.update(raw)
                 file.write(raw)
@@ -111,7 +117,8 @@ def write_features(entry: Path, num_documents: int, encoded: Iterable[Encoded]) 
             **({"num_layers": part.vectors.shape[1]} if part.vectors.dim() == 3 else {}),
             "hidden_size": part.vectors.shape[-1],
             "num_documents": num_documents,
-            "num_tokens": num_tokens,
+            "num_vectors": num_vectors,
+            "pooled": part.pooled,
             "block_bytes": BLOCK,
             "vectors_crc32": checksums.of_blocks,
             "index_sha256": hashlib.sha256(index.tobytes()).hexdigest(),
@@ -171,7 +178,7 @@ def load_features(entry: Path) -> Features | None:
         about = json.loads((entry / ABOUT).read_text(encoding="utf-8"))
         dtype, stored = _DTYPES[about["dtype"]]
         layers = (about["num_layers"],) if "num_layers" in about else ()
-        shape = (about["num_tokens"], *layers, about["hidden_size"])
+        shape = (about["num_vectors"], *layers, about["hidden_size"])
         index = np.fromfile(entry / INDEX, dtype=np.int64).reshape(2, about["num_documents"])
         if hashlib.sha256(index.tobytes()).hexdigest() != about["index_sha256"]:
             raise ValueError(f"the checksum of {INDEX} is wrong")
@@ -184,4 +191,4 @@ def load_features(entry: Path) -> Features | None:
         remove_damaged(entry, "feature cache", error)
         return None
     # Return plain arrays: slicing a memmap runs Python code, which would take a fifth of the time to collate a batch.
-    return Features(vectors.view(np.ndarray), index[0], index[1], dtype)
+    return Features(vectors.view(np.ndarray), index[0], index[1], dtype, about["pooled"])

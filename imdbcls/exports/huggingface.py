@@ -21,6 +21,7 @@ from imdbcls.errors import UserError
 from imdbcls.exports.head_source import head_source
 from imdbcls.exports.source import ExportSource, Member
 from imdbcls.heads.cls import ClsHead
+from imdbcls.models.classifier import layers_read
 from imdbcls.models.encoders import count_hidden_states
 from imdbcls.runs.files import json_text
 
@@ -162,7 +163,7 @@ def head_arguments(member: Member) -> dict[str, Any]:
     """Return the keyword arguments of the head's constructor."""
     backbone = member.finished.backbone
     given = {"hidden_size": backbone.hidden_size, "num_labels": len(member.run.label_names)}
-    if member.model.reads_all_layers:
+    if layers_read(member.model.head) == "all":
         pad_id = int(backbone.tokenizer.pad_token_id)
         given[ALL_LAYERS] = count_hidden_states(backbone.name, backbone.encoder, pad_id)
     return {**member.run.config.head.arguments, **given}

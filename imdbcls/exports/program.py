@@ -16,6 +16,8 @@ from torch.export import Dim, ExportedProgram
 
 from imdbcls.errors import UserError
 from imdbcls.exports.source import ExportSource, Member
+from imdbcls.kernels import HeadInput
+from imdbcls.models.classifier import layers_read
 from imdbcls.runtime import limits
 
 INPUTS = ("input_ids", "attention_mask")
@@ -79,13 +81,16 @@ class Program(nn.Module):
         super().__init__()
         model = copy.deepcopy(member.model)
         self.encoder, self.head = model.encoder, with_traced_recurrence(model.head)
-        self.reads_all_layers = model.reads_all_layers
+        self.layers = layers_read(model.head)
         self.temperature = member.run.temperature
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        options: dict[str, Any] = {"output_hidden_states": True} if self.reads_all_layers else {}
+        options: dict[str, Any] = {} if self.layers == "last" else {"output_hidden_states": True}
         output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **options)
-        hidden = torch.stack(output.hidden_states) if self.reads_all_layers else output.last_hidden_state
+        if self.layers == "last":
+            hidden = output.last_hidden_state
+        else:
+            hidden = HeadInput(self.layers).select(output.hidden_states, attention_mask)
         return self.head(hidden, attention_mask.bool()).float() / self.temperature
 
 

@@ -9,16 +9,20 @@ Lt(1)]` gives a range. `forward(hidden_BTD, mask_BT)` returns `logits_BC`.
 - Padding must not influence the logits of a document. A document has the same logits in any batch.
 - A head keeps no state between calls. Two evaluations of a document give the same logits.
 
-A head that reads all layers sets the class attribute `reads_all_layers = True`. Its constructor then also takes
-`num_hidden_states` (L), and its `forward(hidden_LBTD, mask_BT)` gets all hidden states of the encoder: the embeddings
-first, then each layer.
+A head that reads several layers sets one of two class attributes and has `forward(hidden_LBTD, mask_BT)`.
+
+- `reads_all_layers = True`: the constructor also takes `num_hidden_states` (L). L counts the embeddings, which come
+  first, and all layers.
+- `reads_last_layers = True`: the setting and attribute `num_layers` (L) is the number of last layers that the head
+  reads. The embeddings are not a layer.
 
 A head that averages the token vectors can also define `pooling_weights(hidden_BTD, mask_BT)`, which returns weights_BT.
 `imdbcls.explain` shows them.
 
 A head is plain PyTorch. `imdbcls.kernels.accelerate_head` adds the fast kernels from outside. A head does not declare
 whether it reads only the first token; `imdbcls.models.head_probe` tests this. If it does, the last layer of an
-accelerated encoder computes only that token, and the head gets `hidden_B1D` with the same `mask_BT`.
+accelerated encoder computes only that token, and the head gets `hidden_B1D` with the same `mask_BT`. A head that reads
+several layers and only the first token, or only `pooling.token_mean` of each layer, gets `hidden_LB1D`.
 
 Shape suffixes: L layers, B documents, T tokens, D hidden size, C classes.
 """

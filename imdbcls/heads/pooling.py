@@ -27,6 +27,17 @@ def masked_softmax(scores_BT: Tensor, mask_BT: Tensor) -> Tensor:
     return scores_BT.float().masked_fill(~mask_BT, float("-inf")).softmax(dim=1)
 
 
+def token_mean(hidden_LBTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return the mean over the non-padding tokens in float32, mean_LBD, of one layer or of several layers.
+
+    With T = 1, return the only vector of each document, whatever the width of the mask: the mean of a mean is itself.
+    """
+    if hidden_LBTD.shape[-2] == 1:
+        return hidden_LBTD[..., 0, :].float()
+    real_LBTD = hidden_LBTD.float().masked_fill(~mask_BT.unsqueeze(-1), 0)
+    return real_LBTD.sum(dim=-2) / mask_BT.sum(dim=1, keepdim=True)
+
+
 def last_real_token(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """Return the vector at each document's last non-padding token, with shape (B, D)."""
     last_B = mask_BT.sum(dim=1) - 1

@@ -14,6 +14,7 @@ from imdbcls.kernels.acceleration import (
 )
 from imdbcls.kernels.building import compiler_version
 from imdbcls.kernels.encoder import inference_weights
+from imdbcls.kernels.head_input import HeadInput, Tokens
 from imdbcls.kernels.heads import accelerate_head
 from imdbcls.kernels.identity import PYTORCH, numeric_path, source_digest
 from imdbcls.kernels.loading import status
@@ -22,6 +23,8 @@ from imdbcls.kernels.masks import attention_mask
 __all__ = [
     "PYTORCH",
     "Fallbacks",
+    "HeadInput",
+    "Tokens",
     "accelerate",
     "accelerate_head",
     "attention_mask",

@@ -6,12 +6,12 @@ Shape suffixes: L layers, B documents, T tokens, N non-padding tokens, D hidden 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from imdbcls.kernels import encoder as cpu
 from imdbcls.kernels import unpadded
+from imdbcls.kernels.head_input import LAST_LAYER, HeadInput
 from imdbcls.kernels.masks import attention_mask
 from imdbcls.runtime.padding import token_indices
 
@@ -50,38 +50,35 @@ def encode(
     mask_BT: Tensor,
     token_indices_N: Tensor | None = None,
     *,
-    first_token_only: bool = False,
-    all_layers: bool = False,
+    head_input: HeadInput = LAST_LAYER,
     compile: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None,
 ) -> Tensor:
-    """Return the last hidden states, hidden_BTD, in float32 or the autocast dtype.
+    """Return the hidden states that a head reads: hidden_BTD or hidden_LBTD, in float32 or the autocast dtype.
 
     - `mask_BT`: bool, True at non-padding tokens. Padding is on the right.
     - `token_indices_N`: flat indices of the non-padding tokens. If None, they are computed here, which may wait for
       CUDA.
-    - `all_layers`: return hidden_LBTD instead: the embeddings, then each layer.
-    - `first_token_only`: compute only the first token in the last layer, and return hidden_B1D in float32. This option
-      has no effect if the encoder does not support it, or with `all_layers`.
+    - `head_input`: which layers and which vectors of each layer. With "first", an accelerated encoder computes only
+      the first token in its last layer. An encoder that is not accelerated returns all tokens of the last layer.
     - `compile`: applied to the function that runs the encoder, for example `torch.compile`; None to run it uncompiled.
     """
     wrap = compile or (lambda function: function)
     if unpadded.is_enabled(encoder) and unpadded.applies(input_ids_BT.device):
         indices_N = token_indices(mask_BT) if token_indices_N is None else token_indices_N
-        return wrap(unpadded.encode)(encoder, input_ids_BT, mask_BT, indices_N, first_token_only, all_layers)
-    if all_layers:
-        return wrap(encode_all_layers)(encoder, input_ids_BT, attention_mask(encoder, mask_BT))
-    only_first = first_token_only and cpu.is_accelerated(encoder)
-    return wrap(encode_padded)(encoder, input_ids_BT, attention_mask(encoder, mask_BT), only_first)
+        return wrap(unpadded.encode)(encoder, input_ids_BT, mask_BT, indices_N, head_input)
+    return wrap(encode_padded)(encoder, input_ids_BT, mask_BT, attention_mask(encoder, mask_BT), head_input)
 
 
-def encode_padded(encoder: nn.Module, input_ids_BT: Tensor, attention_mask: Any, first_token_only: bool) -> Tensor:
-    """Run the encoder's `forward`, which `accelerate` may have replaced; return hidden_BTD or hidden_B1D."""
-    options = {"first_token_only": True} if first_token_only else {}
-    hidden: Tensor = encoder(input_ids=input_ids_BT, attention_mask=attention_mask, **options).last_hidden_state
-    return hidden
+def encode_padded(
+    encoder: nn.Module, input_ids_BT: Tensor, mask_BT: Tensor, attention_mask: Any, head_input: HeadInput
+) -> Tensor:
+    """Run the encoder's `forward`, which `accelerate` may have replaced; return hidden_BTD, hidden_B1D or hidden_LBTD.
 
-
-def encode_all_layers(encoder: nn.Module, input_ids_BT: Tensor, attention_mask: Any) -> Tensor:
-    """Run the encoder's `forward`, which `accelerate` may have replaced; return hidden_LBTD, the embeddings first."""
-    output = encoder(input_ids=input_ids_BT, attention_mask=attention_mask, output_hidden_states=True)
-    return torch.stack(output.hidden_states)
+    `attention_mask` is `mask_BT` in the form that the encoder expects.
+    """
+    options: dict[str, Any] = {"head_input": head_input} if cpu.is_accelerated(encoder) else {}
+    if head_input.layers == "last":
+        hidden: Tensor = encoder(input_ids=input_ids_BT, attention_mask=attention_mask, **options).last_hidden_state
+        return hidden
+    output = encoder(input_ids=input_ids_BT, attention_mask=attention_mask, output_hidden_states=True, **options)
+    return head_input.select(output.hidden_states, mask_BT)

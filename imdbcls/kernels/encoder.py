@@ -4,7 +4,8 @@
 layer becomes one autograd function with a hand-written backward pass. If there are compiled kernels for the processor
 and the dtype, the layers process only the non-padding tokens (`compiled.py`). Otherwise they process all B * T rows
 (`layer.py`). The model's own `forward` still runs if, for example, a pass needs attention dropout or a 4-D mask.
-`first_token_only=True` skips most of the last layer, for heads that read only the first token (`first_token.py`).
+`head_input` selects the layers and vectors to return. If these are first tokens, most of the last layer is skipped
+(`first_token.py`).
 
 Shape suffixes: B documents, T tokens (padded), H hidden size, N rows, one per token.
 """
@@ -28,6 +29,7 @@ from imdbcls.kernels import compiled, first_token, layer, loading
 from imdbcls.kernels.attention import KeyMask
 from imdbcls.kernels.declarations import constant
 from imdbcls.kernels.dropout import DropoutMasks
+from imdbcls.kernels.head_input import HeadInput
 from imdbcls.kernels.products import padded_rows
 from imdbcls.runtime.padding import cu_seqlens_of, token_indices, with_padding
 
@@ -69,7 +71,7 @@ def accelerate(encoder: PreTrainedModel) -> str | None:
 
 
 def is_accelerated(encoder: nn.Module) -> bool:
-    """Return whether the encoder's `forward` is from this module, so that it accepts `first_token_only`."""
+    """Return whether the encoder's `forward` is from this module, so that it accepts `head_input`."""
     return getattr(encoder.forward, "__func__", None) is _forward
 
 
@@ -128,16 +130,16 @@ def _forward(
     token_type_ids: Tensor | None = None,
     position_ids: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
-    first_token_only: bool = False,
+    head_input: HeadInput | None = None,
     output_hidden_states: bool | None = None,
     return_dict: bool | None = None,
     **kwargs: Any,
 ) -> Any:
     """Return the encoder's output, with hidden_BTH in the autocast dtype, or in float32 without autocast.
 
-    With `first_token_only`, the output has hidden_B1H in float32 instead. It still has all tokens if the encoder's
-    original `forward` runs, if `output_hidden_states` is set, or if the last layer has adapters. The other arguments
-    are the arguments of the original `forward`.
+    `head_input` selects the layers and vectors to return; without it, these are the last layer's vectors of all tokens
+    or, with `output_hidden_states`, those of all layers. It has no effect if the encoder's original `forward` runs. The
+    other arguments are the arguments of the original `forward`.
     """
     inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
     if not _is_supported(self, inputs, attention_mask, kwargs):
@@ -146,11 +148,14 @@ def _forward(
         return type(self).forward(
             self, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **kwargs
         )
-    all_layers = bool(output_hidden_states)
-    states = _hidden_states(self, inputs, attention_mask, first_token_only and not all_layers, all_layers)
+    if head_input is None:
+        head_input = HeadInput("all" if output_hidden_states else "last")
+    states = _hidden_states(self, inputs, attention_mask, head_input)
     pooled_BH = self.pooler(states[-1]) if self.pooler is not None else None
     output = BaseModelOutputWithPoolingAndCrossAttentions(
-        last_hidden_state=states[-1], pooler_output=pooled_BH, hidden_states=tuple(states) if all_layers else None
+        last_hidden_state=states[-1],
+        pooler_output=pooled_BH,
+        hidden_states=tuple(states) if output_hidden_states else None,
     )
     return output if return_dict in (None, True) else output.to_tuple()
 
@@ -170,41 +175,30 @@ def _is_supported(encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, 
     )
 
 
-def _hidden_states(
-    encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, first_token_only: bool, all_layers: bool
-) -> list[Tensor]:
-    """Return the hidden states of the last layer or, if `all_layers` is set, of the embeddings and every layer.
+def _hidden_states(encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, head_input: HeadInput) -> list[Tensor]:
+    """Return the hidden states that the head reads, from the lowest to the last layer.
 
-    With `first_token_only`, the last layer computes only the first token, unless the layer has adapters.
+    If these are first tokens, the last layer computes only the first token, unless the layer has adapters. With
+    adapters, the last layer's vectors of all tokens are returned if the head reads only this layer.
     """
     assert inputs.tokens is not None  # checked by `_is_supported`
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else encoder.dtype
     shape = inputs.tokens.shape[:2]
     mask_BT = torch.ones(shape, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     dropout = encoder.config.hidden_dropout_prob if encoder.training else 0.0
-    layers, last = first_token.split_layers(encoder.encoder.layer, first_token_only)
     kernels = kernels_for(encoder, dtype)
     if kernels is not None:
-        states = _run_compiled_layers(encoder, layers, inputs, mask_BT, dropout, kernels, all_layers)
-    else:
-        states = _run_pytorch_layers(encoder, layers, inputs, mask_BT, dropout, dtype, all_layers)
-    if last is not None:
-        with torch.autocast("cpu", enabled=False):
-            return [first_token.first_token_of(last, states[-1], mask_BT)]
-    return states
+        return _run_compiled_layers(encoder, inputs, mask_BT, dropout, kernels, head_input)
+    return _run_pytorch_layers(encoder, inputs, mask_BT, dropout, dtype, head_input)
 
 
 def _run_pytorch_layers(
-    encoder: Any,
-    layers: list[Any],
-    inputs: _Inputs,
-    mask_BT: Tensor,
-    dropout: float,
-    dtype: torch.dtype,
-    all_layers: bool,
+    encoder: Any, inputs: _Inputs, mask_BT: Tensor, dropout: float, dtype: torch.dtype, head_input: HeadInput
 ) -> list[Tensor]:
     """Compute `_hidden_states` with PyTorch's operations (`layer.py`), for all B * T rows including padding."""
     config = encoder.config
+    layers, last = first_token.split_layers(encoder.encoder.layer, head_input.tokens == "first")
+    first_state = head_input.first_state(config.num_hidden_layers)
     hidden_BTH = encoder.embeddings(**inputs._asdict())
     num_documents, num_tokens, hidden_size = hidden_BTH.shape
     with torch.autocast("cpu", enabled=False):
@@ -217,21 +211,27 @@ def _run_pytorch_layers(
             parameters = _parameters(module)
             weights = _weights(encoder, number, dtype, partial(layer.compute_weights, parameters, dtype))
             hidden_NH = layer.LayerFunction.apply(hidden_NH, shape, keys, masks, weights, *parameters)
-            states_NH = [*states_NH, hidden_NH] if all_layers else [hidden_NH]
-    return [state_NH.view(num_documents, num_tokens, hidden_size) for state_NH in states_NH]
+            states_NH = [*states_NH, hidden_NH] if number >= first_state else [hidden_NH]
+        states_BTH = [state_NH.view(num_documents, num_tokens, hidden_size) for state_NH in states_NH]
+        if last is None:
+            return [head_input.vectors(state_BTH, mask_BT) for state_BTH in states_BTH]
+        lower_BTH = states_BTH if len(layers) >= first_state else []
+        first_B1H = first_token.first_token_of(last, states_BTH[-1], mask_BT)
+        return [*(head_input.vectors(state_BTH, mask_BT) for state_BTH in lower_BTH), first_B1H]
 
 
 def _run_compiled_layers(
     encoder: Any,
-    layers: list[Any],
     inputs: _Inputs,
     mask_BT: Tensor,
     dropout: float,
     kernels: loading.Kernels,
-    all_layers: bool,
+    head_input: HeadInput,
 ) -> list[Tensor]:
     """Compute `_hidden_states` with the compiled kernels, for the N non-padding tokens. Padding gets zeros."""
     config = encoder.config
+    layers, last = first_token.split_layers(encoder.encoder.layer, head_input.tokens == "first")
+    first_state = head_input.first_state(config.num_hidden_layers)
     offsets, indices_N = cu_seqlens_of(mask_BT), token_indices(mask_BT)
     masks = compiled.Dropout.draw(dropout)
     batch = compiled.PackedBatch(
@@ -249,11 +249,22 @@ def _run_compiled_layers(
                 )
             else:  # in evaluation, and in frozen layers below the lowest trainable layer
                 hidden_NH = residual_NH = compiled.inference_layer(hidden_NH, batch, number, weights)
-            states_NH = [*states_NH, hidden_NH] if all_layers else [hidden_NH]
+            states_NH = [*states_NH, hidden_NH] if number >= first_state else [hidden_NH]
         states_NH = [state_NH[: batch.num_rows] for state_NH in states_NH]
-        if batch.num_rows == mask_BT.numel():  # without padding, a view is enough
-            return [state_NH.view(*mask_BT.shape, -1) for state_NH in states_NH]
-        return [with_padding(state_NH, mask_BT, indices_N) for state_NH in states_NH]
+
+        def padded(state_NH: Tensor) -> Tensor:
+            if batch.num_rows == mask_BT.numel():  # without padding, a view is enough
+                return state_NH.view(*mask_BT.shape, -1)
+            return with_padding(state_NH, mask_BT, indices_N)
+
+        def vectors(state_NH: Tensor) -> Tensor:
+            return head_input.packed_vectors(state_NH, offsets) if head_input.pools else padded(state_NH)
+
+        if last is None:
+            return [vectors(state_NH) for state_NH in states_NH]
+        lower_NH = states_NH if len(layers) >= first_state else []
+        first_B1H = first_token.first_token_of(last, padded(states_NH[-1]), mask_BT)
+        return [*(vectors(state_NH) for state_NH in lower_NH), first_B1H]
 
 
 def _compiled_embeddings(

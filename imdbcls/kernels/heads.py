@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imdbcls.heads.lstm import LSTMHead
+from imdbcls.heads.max_seq import MaxSeqHead
 from imdbcls.heads.transformer import TransformerHead
 from imdbcls.kernels import lstm
 from imdbcls.kernels.dropout import DropoutMasks
@@ -25,9 +26,10 @@ def accelerate_head(head: nn.Module) -> None:
       of PyTorch's time.
     - `LSTMHead`: on the CPU, the recurrence uses the compiled kernels.
     - `TransformerHead`: its layer computes only the first token, because the head reads no other token.
+    - `MaxSeqHead`: its attention does not compute keys and values, because there is only one query.
 
-    `LSTMHead` and `TransformerHead` may also be submodules of another head. A subclass that overrides the accelerated
-    method keeps its own version. `copy.deepcopy` keeps the acceleration.
+    These heads may also be submodules of another head. A subclass that overrides the accelerated method keeps its own
+    version. `copy.deepcopy` keeps the acceleration.
     """
     for module in head.modules():
         if type(module) is nn.Dropout and not module.inplace:
@@ -36,6 +38,8 @@ def accelerate_head(head: nn.Module) -> None:
             module.final_output = final_output  # type: ignore[method-assign, assignment]
         elif isinstance(module, TransformerHead) and type(module).forward is TransformerHead.forward:
             module.layer.forward = MethodType(first_token_of_layer, module.layer)  # type: ignore[method-assign]
+        elif isinstance(module, MaxSeqHead) and type(module).forward is MaxSeqHead.forward:
+            module.attention.forward = MethodType(attention_of_query, module.attention)  # type: ignore[method-assign]
 
 
 def kernels_of_head(head: nn.Module, dtype: torch.dtype) -> Iterator[Kernels | None]:
@@ -74,15 +78,32 @@ def first_token_of_layer(
     Keys and values are not computed (see `single_query_attention`). `src_key_padding_mask` is True at padding.
     """
     first_BD = hidden_BTD[:, 0]
-    attention = self.self_attn
-    query_DD, key_DD, value_DD = attention.in_proj_weight.chunk(3)
-    query_D, _, value_D = attention.in_proj_bias.chunk(3)
-    query_BAE = F.linear(first_BD, query_DD, query_D).unflatten(1, (attention.num_heads, -1))
-    probability = attention.dropout if self.training else 0.0
-    attended_BD = attention.out_proj(
-        single_query_attention(query_BAE, hidden_BTD, ~src_key_padding_mask, key_DD, value_DD, value_D, probability)
-    )
+    attended_BD = attend(self.self_attn, first_BD, hidden_BTD, ~src_key_padding_mask)
     first_BD = self.norm1(first_BD + self.dropout1(attended_BD))
     updated_BD = self.linear2(self.dropout(F.gelu(self.linear1(first_BD))))
     first_BD = self.norm2(first_BD + self.dropout2(updated_BD))
     return first_BD.unsqueeze(1)
+
+
+def attention_of_query(
+    self: nn.MultiheadAttention,
+    query_B1D: Tensor,
+    key_BTD: Tensor,
+    value_BTD: Tensor,
+    *,
+    key_padding_mask: Tensor,
+    need_weights: bool,
+) -> tuple[Tensor, None]:
+    """Compute `nn.MultiheadAttention.forward` for one query per document. `value_BTD` is `key_BTD`."""
+    return attend(self, query_B1D.squeeze(1), key_BTD, ~key_padding_mask).unsqueeze(1), None
+
+
+def attend(attention: nn.MultiheadAttention, query_BD: Tensor, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return the attention's output for one query per document, attended_BD (see `single_query_attention`)."""
+    query_DD, key_DD, value_DD = attention.in_proj_weight.chunk(3)
+    query_D, _, value_D = attention.in_proj_bias.chunk(3)
+    query_BAE = F.linear(query_BD, query_DD, query_D).unflatten(1, (attention.num_heads, -1))
+    dropout = attention.dropout if attention.training else 0.0
+    return attention.out_proj(
+        single_query_attention(query_BAE, hidden_BTD, mask_BT, key_DD, value_DD, value_D, dropout)
+    )

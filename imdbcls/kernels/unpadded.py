@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from imdbcls.kernels import first_token
+from imdbcls.kernels.head_input import LAST_LAYER, HeadInput
 from imdbcls.runtime.padding import cu_seqlens_of, with_padding
 
 varlen_attn: Any = None  # available since PyTorch 2.10
@@ -79,34 +80,35 @@ def applies(device: torch.device) -> bool:
 
 
 def encode(
-    encoder: Any,
-    input_ids_BT: Tensor,
-    mask_BT: Tensor,
-    indices_N: Tensor,
-    first_token_only: bool = False,
-    all_layers: bool = False,
+    encoder: Any, input_ids_BT: Tensor, mask_BT: Tensor, indices_N: Tensor, head_input: HeadInput = LAST_LAYER
 ) -> Tensor:
-    """Return the encoder's last hidden states, hidden_BTH. Hidden states at padding are zero, unlike in transformers.
+    """Return the hidden states that a head reads, hidden_BTH, first_B1H or hidden_LBTH.
 
-    With `all_layers`, return hidden_LBTH instead: the embeddings, then each layer. Otherwise, with `first_token_only`,
-    return only the first token, first_B1H in float32, unless the last layer has adapters.
+    Hidden states at padding are zero, unlike in transformers. If the head reads first tokens, the last layer computes
+    only the first token, unless the layer has adapters.
     """
-    layers, last = first_token.split_layers(encoder.encoder.layer, first_token_only and not all_layers)
+    layers, last = first_token.split_layers(encoder.encoder.layer, head_input.tokens == "first")
+    first_state = head_input.first_state(encoder.config.num_hidden_layers)
     embedded_BTH = encoder.embeddings(input_ids=input_ids_BT)
     boundaries = CuSeqlens(cu_seqlens_of(mask_BT).to(torch.int32), mask_BT.shape[1])
     hidden_NH = embedded_BTH.flatten(0, 1).index_select(0, indices_N)
     states_NH = [hidden_NH]
-    for layer in layers:
+    for number, layer in enumerate(layers):
         hidden_NH = _layer(layer, hidden_NH, boundaries)
-        states_NH = [*states_NH, hidden_NH] if all_layers else [hidden_NH]
-    states_BTH = [with_padding(state_NH, mask_BT, indices_N) for state_NH in states_NH]
-    if all_layers:
-        return torch.stack(states_BTH)
-    (hidden_BTH,) = states_BTH
-    if last is None:
-        return hidden_BTH
-    with torch.autocast("cuda", enabled=False):
-        return first_token.first_token_of(last, hidden_BTH, mask_BT)
+        states_NH = [*states_NH, hidden_NH] if number >= first_state else [hidden_NH]
+
+    def vectors(state_NH: Tensor) -> Tensor:
+        if head_input.pools and head_input.tokens == "first":
+            return head_input.packed_vectors(state_NH, boundaries.starts)
+        return head_input.vectors(with_padding(state_NH, mask_BT, indices_N), mask_BT)
+
+    lower_NH = states_NH if last is None or len(layers) >= first_state else []
+    states_BTH = [vectors(state_NH) for state_NH in lower_NH]
+    if last is not None:
+        hidden_BTH = with_padding(states_NH[-1], mask_BT, indices_N)
+        with torch.autocast("cuda", enabled=False):
+            states_BTH.append(first_token.first_token_of(last, hidden_BTH, mask_BT))
+    return states_BTH[-1] if head_input.layers == "last" else torch.stack(states_BTH)
 
 
 def _layer(layer: Any, hidden_NH: Tensor, boundaries: CuSeqlens) -> Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Literal, Self
 
 from torch import Tensor, nn
 
@@ -12,28 +12,29 @@ from imdbcls import kernels
 class Classifier(nn.Module):
     """Encoder → hidden states → head → logits.
 
-    The head gets hidden_BTD of the last layer or, if it sets `reads_all_layers`, hidden_LBTD of the embeddings and all
-    layers. A document that is split into windows has several rows. The encoder and the head process each window like a
-    document, and the logits of the document are the weighted average over its windows.
+    The head gets hidden_BTD of the last layer, or hidden_LBTD if it sets `reads_all_layers` (the embeddings and all
+    layers) or `reads_last_layers` (its `num_layers` last layers). A document that is split into windows has several
+    rows. The encoder and the head process each window like a document, and the logits of the document are the weighted
+    average over its windows.
 
-    With `first_token_only`, an accelerated encoder computes only the first token in its last layer, and the head gets
-    hidden_B1D.
+    `tokens` are the token vectors that the head needs. With "first", an accelerated encoder computes only the first
+    token in its last layer. With "first" or "mean", a head that reads several layers gets hidden_LB1D.
 
     Shape suffixes: L layers, B documents, W windows, T tokens, D hidden size, C classes, N non-padding tokens.
     """
 
-    def __init__(self, encoder: nn.Module, head: nn.Module, *, first_token_only: bool = False) -> None:
+    def __init__(self, encoder: nn.Module, head: nn.Module, *, tokens: kernels.Tokens = "all") -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self.first_token_only = first_token_only
+        self.tokens: kernels.Tokens = tokens
         # Compiles the function that runs the encoder in training (see `torch_compile`); None to run it uncompiled.
         self.compile_encode: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None
 
     @property
-    def reads_all_layers(self) -> bool:
-        """Whether the head reads the embeddings and all layers instead of the last layer."""
-        return getattr(self.head, "reads_all_layers", False)
+    def head_input(self) -> kernels.HeadInput:
+        """The hidden states that the head gets."""
+        return kernels.HeadInput(layers_read(self.head), self.tokens)
 
     @property
     def encoder_is_frozen(self) -> bool:
@@ -72,7 +73,7 @@ class Classifier(nn.Module):
         return logits_BC if documents_W is None else average_windows(logits_BC, mask_BT, documents_W, num_documents)
 
     def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, token_indices_N: Tensor | None) -> Tensor:
-        """Return the input of the head: hidden_BTD, hidden_B1D or hidden_LBTD, in float32 or the autocast dtype."""
+        """Return the head's input, hidden_BTD or hidden_LBTD, in float32 or the autocast dtype. T can be 1."""
         # Evaluation is never compiled, so that compile=true does not change the metrics of a checkpoint. A batch of one
         # row is not compiled either, because torch.compile would generate separate code for it.
         is_compiled = self.training and len(input_ids_BT) > 1
@@ -81,10 +82,16 @@ class Classifier(nn.Module):
             input_ids_BT,
             mask_BT,
             token_indices_N,
-            first_token_only=self.first_token_only,
-            all_layers=self.reads_all_layers,
+            head_input=self.head_input,
             compile=self.compile_encode if is_compiled else None,
         )
+
+
+def layers_read(head: Any) -> Literal["last", "all"] | int:
+    """Return the layers that a head reads: the last, all (with the embeddings), or the number of last layers."""
+    if getattr(head, "reads_last_layers", False):
+        return int(head.num_layers)
+    return "all" if getattr(head, "reads_all_layers", False) else "last"
 
 
 def average_windows(

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from imdbcls.data.batch import round_up
 from imdbcls.errors import UserError
-from imdbcls.kernels import attention_mask, encode
+from imdbcls.kernels import HeadInput, attention_mask, encode
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.limits import is_out_of_memory
 
@@ -141,12 +141,12 @@ def count_hidden_states(name: str, encoder: PreTrainedModel, pad_id: int) -> int
 
     Raises UserError if the encoder does not return all of them, each with `hidden_size` numbers per token.
     """
-    refused = f"backbone={name}: {type(encoder).__name__} cannot be used with a head that reads all layers"
+    refused = f"backbone={name}: {type(encoder).__name__} cannot be used with a head that reads several layers"
     was_training, ids_BT = encoder.training, example_ids(encoder, pad_id)
     encoder.eval()
     try:
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            hidden_LBTD = encode(encoder, ids_BT, mask_of(LENGTHS), all_layers=True)
+            hidden_LBTD = encode(encoder, ids_BT, mask_of(LENGTHS), head_input=HeadInput("all"))
     except Exception as error:  # a model may raise any exception for an option that it does not support
         reason = (str(error).splitlines() or [""])[0][:200]
         raise UserError(f"{refused}: it does not return hidden states ({type(error).__name__}: {reason}).") from error

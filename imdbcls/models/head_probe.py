@@ -1,4 +1,4 @@
-"""Run a head on test inputs to find out whether it reads only the first token.
+"""Run a head on test inputs to find out which token vectors it reads.
 
 Shape suffixes: L layers, B documents, T tokens, D hidden size, C classes.
 """
@@ -8,7 +8,22 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from imdbcls.heads.pooling import token_mean
+from imdbcls.kernels import Tokens
+
 NUM_DOCUMENTS = 2  # batch normalization needs more than one
+
+
+def tokens_read(head: nn.Module, hidden_size: int, num_tokens: int, num_layers: int | None = None) -> Tokens:
+    """Return whether the logits depend only on the first token of each document, on the mean, or on all tokens.
+
+    The mean is only tested for heads that read several layers. The arguments are those of `reads_first_token_only`.
+    """
+    if reads_first_token_only(head, hidden_size, num_tokens, num_layers):
+        return "first"
+    if num_layers is not None and reads_mean_only(head, hidden_size, num_tokens, num_layers):
+        return "mean"
+    return "all"
 
 
 def reads_first_token_only(head: nn.Module, hidden_size: int, num_tokens: int, num_layers: int | None = None) -> bool:
@@ -45,6 +60,32 @@ def _reads_first_token_only(head: nn.Module, shape: tuple[int, ...]) -> bool:
         expected_BC, *others = (_run(head, each, mask_BT) for each in (masked, hidden, hidden[..., :1, :]))
     # The logits must be bit-identical. A head that draws dropout masks for the other tokens does not pass the test.
     return bool(expected_BC.isfinite().all()) and all(torch.equal(expected_BC, logits_BC) for logits_BC in others)
+
+
+def reads_mean_only(head: nn.Module, hidden_size: int, num_tokens: int, num_layers: int) -> bool:
+    """Return whether the logits of a head that reads several layers depend only on each layer's mean over the tokens.
+
+    The head gets all token vectors, then their means. The logits must be finite and bit-identical, in evaluation and in
+    training mode. All parameters of the tested copy are random numbers, because a part of the head that reads other
+    vectors could start with a weight of zero.
+    """
+    length = min(num_tokens, 3)
+    mask_BT = torch.arange(length) < torch.tensor([[length], [max(length - 1, 1)]])
+    generator = torch.Generator().manual_seed(0)
+    hidden_LBTD = torch.randn((num_layers, NUM_DOCUMENTS, length, hidden_size), generator=generator)
+    inputs = (hidden_LBTD, token_mean(hidden_LBTD, mask_BT).unsqueeze(2))
+    try:
+        for training in (False, True):
+            tested = copy.deepcopy(head).train(training)
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                for parameter in tested.parameters():
+                    parameter.normal_(generator=generator)
+                expected_BC, logits_BC = (_run(tested, hidden, mask_BT) for hidden in inputs)
+            if not expected_BC.isfinite().all() or not torch.equal(expected_BC, logits_BC):
+                return False
+    except Exception:  # a head may raise any exception for an unexpected input
+        return False
+    return True
 
 
 def _run(head: nn.Module, hidden: Tensor, mask_BT: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from imdbcls.config.schema import Config
-from imdbcls.config.signatures import own_signature
+from imdbcls.config.signatures import LAST_LAYERS, own_signature
 from imdbcls.construction import build_corpus
 from imdbcls.runs.folder import run_folder
 from imdbcls.runs.identity import digest
@@ -102,8 +102,9 @@ def key_of_shared_work(config: Config) -> str:
     """Return a hash of the keys that determine the tokens and the cached output of a frozen encoder."""
     choices, head = config.choices(seeds=False), own_signature(config.head.target)
     keys = ("backbone", "data", "max_length", "eval_batch_size", "precision", "device")
-    layers = config.head.target if head is None else head.reads_all_layers
-    return digest({**{key: choices[key] for key in keys}, "layers": layers})
+    several_layers = head is None or head.reads_all_layers or head.reads_last_layers
+    read = [config.head.target, config.head.arguments.get(LAST_LAYERS)] if several_layers else "last"
+    return digest({**{key: choices[key] for key in keys}, "head_input": read})
 
 
 def key_of_speed(config: Config, copies: int) -> str:

@@ -47,8 +47,8 @@ def encode_once(
 
     `splits` contains the evaluation batches, so evaluation gives bit-identical results with and without the cache. The
     key of an entry depends on everything that determines the output: the batches, the hash of the weights, the
-    architecture, the device, the precision and the software. The outputs of the last layer and of all layers are
-    separate entries.
+    architecture, the device, the precision, the software, and the layers and vectors that the head reads. All heads
+    that read only the last layer share one entry, which has the vectors of all tokens.
 
     `cache_gb` limits the size of the folder, in units of 10^9 bytes. Raises UserError if this limit or the free disk
     space is too small (before the output is written), or if the folder cannot be written.
@@ -85,30 +85,36 @@ def encode_once(
 
 
 def encode(model: Classifier, batches: EvalBatches, hardware: Hardware, on_progress: OnProgress) -> Iterator[Encoded]:
-    """Yield the encoder's output for each batch, on the CPU and without padding."""
+    """Yield the head's input for each batch, on the CPU and without padding."""
+    pooled = model.head_input.pools
     model.eval()
     done = 0
     for batch in batches:
         on_device = batch.to(hardware.device)
         with torch.inference_mode(), hardware.autocast():
             hidden = model.encode(on_device.input_ids_BT, on_device.mask_BT, on_device.token_indices_N)
-            vectors = hidden[..., on_device.mask_BT, :].movedim(-2, 0).cpu()  # hidden_ND or hidden_NLD
-        sizes = batch.mask_BT.sum(dim=1)
+            read_BT = torch.ones_like(on_device.mask_BT[:, :1]) if pooled else on_device.mask_BT
+            vectors = hidden[..., read_BT, :].movedim(-2, 0).cpu()  # hidden_ND or hidden_NLD
+        sizes = read_BT.cpu().sum(dim=1)
         if batch.documents_W is not None:
             sizes = torch.zeros(len(batch), dtype=torch.int64).index_add(0, batch.documents_W, sizes)
-        yield Encoded(batch.rows, sizes.numpy(), vectors)
+        yield Encoded(batch.rows, sizes.numpy(), vectors, pooled)
         done += len(batch)
         on_progress(done, batches.num_documents)
 
 
 def bytes_needed(splits: list[EvalBatches], example: Encoded) -> int:
-    """Return the size in bytes of the encoder's output for all `splits`. `example` gives the bytes per token."""
-    num_tokens = sum(batch.num_tokens for batches in splits for batch in batches)
-    return num_tokens * example.vectors[0].numel() * example.vectors.element_size()
+    """Return the size in bytes of the encoder's output for all `splits`. `example` gives the bytes per vector."""
+    num_vectors = sum(
+        len(batch.mask_BT) if example.pooled else batch.num_tokens for batches in splits for batch in batches
+    )
+    return num_vectors * example.vectors[0].numel() * example.vectors.element_size()
 
 
 def describe_layers(example: Encoded) -> str:
-    return f" ({example.vectors.shape[1]} hidden states per token)" if example.vectors.dim() == 3 else ""
+    if example.vectors.dim() == 2:
+        return ""
+    return f" ({example.vectors.shape[1]} hidden states per {'document or window' if example.pooled else 'token'})"
 
 
 def require_space(folder: Path, needed: int, cache_gb: float, layers: str) -> None:
@@ -153,7 +159,7 @@ def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, we
         "kernels": [backbone.cpu_fallback_reason, backbone.cuda_fallback_reason, source_digest()],
         "environment": environment_of(hardware, None, model),
         "hardware": [hardware.device.type, hardware.precision],
-        **({"layers": "all"} if model.reads_all_layers else {}),
+        "head_input": model.head_input,
         "versions": [torch.__version__, transformers.__version__],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

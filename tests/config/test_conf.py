@@ -11,6 +11,7 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from pyarrow import parquet
+from support.heads import FOR_TWO_LAYERS
 from support.runs import ROOT
 from support.small_models import FAMILIES, make_folder
 
@@ -98,6 +99,8 @@ def test_file_composes_validates_builds_and_trains(
     with initialize_config_module("imdbcls.conf", version_base="1.3"):
         cfg = compose("config", overrides)
     overrides += local_places(cfg, model_folders, data_folders)
+    if file.startswith("head/"):
+        overrides += FOR_TWO_LAYERS.get(cfg.head.name, ())
     overrides += ["data.train_limit=40", "data.validation_limit=8", "data.test_limit=8", f"data.cache_dir={tmp_path}"]
     jobs = list(compositions([*overrides, f"runs_dir={tmp_path / 'runs'}"]))
     assert jobs

@@ -143,3 +143,15 @@ def test_head_that_needs_other_packages_is_refused() -> None:
 
     with pytest.raises(imdbcls.UserError, match="Foreign cannot be exported to huggingface: its module imports"):
         head_source(Foreign())
+
+
+@pytest.mark.parametrize("head", [("scalar_mix",), ("max_seq", "head.num_layers=2")], ids=lambda head: head[0])
+def test_head_that_reads_several_layers_is_exported(head: tuple[str, ...], launch: Launch, tmp_path: Path) -> None:
+    """`export` compares the exported models with the run, in a process without imdbcls."""
+    short = ("epochs=1", "data.train_limit=16", "data.validation_limit=8", "data.test_limit=8")
+    launch(
+        tmp_path, "train", f"head={head[0]}", *head[1:], *TINY, *short, "tracker=none", "runs_dir=runs", "study=demo"
+    )
+    (run,) = (tmp_path / "runs" / "demo").iterdir()
+    for format in ("huggingface", "onnx"):
+        export(parse([str(run), "--to", format]))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.heads import CLASSES, HEADS, HIDDEN, LENGTHS, MAKERS, by_hand, make_batch
+from support.heads import ALL_MAKERS, CLASSES, HEADS, HIDDEN, LENGTHS, MAKERS, by_hand, make_batch
 from torch import nn
 
 import imdbcls.heads
@@ -30,7 +30,7 @@ def head(request: pytest.FixtureRequest) -> nn.Module:
 
 def test_every_module_is_tested() -> None:
     modules = {path.stem for path in Path(imdbcls.heads.__path__[0]).glob("*.py")} - {"__init__", "pooling"}
-    targets = {type(maker(HIDDEN)).__module__.rpartition(".")[2] for maker in MAKERS.values()}
+    targets = {type(maker(HIDDEN)).__module__.rpartition(".")[2] for maker in ALL_MAKERS.values()}
     assert len(HEADS) >= 8 and targets == modules
 
 

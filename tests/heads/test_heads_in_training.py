@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.heads import HEADS
+from support.heads import FOR_TWO_LAYERS, HEADS
 from support.trainers import make
 
 from imdbcls.runtime.signals import Interrupted
@@ -29,6 +29,7 @@ class StopAt(Tracker):
 def test_interrupted_run_continues_to_the_same_bits(head: str, tmp_path: Path) -> None:
     """With dropout, micro-batches and a frozen encoder, whose output is cached."""
     settings = (
+        *FOR_TWO_LAYERS.get(head, ()),
         *(f"head={head}", "backbone.freeze=true", "trainer.micro_batch_size=3", "lr=1e-3", "max_length=16"),
         *("epochs=2", "data.train_limit=32", "data.validation_limit=8", "data.test_limit=8", "trainer.log_every=1"),
         f"data.cache_dir={tmp_path}",

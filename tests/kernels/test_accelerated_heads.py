@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from support.heads import CLASSES, HIDDEN, MAKERS, make_batch
+from support.heads import ALL_MAKERS, CLASSES, HIDDEN, batch_of, make_batch
 from torch import Tensor, nn
 
 from imdbcls.heads.lstm import LSTMHead
@@ -12,24 +12,24 @@ from imdbcls.heads.transformer import TransformerHead
 from imdbcls.kernels.heads import accelerate_head, kernels_of_head
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=ALL_MAKERS)
 def plain_head(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
-    return MAKERS[request.param](HIDDEN).eval()
+    return ALL_MAKERS[request.param](HIDDEN).eval()
 
 
 def results(head: nn.Module, *, bf16: bool = False) -> dict[str, Tensor]:
     """Return the logits, and all gradients of a fixed function of the logits."""
     head.zero_grad()
-    hidden_BTD, mask_BT = make_batch(padding=0.0)
-    hidden_BTD.requires_grad_(True)
+    hidden, mask_BT = batch_of(head, padding=0.0)
+    hidden.requires_grad_(True)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        logits_BC = head(hidden_BTD, mask_BT).float()
+        logits_BC = head(hidden, mask_BT).float()
     weights_BC = torch.randn(logits_BC.shape, generator=torch.Generator().manual_seed(2))
     (logits_BC * weights_BC).sum().backward()
-    assert hidden_BTD.grad is not None
+    assert hidden.grad is not None
     gradients = {name: weight.grad.clone() for name, weight in head.named_parameters() if weight.grad is not None}
-    return {"logits": logits_BC.detach(), "tokens": hidden_BTD.grad, **gradients}
+    return {"logits": logits_BC.detach(), "tokens": hidden.grad, **gradients}
 
 
 def without_dropout(head: nn.Module) -> nn.Module:
@@ -68,7 +68,7 @@ def test_checkpoint_loads_into_accelerated_head(plain_head: nn.Module) -> None:
         for weight in plain_head.parameters():
             weight.mul_(1.5)
     accelerated.load_state_dict(plain_head.state_dict())
-    batch = make_batch()
+    batch = batch_of(plain_head)
     torch.testing.assert_close(accelerated(*batch), plain_head(*batch), atol=1e-5, rtol=1e-5)
 
 

@@ -71,7 +71,7 @@ def test_first_token_only_is_as_close_to_float32_as_all_tokens(model_type: str) 
     ids_BT, mask_BT = (tensor.cuda() for tensor in make_batch(model))
     unpadded.enable(model)
     all_tokens = Classifier(model, head)
-    first_only = Classifier(model, head, first_token_only=True)
+    first_only = Classifier(model, head, tokens="first")
     with torch.no_grad():
         exact_BC = all_tokens(ids_BT, mask_BT.bool())
         with torch.autocast("cuda", torch.bfloat16):
@@ -164,7 +164,7 @@ def test_logits_and_gradients_in_bf16_are_close_to_those_on_the_cpu(name: str) -
     """With unpadded rows, and with only the first token in the last layer for the head `cls`."""
     exact, fast = classifier(name), classifier(name).cuda()
     unpadded.enable(fast.encoder)
-    fast.first_token_only = name == "cls"
+    fast.tokens = "first" if name == "cls" else "all"
     ids_BT, mask_BT = make_batch(exact.encoder)
     expected_BC = exact(ids_BT, mask_BT.bool())
     with torch.autocast("cuda", torch.bfloat16):

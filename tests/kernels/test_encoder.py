@@ -19,8 +19,11 @@ from imdbcls.heads.cls import ClsHead
 from imdbcls.kernels import compiled, layer, loading, unpadded
 from imdbcls.kernels.encoder import accelerate, inference_weights
 from imdbcls.kernels.first_token import first_token_of
+from imdbcls.kernels.head_input import HeadInput
 from imdbcls.models.classifier import Classifier
 from imdbcls.runtime.padding import token_indices
+
+FIRST = HeadInput(tokens="first")
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
@@ -241,9 +244,9 @@ def test_first_token_only_equals_library(
     ids_BT, mask_BT = make_batch(model)
     mask_BT = mask_BT.bool()
     if path == "unpadded":
-        first_B1H = unpadded.encode(fast, ids_BT, mask_BT, token_indices(mask_BT), first_token_only=True)
+        first_B1H = unpadded.encode(fast, ids_BT, mask_BT, token_indices(mask_BT), head_input=FIRST)
     else:
-        first_B1H = fast(input_ids=ids_BT, attention_mask=mask_BT, first_token_only=True).last_hidden_state
+        first_B1H = fast(input_ids=ids_BT, attention_mask=mask_BT, head_input=FIRST).last_hidden_state
     expected_B1H = model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state[:, :1]
     torch.testing.assert_close(first_B1H, expected_B1H, atol=1e-5, rtol=1e-5)
     torch.manual_seed(2)
@@ -268,7 +271,7 @@ def test_first_token_only_in_bf16_is_as_close_to_fp32_as_hugging_face() -> None:
     accelerate(fast)
     ids_BT, mask_BT = make_batch(model)
 
-    def first(which: PreTrainedModel, bf16: bool, **asked: bool) -> dict[str, Tensor]:
+    def first(which: PreTrainedModel, bf16: bool, **asked: HeadInput) -> dict[str, Tensor]:
         which.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             first_BH = which(input_ids=ids_BT, attention_mask=mask_BT, **asked).last_hidden_state[:, 0].float()
@@ -277,7 +280,7 @@ def test_first_token_only_in_bf16_is_as_close_to_fp32_as_hugging_face() -> None:
         gradients = {name: p.grad.clone() for name, p in which.named_parameters() if p.grad is not None}
         return {"output": first_BH.detach(), **gradients}
 
-    exact, theirs, ours = first(model, False), first(model, True), first(fast, True, first_token_only=True)
+    exact, theirs, ours = first(model, False), first(model, True), first(fast, True, head_input=FIRST)
     assert exact.keys() - ours.keys() == {"encoder.layer.2.attention.self.key.bias"}
     for name, tensor in ours.items():
         if not name.endswith("key.bias"):  # zero in exact arithmetic
@@ -314,7 +317,7 @@ def test_first_token_only_is_used_if_head_reads_no_other() -> None:
     mask_BT = mask_BT.bool()
     head = ClsHead(hidden_size=SIZES["hidden_size"], num_labels=3, dropout=0.1).eval()
     expected_BC = Classifier(model, head)(ids_BT, mask_BT)
-    alone = Classifier(fast, head, first_token_only=True)
+    alone = Classifier(fast, head, tokens="first")
     torch.testing.assert_close(alone(ids_BT, mask_BT), expected_BC, atol=1e-5, rtol=1e-5)
     whole = Classifier(fast, head)
     shapes = [model.encode(ids_BT, mask_BT, None).shape for model in (whole, alone)]

@@ -61,7 +61,7 @@ def test_logits_of_each_head_equal_the_padded_model(name: str) -> None:
     without_padding = copy.deepcopy(model)
     unpadded.enable(without_padding)
     padded, compact = Classifier(model, head).eval(), Classifier(without_padding, head).eval()
-    compact.first_token_only = name == "cls"
+    compact.tokens = "first" if name == "cls" else "all"
     ids_BT, mask_BT = make_batch(model)
     mask_BT = mask_BT.bool()
     with torch.no_grad():

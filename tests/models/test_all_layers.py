@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from imdbcls import kernels
 from imdbcls.data import features
 from imdbcls.errors import UserError
+from imdbcls.kernels import HeadInput
 from imdbcls.models import torch_compile
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.encoders import count_hidden_states
@@ -92,7 +93,7 @@ def test_fast_layers_return_all_hidden_states(
     def run(encoder: nn.Module, bf16: bool) -> dict[str, Tensor]:
         encoder.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            hidden_LBTD = kernels.encode(encoder, ids_BT, mask_BT, all_layers=True)
+            hidden_LBTD = kernels.encode(encoder, ids_BT, mask_BT, head_input=HeadInput("all"))
         real_LRD = hidden_LBTD[:, mask_BT].float()
         torch.manual_seed(2)
         (real_LRD * torch.randn_like(real_LRD)).mean().backward()
@@ -117,7 +118,7 @@ def test_last_of_all_hidden_states_equals_the_usual_output() -> None:
     last = []
     for all_layers in (False, True):
         torch.manual_seed(3)
-        hidden = kernels.encode(encoder, ids_BT, mask_BT.bool(), all_layers=all_layers)
+        hidden = kernels.encode(encoder, ids_BT, mask_BT.bool(), head_input=HeadInput("all" if all_layers else "last"))
         last.append(hidden[-1] if all_layers else hidden)
     assert torch.equal(*last)
 
@@ -136,7 +137,7 @@ def test_encoder_without_hidden_states_is_rejected() -> None:
         def forward(self, input_ids: Tensor, **settings: Any) -> Any:
             return SimpleNamespace(hidden_states=self.states)
 
-    refused = "^backbone=x: Silent cannot be used with a head that reads all layers: "
+    refused = "^backbone=x: Silent cannot be used with a head that reads several layers: "
     with pytest.raises(UserError, match=rf"{refused}it does not return hidden states \(TypeError"):
         count_hidden_states("x", Silent(None), 0)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=rf"{refused}its hidden states have shape \(2, 1, 2, 8\)"):

@@ -54,7 +54,7 @@ def test_first_token_only_is_compiled(counter: CompileCounterWithBackend, monkey
     monkeypatch.setattr(unpadded, "applies", lambda device: True)
     encoder = make_encoder("roberta", hidden_dropout_prob=0.0)
     unpadded.enable(encoder)
-    model = classifier.Classifier(encoder, MAKERS["cls"](96), first_token_only=True).train()
+    model = classifier.Classifier(encoder, MAKERS["cls"](96), tokens="first").train()
     model.head.eval()
     batches = [make_batch(encoder, lengths) for lengths in ((9, 30), (64, 5, 37), (12, 50, 2, 7))]
     plain = [model(ids_BT, mask_BT.bool()) for ids_BT, mask_BT in batches]

@@ -182,8 +182,8 @@ def test_checksum_covers_every_byte(place: str, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(features, "BLOCK", 1000)
     hidden_ND = torch.arange(37 * 8, dtype=torch.float32).reshape(37, 8)
     parts = [
-        features.Encoded(np.array([1]), np.array([30]), hidden_ND[:30]),
-        features.Encoded(np.array([0]), np.array([7]), hidden_ND[30:]),
+        features.Encoded(np.array([1]), np.array([30]), hidden_ND[:30], pooled=False),
+        features.Encoded(np.array([0]), np.array([7]), hidden_ND[30:], pooled=False),
     ]
     entry = tmp_path / "entry"
     features.write_features(entry, 2, parts)
@@ -270,9 +270,9 @@ def test_encoding_job_uses_the_threads_of_parallel_jobs(tmp_path: Path, monkeypa
 def test_frozen_encoder_gives_all_heads_the_same_output() -> None:
     """Also a head that reads only the first token; a trained encoder would give it only this token."""
     config = imdbcls.compose("backbone=tiny", "head=cls", FROZEN)
-    assert not sections.build_model(config, sections.build_backbone(config), 2).first_token_only
+    assert sections.build_model(config, sections.build_backbone(config), 2).tokens == "all"
     config = imdbcls.compose("backbone=tiny", "head=cls")
-    assert sections.build_model(config, sections.build_backbone(config), 2).first_token_only
+    assert sections.build_model(config, sections.build_backbone(config), 2).tokens == "first"
 
 
 def test_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

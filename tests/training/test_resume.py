@@ -34,7 +34,7 @@ from imdbcls.training.trainer import Trainer
 
 NUM_STEPS = 24  # two epochs of 96 documents, 8 per step
 WINDOWS = ("data.truncation=windows", "max_length=24")
-HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max")
+HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max", "scalar_mix")
 
 
 def resumed(folder: Path, *arguments: str, kills: list[tuple[int, float]]) -> int:

@@ -33,3 +33,13 @@ class WithoutNumberHead(LayersHead):
 
     def __init__(self, *, hidden_size: int, num_labels: int) -> None:
         super().__init__(hidden_size=hidden_size, num_labels=num_labels, num_hidden_states=3)
+
+
+class LastWithoutNumberHead(nn.Module):
+    """A head that reads the last layers and does not say how many."""
+
+    reads_last_layers = True
+
+    def __init__(self, *, hidden_size: int, num_labels: int) -> None:
+        super().__init__()
+        self.output = nn.Linear(hidden_size, num_labels)
