@@ -79,7 +79,13 @@ def table(common: list[str]) -> Iterator[str]:
     groups = {name: by_hash.get(group_hash(imdbcls.compose(*merged(common, own)))) for name, own in RECIPES.items()}
     if groups["default"] is None:
         sys.exit("The default has no finished run with these settings. Run it first, with the same --set.")
-    found = {name: replace(group, name=name) for name, group in groups.items() if group is not None}
+    yield from comparison({name: group for name, group in groups.items() if group is not None})
+    yield from (f"- {name} was not run or failed." for name in RECIPES if groups[name] is None)
+
+
+def comparison(groups: dict[str, Group]) -> Iterator[str]:
+    """Yield the table of all groups, which must include `default`, and the verdict on each of the others."""
+    found = {name: replace(group, name=name) for name, group in groups.items()}
     metric, names = METRICS["accuracy"], list(found)
     samples = samples_of(list(found.values()), metric, units_of(list(found.values())))
     yield "| recipe | test accuracy | difference, points | 95 % interval | p | seeds | training, s | memory, MB |"
@@ -97,7 +103,6 @@ def table(common: list[str]) -> Iterator[str]:
     yield ""
     for pair in pairs.values():
         yield f"- {verdict(pair, metric)}."
-    yield from (f"- {name} was not run or failed." for name in RECIPES if name not in found)
 
 
 def merged(common: list[str], own: tuple[str, ...]) -> list[str]:

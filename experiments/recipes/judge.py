@@ -1,0 +1,90 @@
+"""Judge recipes with a published effect: `run` tunes each recipe and trains its winner, `table` compares the winners.
+
+    python experiments/recipes/judge.py run IMDB      # IMDB: any value of data.path
+    python experiments/recipes/judge.py table IMDB
+
+`imdbcls.tune` gives every recipe the same number of trials, selects on validation, and trains the best values with new
+seeds. Only these runs are evaluated on test. The README has the plan.
+"""
+
+import argparse
+import subprocess
+import sys
+
+from recipes import comparison
+
+import imdbcls
+from imdbcls.comparison.study import Group, read_study
+from imdbcls.errors import UserError
+from imdbcls.runtime.console import user_errors
+
+COMMON = (
+    *("backbone=minilm", "data=imdb", "data.train_limit=2000", "data.validation_limit=1000", "data.test_limit=10000"),
+    *("max_length=256", "head=cls", "epochs=3", "tracker=none", "sampler=random", "sampler_seed=0"),
+    *("lr=tag(log,interval(1e-5,1e-3))", "optimizer.head_lr=tag(log,interval(1,100))"),
+)
+TRIALS, SEEDS = 12, 10
+# A recipe's own key is searched next to lr and head_lr, with the same number of trials.
+RECIPES = {
+    "default": (),
+    "reinit": ("backbone.reinit_layers=1,2,3",),
+    "head_first": ("trainer.head_first_epochs=1", "trainer.head_first_lr=1e-3,5e-3"),
+    "swa": ("trainer.swa_start=0.5,0.75", "schedule=constant"),
+    "soup": ("trainer.greedy_soup=true",),
+    "soup_constant": ("trainer.greedy_soup=true", "schedule=constant"),
+    "head_tail": ("data.truncation=head_tail",),
+    "long": ("epochs=20",),  # as many tokens as `stable`
+    "stable": ("experiment=stable", "epochs=20", "lr=1e-5,2e-5,3e-5", "optimizer.head_lr=1"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("data", help="value of data.path for IMDB")
+    parser.add_argument("recipes", nargs="*", metavar="recipe", help=f"default: all of {', '.join(RECIPES)}")
+    parser.add_argument("--pretrained", metavar="RUN", help="a run of imdbcls.pretrain: adds the recipe `pretrained`")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further overrides for all runs")
+    parser.add_argument("--trials", type=int, default=TRIALS, help="trials of each recipe (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of each winner (default: %(default)s)")
+    arguments = parser.parse_args()
+    recipes = dict(RECIPES)
+    if arguments.pretrained is not None:
+        recipes["pretrained"] = (f"backbone.path={arguments.pretrained}",)
+    chosen = arguments.recipes or list(recipes)
+    if unknown := sorted(set(chosen) - recipes.keys()):
+        parser.error(f"{', '.join(unknown)} is not one of {', '.join(recipes)}")
+    if arguments.action == "run":
+        budget = (f"budget.trials={arguments.trials}", f"winners.seeds={arguments.seeds}")
+        for name in chosen:
+            values = overrides(name, recipes[name], [f"data.path={arguments.data}", *arguments.set])
+            command = [sys.executable, "-m", "imdbcls.tune", *values, *budget]
+            subprocess.run(command, check=False)  # if a recipe fails, continue; the table reports it as missing
+    else:
+        with user_errors():
+            show(chosen, arguments.set)
+
+
+def overrides(name: str, own: tuple[str, ...], further: list[str]) -> list[str]:
+    """Return all overrides of a recipe. Later ones replace earlier ones with the same key."""
+    every = [*COMMON, f"study=judged_{name}", *own, *further]
+    return list({text.split("=")[0]: text for text in every}.values())
+
+
+def show(names: list[str], further: list[str]) -> None:
+    """Print the comparison of all recipes with the default, and the recipes that have no finished winner."""
+    root = [text for text in further if text.startswith("runs_dir=")]
+    groups: dict[str, Group] = {}
+    for name in dict.fromkeys(["default", *names]):
+        folder = imdbcls.compose(*root, f"study=judged_{name}").folder.parent
+        try:
+            (groups[name],) = read_study(folder).groups
+        except (UserError, ValueError) as error:
+            print(f"- {name} has no single winner with finished runs: {error}")
+    if "default" not in groups:
+        sys.exit("The default has no finished winner. Run it first.")
+    print("\n".join(comparison(groups)))
+
+
+if __name__ == "__main__":
+    main()
