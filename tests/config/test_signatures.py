@@ -53,7 +53,8 @@ def test_source_and_imported_signatures_agree(target: str) -> None:
         return
     imported = signature_of(found)
     assert list(read.parameters) == list(imported.parameters)
-    assert (read.takes_all, read.reads_all_layers) == (imported.takes_all, imported.reads_all_layers)
+    for name in ("takes_all", "reads_all_layers", "reads_last_layers"):
+        assert getattr(read, name) == getattr(imported, name), name
     for parameter, value in read.parameters.items():
         assert value.required == imported.parameters[parameter].required
         assert value.hint in (typing.Any, imported.parameters[parameter].hint), parameter

@@ -131,3 +131,15 @@ def test_mistakes(lstm: imdbcls.FinishedRun) -> None:
     for text in ("", " \n", "half a pair \ud800"):
         with pytest.raises(imdbcls.UserError, match="explain expects a text"):
             explain(lstm, text)
+
+
+@pytest.mark.parametrize("head", [("scalar_mix",), ("last4", "head.num_layers=2")], ids=lambda head: head[0])
+def test_head_that_reads_several_layers(head: tuple[str, ...], launch: Launch, tmp_path: Path) -> None:
+    """The scores sum to the difference between the logits of the text and of the baseline."""
+    settings = (*TINY, "epochs=1", "data.train_limit=32", "precision=fp32", "tracker=none", "runs_dir=runs")
+    launch(tmp_path, "train", f"head={head[0]}", *head[1:], *settings, "study=layers")
+    run = imdbcls.load_run(next((tmp_path / "runs" / "layers").glob("*-s0-*")))
+    found = explain(run, TEXT)
+    assert found.completeness_error <= found.tolerance
+    assert sum(found.scores) == pytest.approx(found.logit - found.baseline_logit, abs=2 * found.tolerance)
+    assert any(abs(score) > 1e-4 for score in found.scores) and found.pooling is None
