@@ -27,6 +27,7 @@ from imdbcls.models.backbone import Backbone, freeze, recompute_activations
 from imdbcls.models.classifier import Classifier, layers_read
 from imdbcls.models.encoders import count_hidden_states
 from imdbcls.models.head_probe import tokens_read
+from imdbcls.models.multi_sample import sample_dropout
 from imdbcls.models.reinit import reinitialize_top_layers
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.group_label import group_label
@@ -148,6 +149,8 @@ def build_model(config: Config, backbone: Backbone, num_labels: int) -> Classifi
         )
     if config.backbone.fast:
         accelerate_head(head)
+    if config.loss.dropout_samples > 1:
+        sample_dropout(head, config.head.name, config.loss.dropout_samples, config.loss.sample_dropout)
     # A frozen encoder computes all tokens of its last layer, because all heads that read this layer share the cache. An
     # encoder that is frozen only in the first epochs computes all tokens if it fills the cache.
     if not reads_several and (config.backbone.freeze is True or config.uses_feature_cache):

@@ -194,6 +194,8 @@ class LossConfig(Built):
         doc("null, auto, or one number above 0 per class, such as [1,5] or {neg: 1, pos: 5}"),
     ]
     r_drop: NonNegative
+    dropout_samples: Annotated[Count, AddedLater(1)]
+    sample_dropout: Annotated[Fraction, NoEffect("loss.dropout_samples", lambda value: value == 1), AddedLater(0.5)]
 
 
 class OptimizerConfig(Built):
@@ -558,6 +560,14 @@ def r_drop_needs_dropout(config: Config) -> Iterator[str]:
         )
 
 
+def one_kind_of_dropout_samples(config: Config) -> Iterator[str]:
+    if config.loss.r_drop > 0 and config.loss.dropout_samples > 1:
+        yield (
+            f"loss.r_drop={config.loss.r_drop:g} and loss.dropout_samples={config.loss.dropout_samples} cannot be "
+            "combined: both compare several dropout masks. Leave out one of them."
+        )
+
+
 def micro_batch_fits(config: Config) -> Iterator[str]:
     micro = config.trainer.micro_batch_size
     if micro is not None and micro > config.batch_size:
@@ -574,6 +584,7 @@ EXCLUSIONS: tuple[Callable[[Config], Iterator[str]], ...] = (
     frozen_has_no_layer_decay,
     each_position_has_a_weight,
     r_drop_needs_dropout,
+    one_kind_of_dropout_samples,
     micro_batch_fits,
 )
 

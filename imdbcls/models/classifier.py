@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
+import torch
 from torch import Tensor, nn
 
 from imdbcls import kernels
@@ -57,7 +58,7 @@ class Classifier(nn.Module):
         token_indices_N: Tensor | None = None,
         features: Tensor | None = None,
     ) -> Tensor:
-        """Compute float32 logits_BC.
+        """Compute float32 logits_BC, or logits_SBC in training with multi-sample dropout (S samples).
 
         - `input_ids_BT`: token ids (int64), padded on the right. `mask_BT`: bool, True at non-padding tokens.
         - `documents_W`: the document of each row (int64, ascending from 0); None if each row is a document.
@@ -69,8 +70,12 @@ class Classifier(nn.Module):
         padding are undefined; heads ignore them.
         """
         hidden = self.encode(input_ids_BT, mask_BT, token_indices_N) if features is None else features
-        logits_BC = self.head(hidden, mask_BT).float()
-        return logits_BC if documents_W is None else average_windows(logits_BC, mask_BT, documents_W, num_documents)
+        logits = self.head(hidden, mask_BT).float()
+        if documents_W is None:
+            return logits
+        if logits.dim() == 2:
+            return average_windows(logits, mask_BT, documents_W, num_documents)
+        return torch.stack([average_windows(each_WC, mask_BT, documents_W, num_documents) for each_WC in logits])
 
     def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, token_indices_N: Tensor | None) -> Tensor:
         """Return the head's input, hidden_BTD or hidden_LBTD, in float32 or the autocast dtype. T can be 1."""

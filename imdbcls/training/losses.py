@@ -3,7 +3,7 @@
 The losses of micro-batches can then be added: the trainer divides by the number of documents in the batch. A custom
 loss is a class whose constructor takes `class_weights_C` (float32, or None), `label_smoothing` and its own settings.
 
-Shape suffixes: B documents, C classes.
+Shape suffixes: B documents, C classes, S samples of multi-sample dropout.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -82,8 +82,13 @@ class Objective:
         return 2 if self.r_drop > 0 else 1
 
     def __call__(self, logits: Sequence[Tensor], labels_B: Tensor) -> Tensor:
-        """Return the objective, summed over the documents. `logits` has one logits_BC for each forward pass."""
+        """Return the objective, summed over the documents. `logits` has one tensor for each forward pass.
+
+        It is logits_BC, or logits_SBC with multi-sample dropout. The loss is then the mean over the S samples.
+        """
         if len(logits) == 1:
+            if logits[0].dim() == 3:
+                return torch.stack([self.loss(logits_BC, labels_B) for logits_BC in logits[0]]).mean()
             return self.loss(logits[0], labels_B)
         first_BC, second_BC = logits
         loss = (self.loss(first_BC, labels_B) + self.loss(second_BC, labels_B)) / 2

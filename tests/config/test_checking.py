@@ -84,6 +84,8 @@ NUMBER_CASES = {
     "data.test_limit": ([None, 1, 0.1], [0, True], LIMIT),
     "loss.label_smoothing": ([0, 0.1], [-0.1, 1, None], "a number from 0 to below 1"),
     "loss.r_drop": ([0, 1, 5.0], [-1, None, "on"], "a number of at least 0"),
+    "loss.dropout_samples": ([1, 8], [0, 1.5, None], "a whole number of at least 1"),
+    "loss.sample_dropout": ([0.1, 0.5], [0, 1, None], "a number above 0 and below 1"),
     "loss.gamma": ([0, 2.0], [-1, None], "a number of at least 0"),
     "optimizer.head_lr": ([1, 0.1, 10], [0, -1, None, "2"], "a number above 0"),
     "optimizer.layer_decay": ([1, 0.9], [0, 1.01, None], "a number above 0 and at most 1"),
@@ -385,6 +387,7 @@ EXCLUSIONS = (
     ),
     (("backbone.freeze=true", "backbone.gradient_checkpointing=true"), "backbone.gradient_checkpointing=true saves"),
     (("backbone.freeze=true", "optimizer.layer_decay=0.9"), "optimizer.layer_decay has no effect"),
+    (("loss.r_drop=1", "loss.dropout_samples=8"), "loss.r_drop=1 and loss.dropout_samples=8 cannot be combined: both"),
     (
         ("trainer.ema_decay=0.9", "trainer.swa_start=0.5"),
         "trainer.ema_decay=0.9 and trainer.swa_start=0.5 cannot be combined: each replaces",
