@@ -117,7 +117,9 @@ def pages_of(entries: list) -> list[str]:
 
 def test_every_page_is_in_the_navigation_once() -> None:
     listed = pages_of(yaml.safe_load((ROOT / "docs/mkdocs.yml").read_text(encoding="utf-8"))["nav"])
-    assert sorted(listed) == sorted(page.name for page in PAGES if page.parent.name == "pages")
+    notebooks = [f"notebooks/{path.stem}.md" for path in (ROOT / "docs/pages/notebooks").glob("*.ipynb")]
+    pages = [page.name for page in PAGES if page.parent.name == "pages"]
+    assert notebooks and sorted(listed) == sorted([*pages, *notebooks])
 
 
 def test_the_groups_in_readme_are_those_of_conf() -> None:
