@@ -47,7 +47,8 @@ documents are held out: the masked loss on them selects the best epoch. The same
 interruption. All other keys are those of python -m imdbcls.train --help, except the ones for the head and the labels.
 
 Keys of pretraining, with their defaults:"""
-# Groups and keys that have no effect, because there are no labels, no test split and no head that is chosen.
+# Groups and keys of training that pretraining does not accept: it reads no labels and no test split, has its own head,
+# and trains a single run.
 UNUSED = ("head", "loss", "metric", "jobs", "experiment", "debug", "data.test_limit", "data.validate_on_train")
 UNUSED_PREFIXES = ("head.", "loss.", "hydra/", "hydra.")
 
@@ -79,7 +80,7 @@ def read_command(arguments: Sequence[str]) -> Command:
     own = [] if keys.settings is None else keys.settings.overrides
     examined = examine([*others, *own], "single", asked.config_dir, names_of(PretrainSettings))
     mistakes = [*asked.mistakes, *keys.mistakes, *examined.mistakes]
-    mistakes += [f"{text} has no effect on pretraining. Leave it out." for text in unused]
+    mistakes += [f"{text} cannot be used in pretraining. Leave it out." for text in unused]
     if examined.config is not None:
         mistakes += unfit(examined.config, keys.settings)
     if mistakes or keys.settings is None or examined.config is None:

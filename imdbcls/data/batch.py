@@ -110,8 +110,11 @@ class Batch:
 
     @property
     def step_targets(self) -> int:
-        """The number of targets in the optimizer step, over all processes: the loss is the mean over them."""
-        return self.step_documents if self.masked is None else len(self.masked)
+        """The number of targets in the optimizer step, over all processes: the loss is the mean over them.
+
+        It is 1 if no token is masked, because all documents are without tokens. The loss is then 0.
+        """
+        return self.step_documents if self.masked is None else max(len(self.masked), 1)
 
     def __len__(self) -> int:
         """Return the number of documents."""

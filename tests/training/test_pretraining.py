@@ -1,6 +1,7 @@
 """`imdbcls.pretrain` through its command: exact resume, use of the encoder, and one sentence for each mistake."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,14 @@ def test_micro_batches_and_windows_give_the_gradient_of_the_whole_batch(tmp_path
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
+def test_documents_without_tokens_give_a_loss_of_zero(tmp_path: Path) -> None:
+    trainer = make(tmp_path, f"data.cache_dir={tmp_path}").trainer
+    batch = next(trainer.batches.train.epoch(0))
+    empty = replace(batch, masked=batch.masked.of_rows(0, 0))
+    loss, grad_norm = trainer.step(empty)
+    assert float(loss) == float(grad_norm) == 0
+
+
 def test_scores_of_documents_are_independent_of_the_batch(tmp_path: Path) -> None:
     metrics = []
     for size in (1, 40):
@@ -105,8 +114,8 @@ def test_scores_of_documents_are_independent_of_the_batch(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     (
-        ("head=lstm", "head=lstm has no effect on pretraining. Leave it out."),
-        ("data.test_limit=5", "data.test_limit=5 has no effect on pretraining."),
+        ("head=lstm", "head=lstm cannot be used in pretraining. Leave it out."),
+        ("data.test_limit=5", "data.test_limit=5 cannot be used in pretraining."),
         ("masking.probability=1.5", "masking.probability=1.5 is not a number above 0 and below 1."),
         ("masking.whole_word=2", "masking.whole_word=2: there is no such key; closest: masking.whole_words."),
         ("data.unlabelled=none.csv", "data.unlabelled=none.csv"),
