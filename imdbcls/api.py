@@ -105,8 +105,10 @@ class FinishedRun:
             return fit_temperature(validation.true_labels, validation.known_probabilities).value
         return recorded
 
-    def predict(self, texts: Iterable[str], *, calibrated: bool = True) -> Predictions:
+    def predict(self, texts: Iterable[str | tuple[str, str]], *, calibrated: bool = True) -> Predictions:
         """Classify documents (a list of strings, a column of a data frame, …) with the run's best weights.
+
+        If the run was trained on pairs of texts, each document is a tuple of two strings.
 
         With `calibrated`, the logits are divided by the run's `temperature`. This changes the probabilities but not the
         predicted classes.
@@ -119,7 +121,7 @@ class FinishedRun:
 
     def predict_with_counts(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str | tuple[str, str]],
         on_progress: Callable[[int, int], None] | None = None,
         *,
         calibrated: bool = True,
@@ -134,15 +136,25 @@ class FinishedRun:
         from imdbcls.printable import is_unicode
 
         single = isinstance(texts, str)
-        texts = list(texts)
-        if single or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise UserError('predict expects a list of non-empty strings, such as predict(["A quiet, patient film."]).')
-        invalid = next((row for row, text in enumerate(texts) if not is_unicode(text)), None)
+        given = list(texts)
+        num_texts = 2 if self.config.data.reads_pairs else 1
+        rows = [(text,) if isinstance(text, str) else tuple(text) if is_pair(text) else () for text in given]
+        if single or not rows or not all(len(row) == num_texts and all(map(str.strip, row)) for row in rows):
+            example = '["A quiet, patient film."]' if num_texts == 1 else '[("A man sleeps.", "Nobody is awake.")]'
+            what = "strings" if num_texts == 1 else "pairs of strings"
+            raise UserError(f"predict expects a list of non-empty {what}, such as predict({example}).")
+        invalid = next((number for number, row in enumerate(rows) if not all(map(is_unicode, row))), None)
         if invalid is not None:
             raise UserError(
                 f"predict: the string at index {invalid:,} contains an unpaired surrogate, which UTF-8 cannot encode."
             )
-        documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
+        first, *second = ([row[position] for row in rows] for position in range(num_texts))
+        documents = Documents(
+            [str(row) for row in range(len(rows))],
+            first,
+            np.zeros(len(rows), dtype=np.int64),
+            pairs=next(iter(second), None),
+        )
         predictions, tokens = self._model.predict(documents, on_progress, cache_tokens=False)
         counts = self._model.pipeline.count(tokens, self._model.backbone.tokenizer)
         return replace(self.calibrated(predictions) if calibrated else predictions, labels=None), counts
@@ -208,6 +220,11 @@ class FinishedRun:
     def _model(self) -> FinishedModel:
         prepare_process()
         return load_finished(self.folder, self.config, self.label_names)
+
+
+def is_pair(value: object) -> bool:
+    """Return whether a value is a tuple or list of two strings."""
+    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(text, str) for text in value)
 
 
 def compose(*choices: str) -> Config:

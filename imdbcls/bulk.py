@@ -101,7 +101,7 @@ def answer(
 
     The counts are None if no item has a text.
     """
-    texts = [item.text for item in chunk if item.text is not None]
+    texts = [item.document for item in chunk if item.document is not None]
     if not texts:
         return [Answer(item, None, None) for item in chunk], None
     predictions, counts = model.predict_with_counts(texts, on_progress, calibrated=calibrated)

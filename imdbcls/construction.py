@@ -92,7 +92,7 @@ def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
         corpus = build_corpus(data)
     if corpus.split_hash != split_hash:
         raise UserError("The documents on this machine differ from the run's documents: the split hash is different.")
-    return dict(zip(corpus.test.ids, corpus.test.texts, strict=True))
+    return {name: corpus.test.shown(row) for row, name in enumerate(corpus.test.ids)}
 
 
 def recorded_data(config: Mapping[str, Any]) -> DataConfig:

@@ -28,6 +28,7 @@ class Ensemble:
             raise UserError("An ensemble needs at least two runs.")
         require_different(self.runs)
         require_same_classes(self.runs)
+        require_same_kind(self.runs)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ class Ensemble:
         require_same_documents(self.runs)
         return averaged([run.calibrated(run.predictions(split)) for run in self.runs])
 
-    def predict(self, texts: Iterable[str], *, calibrated: bool = True) -> "Predictions":
+    def predict(self, texts: Iterable[str | tuple[str, str]], *, calibrated: bool = True) -> "Predictions":
         """Classify documents as `FinishedRun.predict` does, with the mean of the runs' probabilities.
 
         With `calibrated`, the probabilities of each run are calibrated before they are averaged. The predicted class is
@@ -58,7 +59,7 @@ class Ensemble:
 
     def predict_with_counts(
         self,
-        texts: Iterable[str],
+        texts: Iterable[str | tuple[str, str]],
         on_progress: Callable[[int, int], None] | None = None,
         *,
         calibrated: bool = True,
@@ -98,6 +99,17 @@ def require_same_classes(runs: "Sequence[FinishedRun]") -> None:
             raise UserError(
                 f"{first.folder} has the classes {', '.join(first.label_names)}, but {run.folder} has the classes "
                 f"{', '.join(run.label_names)}: give runs with the same classes in the same order."
+            )
+
+
+def require_same_kind(runs: "Sequence[FinishedRun]") -> None:
+    """Raise UserError if some runs classify single texts and others pairs of texts."""
+    first, *others = runs
+    for run in others:
+        if run.config.data.reads_pairs != first.config.data.reads_pairs:
+            raise UserError(
+                f"One of {first.folder} and {run.folder} classifies single texts and the other pairs of texts: give "
+                "runs with the same kind of documents."
             )
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("imdbcls.evaluate")  # `__name__` is `__main__` in a command
 
-READ_OPTIONS = ("text_column", "label_column", "delimiter", "quoting", "encoding")
+READ_OPTIONS = ("text_column", "pair_column", "label_column", "delimiter", "quoting", "encoding")
 FILE_OPTIONS = (*READ_OPTIONS, "map", "skip_empty", "json")  # options that need --file
 SPLITS = {"test": "test", "validation": "val"}  # split → prefix of its metrics in result.json
 

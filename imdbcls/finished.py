@@ -43,6 +43,7 @@ class FinishedModel:
     backbone: "Backbone"
     model: "Classifier"
     label_names: tuple[str, ...]
+    reads_pairs: bool = False  # whether a document is a pair of texts
 
     @cached_property
     def tokenizer(self) -> "PlainTokenizer":
@@ -51,6 +52,16 @@ class FinishedModel:
 
         return plain_tokenizer(self.backbone.tokenizer)
 
+    @cached_property
+    def num_special(self) -> int:
+        """The number of special tokens in the input of the encoder."""
+        from imdbcls.data.tokens import pair_template
+
+        if not self.reads_pairs:
+            return len(self.tokenizer.prefix) + len(self.tokenizer.suffix)
+        template = pair_template(self.backbone.tokenizer)
+        return len(template.prefix) + len(template.separator) + len(template.suffix)
+
     def cut_tokens(self, tokens_N: "NDArray[np.int64]") -> "NDArray[np.int64]":
         """Return how many tokens of each document the model does not read.
 
@@ -58,9 +69,8 @@ class FinishedModel:
         """
         from imdbcls.data.token_counts import cut_tokens
 
-        num_special = len(self.tokenizer.prefix) + len(self.tokenizer.suffix)
-        budget = self.pipeline.max_length - num_special
-        return cut_tokens(tokens_N - num_special, budget, self.pipeline.truncation)
+        budget = self.pipeline.max_length - self.num_special
+        return cut_tokens(tokens_N - self.num_special, budget, self.pipeline.truncation)
 
     def predict(
         self,
@@ -75,13 +85,19 @@ class FinishedModel:
 
         Raises UserError if the model's output is NaN or infinite.
         """
-        from imdbcls.data.tokens import tokenize, tokenize_in_memory
+        from imdbcls.data.tokens import joined_pairs, pair_template, tokenize, tokenize_in_memory
         from imdbcls.models.inference import predict_probabilities, predictions_of
 
         if cache_tokens:
             tokens = tokenize(documents, self.backbone.tokenizer, cache_dir=None)
         else:
             tokens = tokenize_in_memory(documents.texts, self.tokenizer)
+            if documents.pairs is not None:
+                second = tokenize_in_memory(documents.pairs, self.tokenizer)
+                template = pair_template(self.backbone.tokenizer)
+                tokens = joined_pairs(
+                    (tokens.ids, tokens.offsets), (second.ids, second.offsets), template, tokens.pad_id
+                )
         batches = self.pipeline.eval_batches(tokens, documents.labels)
         probabilities_NC = predict_probabilities(self.model, batches, self.hardware, on_progress)
         if not (probabilities_NC * 0 == 0).all():
@@ -157,7 +173,9 @@ def load_finished(path: Path, config: "Config", label_names: Sequence[str]) -> F
     require_finite(best.tensors["model"], checkpoints / "best" / "model.safetensors")
     model.load_state_dict(best.tensors["model"])
     model = model.to(hardware.device)
-    return FinishedModel(path, build_pipeline(config), hardware, backbone, model, tuple(label_names))
+    return FinishedModel(
+        path, build_pipeline(config), hardware, backbone, model, tuple(label_names), config.data.reads_pairs
+    )
 
 
 def rebuild_backbone(config: "Config", path: Path) -> "Backbone":

@@ -103,6 +103,11 @@ def unfit(config: Config, settings: PretrainSettings | None) -> Iterator[str]:
     if config.trainer.head_first_epochs > 0:
         epochs = config.trainer.head_first_epochs
         yield f"trainer.head_first_epochs={epochs}: pretraining trains the encoder in every epoch. Leave it out."
+    if config.data.reads_pairs:
+        yield (
+            "data.pair_column: pretraining reads single texts. Leave it out, or use data.text_column=[first,second] to "
+            "join the texts."
+        )
     if config.trainer.score_test_each_epoch:
         yield "trainer.score_test_each_epoch=true: pretraining never reads the test split. Leave it out."
     if settings is not None and settings.data.unlabelled not in (None, AUTO):

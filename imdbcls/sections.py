@@ -19,6 +19,7 @@ from imdbcls.config.signatures import ALL_LAYERS, LAST_LAYERS, Signature, own_si
 from imdbcls.construction import construct
 from imdbcls.data.documents import Corpus
 from imdbcls.data.pipeline import Pipeline
+from imdbcls.data.tokens import pair_template
 from imdbcls.data.windows import Windows
 from imdbcls.errors import UserError
 from imdbcls.kernels import accelerate_head
@@ -104,10 +105,26 @@ def build_tokenizer(config: Config) -> Any:
 def prepared(config: Config, backbone: Backbone) -> Backbone:
     """Return the backbone, with gradient checkpointing if the config enables it.
 
-    Raises UserError if `max_length` exceeds the encoder's limit.
+    Raises UserError if `max_length` exceeds the encoder's limit, or if it cannot read the documents as pairs.
     """
     require_length(config.max_length, backbone.name, backbone.max_length)
+    if config.data.reads_pairs:
+        require_pair_encoding(backbone)
     return recompute_activations(backbone) if config.backbone.gradient_checkpointing else backbone
+
+
+def require_pair_encoding(backbone: Backbone) -> None:
+    """Raise UserError if the tokenizer cannot encode a pair of texts, or gives token types that the encoder lacks."""
+    types = pair_template(backbone.tokenizer).types
+    num_types = getattr(backbone.encoder.config, "type_vocab_size", None)
+    if types is None or not num_types:
+        return
+    highest = max(*types.prefix, types.first, *types.separator, types.second, *types.suffix)
+    if highest >= num_types:
+        raise UserError(
+            f"backbone={backbone.name}: the tokenizer gives the texts of a pair the token types 0 to {highest}, but "
+            f"the encoder has only {num_types:,}. Join the columns instead (data.text_column=[first,second])."
+        )
 
 
 def build_settings(config: Config) -> TrainerSettings:

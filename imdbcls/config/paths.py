@@ -23,7 +23,7 @@ HUB_LIMITS = {
 }
 TINY_LIMIT = 512
 COLUMNS = ("text_column", "label_column", "id_column", "group_column", "part_column")
-FORMAT = ("delimiter", "quoting", "encoding", "text_separator")
+FORMAT = ("delimiter", "quoting", "encoding", "text_separator", "pair_column")
 # Model types whose positions start at the padding id + 1.
 _ROBERTA_TYPES = (
     "roberta",

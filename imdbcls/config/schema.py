@@ -155,7 +155,7 @@ class DataConfig(Section):
     They are used as the marker `AddedLater`.
     """
 
-    added_later: ClassVar[Mapping[str, Any]] = {"encoding": "auto", "text_separator": " "}
+    added_later: ClassVar[Mapping[str, Any]] = {"encoding": "auto", "text_separator": " ", "pair_column": None}
 
     model_config = ConfigDict(extra="allow")
 
@@ -183,6 +183,11 @@ class DataConfig(Section):
     window_overlap: Annotated[Finite, Ge(0), Le(0.9), NoEffect("data.truncation", lambda value: value != "windows")]
     max_windows: Annotated[Count, NoEffect("data.truncation", lambda value: value != "windows")]
     cache_dir: Annotated[Name | None, Neutral]
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether a document is a pair of texts (`data.pair_column`)."""
+        return self.source.arguments.get("pair_column") is not None
 
 
 class LossConfig(Built):
@@ -568,6 +573,14 @@ def one_kind_of_dropout_samples(config: Config) -> Iterator[str]:
         )
 
 
+def pairs_have_no_windows(config: Config) -> Iterator[str]:
+    if config.data.reads_pairs and config.data.truncation == "windows":
+        yield (
+            "data.pair_column and data.truncation=windows cannot be combined: a window would separate the texts of a "
+            "pair. Use data.truncation=head, or join the texts with data.text_column=[first,second]."
+        )
+
+
 def micro_batch_fits(config: Config) -> Iterator[str]:
     micro = config.trainer.micro_batch_size
     if micro is not None and micro > config.batch_size:
@@ -585,6 +598,7 @@ EXCLUSIONS: tuple[Callable[[Config], Iterator[str]], ...] = (
     each_position_has_a_weight,
     r_drop_needs_dropout,
     one_kind_of_dropout_samples,
+    pairs_have_no_windows,
     micro_batch_fits,
 )
 

@@ -190,7 +190,8 @@ class AnswerFile:
         return UserError(f"--output={self._output} cannot be written ({error.strerror or error}).")
 
     def _hash(self, item: Item) -> None:
-        raw = repr((item.number, item.text, item.copied)).encode()
+        pair = () if item.pair is None else (item.pair,)
+        raw = repr((item.number, item.text, item.copied, *pair)).encode()
         self._rows.update(b"%d " % len(raw) + raw)
 
     def _restore(self) -> int:

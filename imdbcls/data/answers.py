@@ -17,11 +17,20 @@ PROBABILITY = "probability_"  # prefix of the probability columns in CSV
 
 @dataclass(frozen=True)
 class Item:
-    """A document to classify: its number, its text (None if empty), and the values to copy into its answer."""
+    """A document to classify: its number, its text (None if empty), and the values to copy into its answer.
+
+    `pair` is the second text of a pair; None for a single text, and if one of the texts is empty.
+    """
 
     number: int
     text: str | None
     copied: Mapping[str, object] = field(default_factory=dict)
+    pair: str | None = None
+
+    @property
+    def document(self) -> "str | tuple[str, str] | None":
+        """The text or the pair of texts; None if a text is empty."""
+        return self.text if self.text is None or self.pair is None else (self.text, self.pair)
 
 
 class Answer(NamedTuple):

@@ -73,6 +73,7 @@ class Batch:
     - `token_indices_N` are the indices of the non-padding tokens in the flattened input_ids_BT; None on the CPU.
     - `features` is the cached output of a frozen encoder for this batch: hidden_BTD, or hidden_LBTD for a head that
       reads several layers, with T = 1 if it reads one vector per layer. It is None if nothing is cached.
+    - `token_types_BT` are the token types of pairs of texts (int64, 0 at padding); None if the encoder gets none.
     - `share` describes the optimizer step of which this batch is one process's share; None if it is the whole step.
     - `masked` are the tokens to predict in pretraining; None in classification.
     """
@@ -87,6 +88,7 @@ class Batch:
     features: Tensor | None = None
     share: "Share | None" = None
     masked: MaskedTokens | None = None
+    token_types_BT: Tensor | None = None
 
     @property
     def step_documents(self) -> int:
@@ -132,6 +134,7 @@ class Batch:
             "token_indices_N": self.token_indices_N,
             "features": self.features,
             **({} if self.masked is None else {"masked_indices_M": self.masked.rows_M * width + self.masked.columns_M}),
+            "token_types_BT": self.token_types_BT,
         }
 
     def to(self, device: torch.device) -> "Batch":
@@ -152,6 +155,7 @@ class Batch:
             token_indices_N=move(token_indices(self.mask_BT)),
             features=None if self.features is None else move(self.features),
             masked=None if self.masked is None else MaskedTokens(*map(move, vars(self.masked).values())),
+            token_types_BT=None if self.token_types_BT is None else move(self.token_types_BT),
         )
 
     def split(self, num_rows: int) -> "list[Batch]":
@@ -183,6 +187,7 @@ class Batch:
                     int(lengths_B[part].sum()),
                     features=None if self.features is None else self.features[..., part, :width, :],
                     masked=None if self.masked is None else self.masked.of_rows(part.start, part.stop),
+                    token_types_BT=None if self.token_types_BT is None else self.token_types_BT[part, :width],
                 )
             )
             first, first_row = end, part.stop
@@ -201,6 +206,7 @@ class Collator:
             raise ValueError(f"truncation={truncation!r} is not one of {', '.join(_KEEP)}")
         self.tokens = tokens
         self.labels = labels
+        assert tokens.second is None or isinstance(truncation, str), "pairs of texts are not split into windows"
         self._keep = _keep_head if isinstance(truncation, Windows) else _KEEP[truncation]
         self._max_length = max_length
         self._budget = max_length - tokens.num_special
@@ -228,12 +234,16 @@ class Collator:
         lengths_W = self.lengths[rows][documents_W]
         width = self.width(rows)
         input_ids_WT = np.full((len(documents_W), width), self.tokens.pad_id, dtype=np.int64)
-        chunks = (ids for document in rows for ids in self._chunks(document))
-        for window, ids in enumerate(chunks):
-            start, end = len(self.tokens.prefix), int(lengths_W[window]) - len(self.tokens.suffix)
-            input_ids_WT[window, :start] = self.tokens.prefix
-            input_ids_WT[window, start:end] = ids
-            input_ids_WT[window, end : lengths_W[window]] = self.tokens.suffix
+        types_WT = None
+        if self.tokens.second is not None:
+            types_WT = self._fill_with_pairs(input_ids_WT, rows)
+        else:
+            chunks = (ids for document in rows for ids in self._chunks(document))
+            for window, ids in enumerate(chunks):
+                start, end = len(self.tokens.prefix), int(lengths_W[window]) - len(self.tokens.suffix)
+                input_ids_WT[window, :start] = self.tokens.prefix
+                input_ids_WT[window, start:end] = ids
+                input_ids_WT[window, end : lengths_W[window]] = self.tokens.suffix
         return Batch(
             torch.from_numpy(input_ids_WT),
             torch.from_numpy(np.arange(width) < lengths_W[:, None]),
@@ -242,7 +252,36 @@ class Collator:
             rows,
             int(lengths_W.sum()),
             features=None if self.features is None else self.features.padded(rows, lengths_W, width),
+            token_types_BT=None if types_WT is None else torch.from_numpy(types_WT),
         )
+
+    def _fill_with_pairs(self, input_ids_BT: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Write the token ids of pairs into a batch; return their token types, or None if the encoder gets none."""
+        tokens, second = self.tokens, self.tokens.second
+        assert second is not None
+        types_BT = None if second.types is None else np.zeros_like(input_ids_BT)
+        for row, document in enumerate(rows):
+            texts = (
+                tokens.ids[tokens.offsets[document] : tokens.offsets[document + 1]],
+                second.ids[second.offsets[document] : second.offsets[document + 1]],
+            )
+            budgets = pair_budgets(len(texts[0]), len(texts[1]), self._budget)
+            first, other = (
+                self._keep(ids, budget) if len(ids) > budget else ids
+                for ids, budget in zip(texts, budgets, strict=True)
+            )
+            found = np.concatenate([tokens.prefix, first, second.separator, other, tokens.suffix])
+            input_ids_BT[row, : len(found)] = found
+            if types_BT is not None and (types := second.types) is not None:
+                first_types, other_types = [types.first] * len(first), [types.second] * len(other)
+                types_BT[row, : len(found)] = [
+                    *types.prefix,
+                    *first_types,
+                    *types.separator,
+                    *other_types,
+                    *types.suffix,
+                ]
+        return types_BT
 
     def _chunks(self, document: int) -> list[NDArray[np.integer]]:
         """Return the token ids of each of a document's rows, without special tokens."""
@@ -253,12 +292,26 @@ class Collator:
         return [self._keep(ids, self._budget) if len(ids) > self._budget else ids]
 
 
+def pair_budgets(first: int, second: int, budget: int) -> tuple[int, int]:
+    """Return how many tokens of each text of a pair are read, if both together may have `budget` tokens.
+
+    Tokens are removed from the longer text until the pair fits, as with `truncation="longest_first"` in transformers.
+    If both texts are cut, the first gets half of the budget, rounded down, unless it is the longer one.
+    """
+    if first + second <= budget:
+        return first, second
+    half = budget // 2
+    if min(first, second) <= half:
+        return (first, budget - first) if first <= second else (budget - second, second)
+    return (half, budget - half) if first <= second else (budget - half, half)
+
+
 def _keep_head(ids: NDArray[np.integer], budget: int) -> NDArray[np.integer]:
     return ids[:budget]
 
 
 def _keep_tail(ids: NDArray[np.integer], budget: int) -> NDArray[np.integer]:
-    return ids[-budget:]
+    return ids[len(ids) - budget :]
 
 
 def _keep_head_tail(ids: NDArray[np.integer], budget: int) -> NDArray[np.integer]:

@@ -78,7 +78,7 @@ def card_of(
     `backbone` are the names of the data and of the encoder in the card's title.
     """
     max_length, truncation = pipeline.max_length, pipeline.truncation
-    train_keys = text_keys(corpus.train.texts)
+    train_keys = text_keys(corpus.train.texts, corpus.train.pairs)
     splits = {}
     for split, documents in corpus.splits.items():
         split_tokens = tokens[split]
@@ -100,7 +100,7 @@ def split_card(
     train_keys: NDArray[np.bytes_],
     counts: TokenCounts,
 ) -> SplitCard:
-    keys = text_keys(documents.texts)
+    keys = text_keys(documents.texts, documents.pairs)
     return SplitCard(
         class_counts=tuple(np.bincount(documents.labels, minlength=len(corpus.label_names)).tolist()),
         lengths=lengths,

@@ -54,7 +54,8 @@ class Documents:
     data set are in memory-mapped files. `labels` are class indices (int64, shape (num_documents,)). `clusters` has a
     key for each document, such as the title id of a film. Documents with the same key stay in the same split.
     `clusters` is None if the data has no such keys. `parts` names the part of the data to which each document belongs,
-    such as `ironic`; the accuracy of each part is reported. It is None without parts.
+    such as `ironic`; the accuracy of each part is reported. It is None without parts. `pairs` has the second text of
+    each document, if a document is a pair of texts such as a premise and a hypothesis; it is None otherwise.
     """
 
     ids: Sequence[str]
@@ -62,10 +63,11 @@ class Documents:
     labels: NDArray[np.int64]
     clusters: Sequence[str] | None = None
     parts: Sequence[str] | None = None
+    pairs: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.ids), len(self.texts), len(self.labels)}
-        lengths |= {len(column) for column in (self.clusters, self.parts) if column is not None}
+        lengths |= {len(column) for column in (self.clusters, self.parts, self.pairs) if column is not None}
         assert len(lengths) == 1, f"columns of different lengths: {sorted(lengths)}"
 
     def __len__(self) -> int:
@@ -79,7 +81,12 @@ class Documents:
             labels=self.labels[np.asarray(rows, dtype=np.int64)],
             clusters=None if self.clusters is None else take(self.clusters, rows),
             parts=None if self.parts is None else [self.parts[row] for row in rows],
+            pairs=None if self.pairs is None else take(self.pairs, rows),
         )
+
+    def shown(self, row: int) -> str:
+        """Return the text of a document for a reader. The two texts of a pair are separated by a line end."""
+        return self.texts[row] if self.pairs is None else f"{self.texts[row]}\n{self.pairs[row]}"
 
 
 @dataclass(frozen=True)

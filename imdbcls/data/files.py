@@ -29,13 +29,15 @@ def read_files(
     part_column: str | None = None,
     encoding: Encoding = "auto",
     text_separator: str = " ",
+    pair_column: ColumnNames | None = None,
 ) -> Source:
     """Read one or several files per split; a split without a file is carved out of train later.
 
     The classes are the distinct labels in `train`, in numeric order if all are whole numbers, otherwise in the order of
     their names. `delimiter`, `quoting` and `encoding` describe text files; "auto" detects them. `skip_empty` skips rows
     without a text or label. `part_column` names the parts whose accuracy is reported. If `text_column` names several
-    columns, their cells are joined with `text_separator`. Raise the UserErrors of `read_table` and `make_source`.
+    columns, their cells are joined with `text_separator`. If `pair_column` is given, a document is a pair of texts,
+    which the tokenizer encodes together. Raise the UserErrors of `read_table` and `make_source`.
     """
     request = request_of(
         text_column,
@@ -46,11 +48,20 @@ def read_files(
         delimiter,
         quoting,
         encoding,
-        text_separator=text_separator,
+        pair_column,
+        text_separator,
     )
     paths = {"train": train, "validation": validation, "test": test}
     tables = {split: read_table(path, f"data.{split}", request) for split, path in paths.items() if path is not None}
-    text = joined_name(names_of(text_column))
-    source = make_source(tables, text, label_column, id_column, group_column, part_column, skip_empty=skip_empty)
+    source = make_source(
+        tables,
+        joined_name(names_of(text_column)),
+        label_column,
+        id_column,
+        group_column,
+        part_column,
+        skip_empty=skip_empty,
+        pair_column=None if pair_column is None else joined_name(names_of(pair_column)),
+    )
     rows = ", ".join(f"{len(table.numbers):,} rows from {table.name}" for table in tables.values())
     return replace(source, notes=(f"Read {rows}.", *source.notes))

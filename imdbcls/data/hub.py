@@ -31,6 +31,7 @@ def read_hub(
     skip_empty: bool | None = None,
     part_column: str | None = None,
     text_separator: str = " ",
+    pair_column: ColumnNames | None = None,
 ) -> Source:
     """Read a data set from a folder or the hub, or from the local cache if the hub cannot be reached.
 
@@ -43,7 +44,15 @@ def read_hub(
     the data set, and for an unknown data set, configuration, split or column.
     """
     loaded = _load(path, config)
-    request = request_of(text_column, label_column, id_column, group_column, part_column, text_separator=text_separator)
+    request = request_of(
+        text_column,
+        label_column,
+        id_column,
+        group_column,
+        part_column,
+        pair_column=pair_column,
+        text_separator=text_separator,
+    )
     wanted = {"train": train_split, "validation": validation_split, "test": test_split}
     tables: dict[str, Table] = {}
     for split, name in wanted.items():
@@ -59,9 +68,16 @@ def read_hub(
     declared = getattr(loaded[train_split].features.get(label_column), "names", None)
     if labels is None and declared is not None:
         labels = {str(index): name for index, name in enumerate(declared)}
-    text = joined_name(names_of(text_column))
     return make_source(
-        tables, text, label_column, id_column, group_column, part_column, labels=labels, skip_empty=skip_empty
+        tables,
+        joined_name(names_of(text_column)),
+        label_column,
+        id_column,
+        group_column,
+        part_column,
+        labels=labels,
+        skip_empty=skip_empty,
+        pair_column=None if pair_column is None else joined_name(names_of(pair_column)),
     )
 
 

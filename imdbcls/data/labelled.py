@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from imdbcls.data.columns import Delimiter, Quoting, joined_name
+from imdbcls.data.columns import Delimiter, Quoting
 from imdbcls.data.documents import Documents, label_name
 from imdbcls.data.sources import documents_of, without_empty_rows
 from imdbcls.data.tables import read_table
@@ -20,6 +20,7 @@ def read_labelled(
     label_names: Sequence[str],
     *,
     text_column: Sequence[str] | None = None,
+    pair_column: Sequence[str] | None = None,
     label_column: str | None = None,
     delimiter: Delimiter | None = None,
     quoting: Quoting | None = None,
@@ -40,6 +41,7 @@ def read_labelled(
         path,
         {key: value for key, value in data.items() if key != "id_column"},
         text_column=text_column,
+        pair_column=pair_column,
         id_column=None,
         keep=None,
         delimiter=delimiter,
@@ -49,12 +51,12 @@ def read_labelled(
     if label in texts.names:
         raise UserError(f"--label-column={label} is also a column of texts; it must be a different column.")
     request = replace(texts, columns=(*texts.columns, ("label_column", label)))
-    text = joined_name([name for setting, name in request.columns if setting == "text_column"])
+    text, *pair = texts.outputs
     table = read_table(str(file), "--file", request)
     if not table.numbers:
         raise UserError(f"{table.name} contains no documents.")
     if skip_empty:
-        table = without_empty_rows(table, text, label, "--skip-empty")
+        table = without_empty_rows(table, (text, *pair), label, "--skip-empty")
     documents = documents_of(
         table,
         "file",
@@ -63,6 +65,7 @@ def read_labelled(
         id_column=None,
         group_column=None,
         part_column=None,
+        pair_column=next(iter(pair), None),
         class_of=classes_by_label(label_names, class_of_label or {}),
         allowed=f"the classes of the run: {', '.join(label_names)} (--map LABEL=CLASS maps other labels to them)",
         hint="; --skip-empty skips such rows",

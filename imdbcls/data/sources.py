@@ -39,17 +39,20 @@ def make_source(
     *,
     labels: dict[str, str] | None = None,
     skip_empty: bool | None = None,
+    pair_column: str | None = None,
 ) -> Source:
     """Turn the tables of `train` and, if present, of `validation` and `test` into a source.
 
     The classes are the labels that occur in train. `labels` maps each label in the data to the name of its class, in
-    class order; with None, the labels are the class names. `skip_empty` skips rows whose text or label is missing, and
-    adds a note. None is for readers without this setting: no rows are skipped, and errors do not suggest the setting.
+    class order; with None, the labels are the class names. `pair_column` contains second texts. `skip_empty` skips rows
+    in which a text or the label is missing, and adds a note. None is for readers without this setting: no rows are
+    skipped, and errors do not suggest the setting.
 
     Raise UserError for a table without rows, a missing column, a row whose text, label or cluster is missing, a label
     that does not occur in train, a repeated id, and for training labels that are all equal, too many or fractions.
     """
-    request = request_of(text_column, label_column, id_column, group_column, part_column)
+    request = request_of(text_column, label_column, id_column, group_column, part_column, pair_column=pair_column)
+    texts = (text_column,) if pair_column is None else (text_column, pair_column)
     for split, table in tables.items():
         if not table.numbers:
             raise UserError(f"{table.name} contains no documents.")
@@ -57,7 +60,7 @@ def make_source(
         if missing is not None:
             raise missing
         if skip_empty:
-            tables = {**tables, split: without_empty_rows(table, text_column, label_column, "data.skip_empty=true")}
+            tables = {**tables, split: without_empty_rows(table, texts, label_column, "data.skip_empty=true")}
     hint = "; data.skip_empty=true skips such rows" if skip_empty is False else ""
     keys = _find_label_keys(tables["train"], label_column, hint)
     _require_classes(tables["train"], keys, label_column)
@@ -75,6 +78,7 @@ def make_source(
             id_column=id_column,
             group_column=group_column,
             part_column=part_column,
+            pair_column=pair_column,
             class_of=class_of,
             allowed=f"the training classes: {classes}",
             hint=hint,
@@ -93,23 +97,28 @@ def make_source(
     )
 
 
-def without_empty_rows(table: Table, text_column: str, label_column: str, setting: str) -> Table:
-    """Return the table without the rows whose text or label is missing; raise UserError if none remain.
+def without_empty_rows(table: Table, text_columns: Sequence[str], label_column: str, setting: str) -> Table:
+    """Return the table without the rows in which a text or the label is missing; raise UserError if none remain.
 
     `setting` is the user's setting that asks for this, for the note.
     """
-    texts, labels = table.columns[text_column], table.columns[label_column]
-    without_text = {row for row, text in enumerate(texts) if text is None or not str(text).strip()}
-    without_label = {row for row, label in enumerate(labels) if label_name(label) == ""} - without_text
-    skipped = without_text | without_label
+    skipped: set[int] = set()
+    counts: list[tuple[int, str]] = []
+    for name in text_columns:
+        missing = {row for row, text in enumerate(table.columns[name]) if text is None or not str(text).strip()}
+        counts.append((len(missing - skipped), f"no text in {name!r}"))
+        skipped |= missing
+    missing = {row for row, label in enumerate(table.columns[label_column]) if label_name(label) == ""}
+    counts.append((len(missing - skipped), f"no label in {label_column!r}"))
+    skipped |= missing
+    num_rows = len(table.numbers)
     if not skipped:
         return table
-    if len(skipped) == len(texts):
+    if len(skipped) == num_rows:
         raise UserError(f"{table.name} has no row with both a text and a label.")
-    counts = [(len(without_text), f"no text in {text_column!r}"), (len(without_label), f"no label in {label_column!r}")]
     reasons = ", ".join(f"{count:,} with {reason}" for count, reason in counts if count)
-    note = f"{table.name}: {len(skipped):,} of {len(texts):,} rows are skipped: {reasons} ({setting})."
-    return table.take([row for row in range(len(texts)) if row not in skipped], note)
+    note = f"{table.name}: {len(skipped):,} of {num_rows:,} rows are skipped: {reasons} ({setting})."
+    return table.take([row for row in range(num_rows) if row not in skipped], note)
 
 
 def _require_classes(table: Table, keys: Sequence[str], label_column: str) -> None:
@@ -162,6 +171,7 @@ def documents_of(
     id_column: str | None,
     group_column: str | None,
     part_column: str | None,
+    pair_column: str | None,
     class_of: Mapping[str, int],
     allowed: str,
     hint: str,
@@ -172,20 +182,8 @@ def documents_of(
     the split's name and the row number, counted from 0 (`train/000017`). For messages, `allowed` lists the labels, and
     `hint` says how to skip rows without a text or label.
     """
-    raw_texts = table.columns[text_column]
-    for row, text in enumerate(raw_texts):
-        if text is not None and not isinstance(text, str):
-            advice = "; join its parts into one string" if isinstance(text, list | dict) else ""
-            raise UserError(
-                f"{table.place(row)}: {text_column!r} must be a string, not a value of type "
-                f"{type(text).__name__}{advice}."
-            )
-    _require_none(
-        table, (text is None or not str(text).strip() for text in raw_texts), f"no text in {text_column!r}", hint
-    )
-    texts: Sequence[str] = raw_texts if isinstance(raw_texts, MappedTexts) else [str(text) for text in raw_texts]
-    _require_none(table, (not is_unicode(text) for text in texts), f"{text_column!r} {SURROGATE}")
-
+    texts = _texts_of(table, text_column, hint)
+    pairs = None if pair_column is None else _texts_of(table, pair_column, hint)
     keys = _find_label_keys(table, label_column, hint)
     unseen = [row for row, key in enumerate(keys) if key not in class_of]
     if unseen:
@@ -204,7 +202,22 @@ def documents_of(
         _require_unique(table, ids)
     clusters = None if group_column is None else _as_strings(table, group_column, "data.group_column")
     parts = None if part_column is None else _part_names(table, part_column)
-    return Documents(ids, texts, labels, clusters, parts)
+    return Documents(ids, texts, labels, clusters, parts, pairs)
+
+
+def _texts_of(table: Table, name: str, hint: str) -> Sequence[str]:
+    """Return a column of texts; raise UserError for a missing text and for a value that is not a valid string."""
+    raw_texts = table.columns[name]
+    for row, text in enumerate(raw_texts):
+        if text is not None and not isinstance(text, str):
+            advice = "; join its parts into one string" if isinstance(text, list | dict) else ""
+            raise UserError(
+                f"{table.place(row)}: {name!r} must be a string, not a value of type {type(text).__name__}{advice}."
+            )
+    _require_none(table, (text is None or not str(text).strip() for text in raw_texts), f"no text in {name!r}", hint)
+    texts: Sequence[str] = raw_texts if isinstance(raw_texts, MappedTexts) else [str(text) for text in raw_texts]
+    _require_none(table, (not is_unicode(text) for text in texts), f"{name!r} {SURROGATE}")
+    return texts
 
 
 def _require_unique(table: Table, ids: Sequence[str]) -> None:

@@ -96,7 +96,7 @@ class _Part:
 
     @classmethod
     def of(cls, documents: Documents) -> "_Part":
-        return cls(documents, text_keys(documents.texts))
+        return cls(documents, text_keys(documents.texts, documents.pairs))
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -105,11 +105,17 @@ class _Part:
         return _Part(self.documents.take(rows), self.text_keys[rows])
 
 
-def text_keys(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    """Return a key for each document's text (16 bytes). Texts that differ only in white space have the same key."""
+def text_keys(texts: Sequence[str], pairs: Sequence[str] | None = None) -> NDArray[np.bytes_]:
+    """Return a key for each document's text (16 bytes). Texts that differ only in white space have the same key.
+
+    `pairs` are the second texts of pairs of texts.
+    """
     # Deleting white space as bytes takes a quarter of the time of `"".join(text.split())`. Every job of a sweep waits
     # for it.
     stripped = (text.encode().translate(None, b" \t\n\r\v\f") for text in texts)
+    if pairs is not None:
+        seconds = (text.encode().translate(None, b" \t\n\r\v\f") for text in pairs)
+        stripped = (b"%d %b %b" % (len(one), one, other) for one, other in zip(stripped, seconds, strict=True))
     return byte_array((hashlib.blake2b(text, digest_size=KEY_BYTES).digest() for text in stripped), len(texts))
 
 
@@ -322,4 +328,7 @@ def hash_of_splits(splits: Mapping[str, Documents], label_names: Sequence[str]) 
                 # Hash the lengths too, so that ("ab", "c") and ("a", "bc") differ.
                 digest.update(len(part).to_bytes(8, "little"))
                 digest.update(part)
+        for pair in documents.pairs or ():
+            digest.update(len(pair.encode()).to_bytes(8, "little"))
+            digest.update(pair.encode())
     return digest.hexdigest()[:16]

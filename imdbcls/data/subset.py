@@ -23,7 +23,10 @@ def spread(documents: Documents, size: int) -> Documents:
     """Return documents that are evenly spaced in the order of length, in their original order."""
     if size >= len(documents):
         return documents
-    order = np.argsort([len(text) for text in documents.texts], kind="stable")
+    lengths = np.array([len(text) for text in documents.texts])
+    if documents.pairs is not None:
+        lengths += [len(text) for text in documents.pairs]
+    order = np.argsort(lengths, kind="stable")
     places = ((np.arange(size) + 0.5) * len(documents) / size).astype(np.int64)
     _, first_of_class = np.unique(documents.labels, return_index=True)
     missing = ~np.isin(documents.labels[first_of_class], documents.labels[order[places]])

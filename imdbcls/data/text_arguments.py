@@ -8,10 +8,10 @@ from typing import Any, TextIO, get_args
 from imdbcls.data.answers import require_output
 from imdbcls.data.columns import Delimiter, Quoting
 from imdbcls.data.tables import require_table
-from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, request_for
+from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, reads_pairs, request_for
 from imdbcls.errors import UserError
 
-COLUMN_OPTIONS = ("text_column", "id_column", "keep", "delimiter", "quoting", "encoding")
+COLUMN_OPTIONS = ("text_column", "pair_column", "id_column", "keep", "delimiter", "quoting", "encoding")
 
 
 FILE = "a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts"
@@ -26,6 +26,12 @@ def add_column_options(parser: argparse.ArgumentParser, file_help: str = FILE, *
         action="append",
         help="name of the column with the texts; if repeated, the texts of the columns are joined (default: the text "
         "columns of the run's data, or text)",
+    )
+    parser.add_argument(
+        "--pair-column",
+        metavar="NAME",
+        action="append",
+        help="name of the column with the second texts, for runs that classify pairs (default: that of the run's data)",
     )
     if with_ids:
         parser.add_argument(
@@ -72,10 +78,13 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, data: Mapping[str, An
     Columns default to those in `data`, the arguments of the run's data source.
     """
     if arguments.file is None:
-        return from_arguments(arguments.texts) if arguments.texts else from_stdin(stdin)
+        pairs = reads_pairs(data)
+        if arguments.texts:
+            return from_arguments(arguments.texts, reads_pairs=pairs)
+        return from_stdin(stdin, reads_pairs=pairs)
     return from_file(arguments.file, request_for(arguments.file, data, **column_options(arguments)))
 
 
 def column_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that describe `--file`. `explain` has no option `keep`."""
+    """Return the options that describe `--file`. Only `predict` has `keep`."""
     return {name: getattr(arguments, name, None) for name in COLUMN_OPTIONS}

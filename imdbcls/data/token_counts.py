@@ -44,8 +44,10 @@ class TokenCounts:
 
 def count_tokens(tokens: Tokens, tokenizer: Any, max_length: int, truncation: str | Windows) -> TokenCounts:
     """Count the tokens of some documents, including unknown tokens and tokens that the encoder does not read."""
-    lengths, budget = np.diff(tokens.offsets), max_length - tokens.num_special
-    unknown = unknown_tokens(tokens, tokenizer.unk_token_id)
+    lengths, budget = tokens.text_lengths, max_length - tokens.num_special
+    unknown = unknown_tokens(tokens.ids, tokens.offsets, tokenizer.unk_token_id)
+    if tokens.second is not None:
+        unknown = unknown + unknown_tokens(tokens.second.ids, tokens.second.offsets, tokenizer.unk_token_id)
     cut = cut_tokens(lengths, budget, truncation)
     return TokenCounts(
         documents=len(lengths),
@@ -73,15 +75,19 @@ def cut_tokens(lengths: NDArray[np.int64], budget: int, truncation: str | Window
     return np.maximum(lengths - read, 0)
 
 
-def unknown_tokens(tokens: Tokens, unknown_id: int | None) -> NDArray[np.int64]:
-    """Return the number of unknown tokens in each document; zero if `unknown_id` is None (a byte-level tokenizer)."""
-    counts = np.zeros(len(tokens), dtype=np.int64)
+def unknown_tokens(ids: NDArray[Any], offsets: NDArray[np.int64], unknown_id: int | None) -> NDArray[np.int64]:
+    """Return the number of unknown tokens in each document; zero if `unknown_id` is None (a byte-level tokenizer).
+
+    Document i is `ids[offsets[i]:offsets[i + 1]]`.
+    """
+    num_documents = len(offsets) - 1
+    counts = np.zeros(num_documents, dtype=np.int64)
     if unknown_id is None:
         return counts
-    for start in range(0, len(tokens.ids), CHUNK):
-        positions = start + np.flatnonzero(tokens.ids[start : start + CHUNK] == unknown_id)
-        rows = np.searchsorted(tokens.offsets, positions, side="right") - 1
-        counts += np.bincount(rows, minlength=len(tokens))
+    for start in range(0, len(ids), CHUNK):
+        positions = start + np.flatnonzero(ids[start : start + CHUNK] == unknown_id)
+        rows = np.searchsorted(offsets, positions, side="right") - 1
+        counts += np.bincount(rows, minlength=num_documents)
     return counts
 
 

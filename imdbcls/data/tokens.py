@@ -34,11 +34,27 @@ _pool_pid: int | None = None
 
 
 @dataclass(frozen=True)
+class SecondTexts:
+    """The tokens of the second texts of pairs, and what the tokenizer's pair encoding puts between the texts.
+
+    `ids` and `offsets` are as in `Tokens`. The input of a model is the prefix, the first text, `separator`, the second
+    text and the suffix. `types` are the token types of these five parts, one per token of the prefix, the separator and
+    the suffix; None if the model gets no token types.
+    """
+
+    ids: NDArray[Any]
+    offsets: NDArray[np.int64]
+    separator: tuple[int, ...]
+    types: "PairTypes | None"
+
+
+@dataclass(frozen=True)
 class Tokens:
     """The tokens of one split before truncation, without special tokens, concatenated in one memory map.
 
     Document i is `ids[offsets[i]:offsets[i + 1]]` (uint16 or int32). The input of a model is `prefix`, the truncated
-    document and `suffix`, padded with `pad_id` to the width of the batch.
+    document and `suffix`, padded with `pad_id` to the width of the batch. If the documents are pairs of texts, these
+    are the first texts, and `second` has the others.
     """
 
     ids: NDArray[Any]
@@ -46,6 +62,7 @@ class Tokens:
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     pad_id: int
+    second: SecondTexts | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -53,11 +70,18 @@ class Tokens:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """The number of tokens in each document before truncation, including special tokens; shape (num_documents,)."""
-        return np.diff(self.offsets) + self.num_special
+        return self.text_lengths + self.num_special
+
+    @property
+    def text_lengths(self) -> NDArray[np.int64]:
+        """The number of tokens in each document before truncation, without special tokens; shape (num_documents,)."""
+        first = np.diff(self.offsets)
+        return first if self.second is None else first + np.diff(self.second.offsets)
 
     @property
     def num_special(self) -> int:
-        return len(self.prefix) + len(self.suffix)
+        separator = () if self.second is None else self.second.separator
+        return len(self.prefix) + len(separator) + len(self.suffix)
 
 
 def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | None) -> Tokens:
@@ -71,19 +95,38 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
     Raise UserError for a tokenizer that cannot be used (see `plain_tokenizer`), and for a cache that is not writable.
     """
     plain = plain_tokenizer(tokenizer)
-    key = _key(documents.texts, plain.sha256)
-    entry = cache_folder(cache_dir) / "tokens" / key
+    first = _cached(documents.texts, plain, cache_dir)
+    if documents.pairs is None:
+        return Tokens(*first, plain.prefix, plain.suffix, plain.pad_id)
+    return joined_pairs(first, _cached(documents.pairs, plain, cache_dir), pair_template(tokenizer), plain.pad_id)
+
+
+def _cached(
+    texts: Sequence[str], plain: "PlainTokenizer", cache_dir: str | Path | None
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the token ids and offsets of texts, from the cache if possible."""
+    entry = cache_folder(cache_dir) / "tokens" / _key(texts, plain.sha256)
     loaded = _load(entry)
     if loaded is None:
         try:
-            loaded = _build(entry, documents.texts, plain)
+            loaded = _build(entry, texts, plain)
         except OSError as error:
             raise UserError(
                 f"The token cache {entry.parent} cannot be written ({error}); set data.cache_dir or IMDBCLS_CACHE."
             ) from error
-    ids, offsets = loaded
-    assert len(offsets) == len(documents) + 1, f"{len(offsets) - 1} documents in the cache, expected {len(documents)}"
-    return Tokens(ids, offsets, plain.prefix, plain.suffix, plain.pad_id)
+    assert len(loaded[1]) == len(texts) + 1, f"{len(loaded[1]) - 1} documents in the cache, expected {len(texts)}"
+    return loaded
+
+
+def joined_pairs(
+    first: tuple[NDArray[Any], NDArray[np.int64]],
+    second: tuple[NDArray[Any], NDArray[np.int64]],
+    template: "PairTemplate",
+    pad_id: int,
+) -> Tokens:
+    """Return the tokens of pairs from the ids and offsets of their first and second texts."""
+    found = SecondTexts(*second, template.separator, template.types)
+    return Tokens(*first, template.prefix, template.suffix, pad_id, found)
 
 
 def tokenize_in_memory(texts: Sequence[str], plain: "PlainTokenizer") -> Tokens:
@@ -135,6 +178,48 @@ def end_token(tokenizer: Any) -> int:
     """
     ids = (getattr(tokenizer, f"{name}_token_id") for name in ("eos", "sep", "cls", "bos", "pad"))
     return int(next(token for token in ids if token is not None))
+
+
+class PairTypes(NamedTuple):
+    """The token types of the parts of a pair: one per special token, and one for each text."""
+
+    prefix: tuple[int, ...]
+    first: int
+    separator: tuple[int, ...]
+    second: int
+    suffix: tuple[int, ...]
+
+
+class PairTemplate(NamedTuple):
+    """The special tokens with which a tokenizer encodes a pair of texts. `types` is None if all token types are 0."""
+
+    prefix: tuple[int, ...]
+    separator: tuple[int, ...]
+    suffix: tuple[int, ...]
+    types: PairTypes | None
+
+
+def pair_template(tokenizer: Any) -> PairTemplate:
+    """Return how a tokenizer encodes a pair of texts, found by encoding two words.
+
+    Raise UserError for a tokenizer that puts no special token between the texts.
+    """
+    backend = plain_tokenizer(tokenizer).backend
+    first, second = (backend.encode(word, add_special_tokens=False).ids for word in ("a", "b"))
+    found = backend.encode("a", "b", add_special_tokens=True)
+    ids, types = tuple(found.ids), tuple(found.type_ids)
+    for start in range(len(ids) - len(first) + 1):
+        end = start + len(first)
+        begin = next((i for i in range(end, len(ids)) if ids[i : i + len(second)] == tuple(second)), None)
+        if ids[start:end] == tuple(first) and begin is not None and begin > end:
+            stop = begin + len(second)
+            parts = PairTypes(types[:start], types[start], types[end:begin], types[begin], types[stop:])
+            used = any(types) and "token_type_ids" in tokenizer.model_input_names
+            return PairTemplate(ids[:start], ids[end:begin], ids[stop:], parts if used else None)
+    raise UserError(
+        f"The tokenizer of {tokenizer.name_or_path} puts no special token between the texts of a pair. Join the "
+        "columns instead (data.text_column=[first,second]), or choose another backbone."
+    )
 
 
 class PlainTokenizer(NamedTuple):

@@ -47,14 +47,36 @@ class Texts:
         return None if self.file is None else last_number(self.file)
 
 
-def from_arguments(texts: Sequence[str]) -> Texts:
-    """Return the texts on the command line, numbered from 1."""
-    return Texts(Item(number, text) for number, text in not_empty(enumerate(texts, start=1), "text"))
+def from_arguments(texts: Sequence[str], *, reads_pairs: bool = False) -> Texts:
+    """Return the texts on the command line, numbered from 1. If the run reads pairs, two texts are one document."""
+    found = list(not_empty(enumerate(texts, start=1), "text"))
+    if not reads_pairs:
+        return Texts(Item(number, text) for number, text in found)
+    if len(found) % 2:
+        raise UserError(
+            f"The run classifies pairs of texts, but the command line has {len(found):,} texts: pass the first and the "
+            "second text of each pair."
+        )
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return Texts(Item(number, first, pair=second) for number, ((_, first), (_, second)) in enumerate(pairs, start=1))
 
 
-def from_stdin(stdin: TextIO) -> Texts:
-    """Return the non-blank lines of stdin with their line numbers."""
-    return Texts((Item(number, text) for number, text in not_empty(lines_of(stdin), "stdin, line")), "stdin", "line")
+def from_stdin(stdin: TextIO, *, reads_pairs: bool = False) -> Texts:
+    """Return the non-blank lines of stdin with their line numbers. A tab separates the texts of a pair."""
+    lines = not_empty(lines_of(stdin), "stdin, line")
+    if not reads_pairs:
+        return Texts((Item(number, text) for number, text in lines), "stdin", "line")
+    return Texts((pair_in(line, number) for number, line in lines), "stdin", "line")
+
+
+def pair_in(line: str, number: int) -> Item:
+    """Return the pair of texts in a line of stdin; raise UserError if the line does not have exactly two texts."""
+    texts = line.split("\t")
+    if len(texts) != 2 or not all(text.strip() for text in texts):
+        raise UserError(
+            f"stdin, line {number:,}: the run classifies pairs of texts, so a line needs two texts with a tab between."
+        )
+    return Item(number, texts[0], pair=texts[1])
 
 
 def request_for(
@@ -62,6 +84,7 @@ def request_for(
     data: Mapping[str, Any],
     *,
     text_column: Sequence[str] | None,
+    pair_column: Sequence[str] | None = None,
     id_column: str | None,
     keep: str | None,
     delimiter: Delimiter | None,
@@ -72,10 +95,15 @@ def request_for(
 
     `data` has the arguments of the run's data source. By default, the text and id columns are those of the run, but the
     id column is left out if the file lacks it. Several text columns are joined with the separator of the run. `keep` is
-    a comma-separated list of columns to copy into the answers.
+    a comma-separated list of columns to copy into the answers. Raise UserError for a `pair_column` if the run does not
+    read pairs.
     """
-    texts = text_column or columns_in(data, "text_column") or ("text",)
-    columns = [("text_column", name) for name in texts]
+    if pair_column and not reads_pairs(data):
+        raise UserError("--pair-column can only be used with runs that classify pairs of texts (data.pair_column).")
+    names = text_column or columns_in(data, "text_column") or ("text",)
+    texts = [("text_column", name) for name in names]
+    texts += [("pair_column", name) for name in pair_column or columns_in(data, "pair_column")]
+    columns = list(texts)
     columns += [("keep", name.strip()) for name in (keep or "").split(",") if name.strip()]
     request = Request(
         tuple(columns),
@@ -92,6 +120,11 @@ def request_for(
     if id_column is None:
         return request
     return replace(request, columns=(*columns[: len(texts)], ("id_column", id_column), *columns[len(texts) :]))
+
+
+def reads_pairs(data: Mapping[str, Any]) -> bool:
+    """Return whether a run reads pairs of texts, from the arguments of its data source."""
+    return bool(columns_in(data, "pair_column"))
 
 
 def columns_in(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -137,27 +170,31 @@ def from_file(path: Path, request: Request) -> Texts:
         logger.info(note)
     texts = tuple(pair for pair in request.columns if pair[0] in TEXTS)
     only_text = replace(request, columns=texts)
-    ((text_column, names),) = only_text.outputs.items()
+    outputs = only_text.outputs
     copied = output_names(pair for pair in request.columns if pair not in texts)
 
     def items() -> Iterator[Item]:
         for number, row in found.rows:
             place = f"{path}, {found.unit} {number:,}"
-            if found.columns is None and not any(name in row for name in names):
+            if found.columns is None and any(not any(map(row.__contains__, names)) for names in outputs.values()):
                 missing = missing_columns(only_text, list(row), f"{place},")
                 assert missing is not None
                 raise missing
-            text = only_text.cell(row, text_column, place)
-            is_missing = text is None or (isinstance(text, float) and math.isnan(text))
-            if not is_missing and not isinstance(text, str):
-                raise UserError(
-                    f"{place}: {text_column!r} must be a string, not a value of type {type(text).__name__}."
-                )
-            kept = {output: plain(row.get(name)) for name, output in copied.items()}
-            yield Item(number, None if is_missing or not str(text).strip() else valid_unicode(str(text), place), kept)
+            cells = [text_in(only_text.cell(row, name, place), name, place) for name in outputs]
+            text, pair = (None, None) if None in cells else (cells[0], cells[1] if len(cells) > 1 else None)
+            yield Item(number, text, {output: plain(row.get(name)) for name, output in copied.items()}, pair)
 
     types = {copied[name]: kind for name, kind in simple_types(path).items() if name in copied}
     return Texts(items(), str(path), found.unit, tuple(copied.values()), types, path)
+
+
+def text_in(cell: object, name: str, place: str) -> str | None:
+    """Return the text in a cell, or None if it is missing or blank; raise UserError if it is not a valid string."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return None
+    if not isinstance(cell, str):
+        raise UserError(f"{place}: {name!r} must be a string, not a value of type {type(cell).__name__}.")
+    return valid_unicode(cell, place) if cell.strip() else None
 
 
 def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:

@@ -36,6 +36,7 @@ def explain(run: FinishedRun | Ensemble, text: str, target: str | None = None) -
     the model's output is not finite, or the runs of an ensemble do not read the same words.
     """
     require_captum()
+    require_single_texts(run.runs[0] if isinstance(run, Ensemble) else run)
     if not isinstance(text, str) or not text.strip() or not is_unicode(text):
         raise UserError("explain expects a text: a string with at least one character that is not white space.")
     if target is not None and target not in run.label_names:
@@ -46,6 +47,15 @@ def explain(run: FinishedRun | Ensemble, text: str, target: str | None = None) -
         return mean_explanation(found, [each.temperature for each in run.runs], [each.folder for each in run.runs])
     with _lock, torch.inference_mode(False), torch.enable_grad():
         return _explain(run, text, None if target is None else run.label_names.index(target))
+
+
+def require_single_texts(run: FinishedRun) -> None:
+    """Raise UserError if a run classifies pairs of texts."""
+    if run.config.data.reads_pairs:
+        raise UserError(
+            f"{run.folder} classifies pairs of texts (data.pair_column), which cannot be explained. To explain a run "
+            "on the same data, train with the texts joined (data.text_column=[first,second])."
+        )
 
 
 def _explain(run: FinishedRun, text: str, target: int | None) -> Explanation:

@@ -97,7 +97,12 @@ def open_member(run: FinishedRun) -> Member:
 
 
 def require_one_row(config: Config) -> None:
-    """Raise UserError if the run does not read one row of tokens per document, cut at one end."""
+    """Raise UserError if the run does not read one row of tokens per text, cut at one end."""
+    if config.data.reads_pairs:
+        raise UserError(
+            "data.pair_column cannot be exported: an exported model reads single texts. Classify with `python -m "
+            "imdbcls.predict`, or train with the texts joined (data.text_column=[first,second])."
+        )
     if config.data.truncation not in SIDES:
         raise UserError(
             f"data.truncation={config.data.truncation} cannot be exported: an exported model reads the first or the "

@@ -51,6 +51,7 @@ def encode(
     token_indices_N: Tensor | None = None,
     *,
     head_input: HeadInput = LAST_LAYER,
+    token_types_BT: Tensor | None = None,
     compile: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None,
 ) -> Tensor:
     """Return the hidden states that a head reads: hidden_BTD or hidden_LBTD, in float32 or the autocast dtype.
@@ -60,23 +61,32 @@ def encode(
       CUDA.
     - `head_input`: which layers and which vectors of each layer. With "first", an accelerated encoder computes only
       the first token in its last layer. An encoder that is not accelerated returns all tokens of the last layer.
+    - `token_types_BT`: int64, the token types of pairs of texts; None: the encoder's default.
     - `compile`: applied to the function that runs the encoder, for example `torch.compile`; None to run it uncompiled.
     """
     wrap = compile or (lambda function: function)
     if unpadded.is_enabled(encoder) and unpadded.applies(input_ids_BT.device):
         indices_N = token_indices(mask_BT) if token_indices_N is None else token_indices_N
-        return wrap(unpadded.encode)(encoder, input_ids_BT, mask_BT, indices_N, head_input)
-    return wrap(encode_padded)(encoder, input_ids_BT, mask_BT, attention_mask(encoder, mask_BT), head_input)
+        return wrap(unpadded.encode)(encoder, input_ids_BT, mask_BT, indices_N, head_input, token_types_BT)
+    padded_mask = attention_mask(encoder, mask_BT)
+    return wrap(encode_padded)(encoder, input_ids_BT, mask_BT, padded_mask, head_input, token_types_BT)
 
 
 def encode_padded(
-    encoder: nn.Module, input_ids_BT: Tensor, mask_BT: Tensor, attention_mask: Any, head_input: HeadInput
+    encoder: nn.Module,
+    input_ids_BT: Tensor,
+    mask_BT: Tensor,
+    attention_mask: Any,
+    head_input: HeadInput,
+    token_types_BT: Tensor | None,
 ) -> Tensor:
     """Run the encoder's `forward`, which `accelerate` may have replaced; return hidden_BTD, hidden_B1D or hidden_LBTD.
 
     `attention_mask` is `mask_BT` in the form that the encoder expects.
     """
     options: dict[str, Any] = {"head_input": head_input} if cpu.is_accelerated(encoder) else {}
+    if token_types_BT is not None:
+        options["token_type_ids"] = token_types_BT
     if head_input.layers == "last":
         hidden: Tensor = encoder(input_ids=input_ids_BT, attention_mask=attention_mask, **options).last_hidden_state
         return hidden

@@ -80,7 +80,12 @@ def applies(device: torch.device) -> bool:
 
 
 def encode(
-    encoder: Any, input_ids_BT: Tensor, mask_BT: Tensor, indices_N: Tensor, head_input: HeadInput = LAST_LAYER
+    encoder: Any,
+    input_ids_BT: Tensor,
+    mask_BT: Tensor,
+    indices_N: Tensor,
+    head_input: HeadInput = LAST_LAYER,
+    token_types_BT: Tensor | None = None,
 ) -> Tensor:
     """Return the hidden states that a head reads, hidden_BTH, first_B1H or hidden_LBTH.
 
@@ -89,7 +94,7 @@ def encode(
     """
     layers, last = first_token.split_layers(encoder.encoder.layer, head_input.tokens == "first")
     first_state = head_input.first_state(encoder.config.num_hidden_layers)
-    embedded_BTH = encoder.embeddings(input_ids=input_ids_BT)
+    embedded_BTH = encoder.embeddings(input_ids=input_ids_BT, token_type_ids=token_types_BT)
     boundaries = CuSeqlens(cu_seqlens_of(mask_BT).to(torch.int32), mask_BT.shape[1])
     hidden_NH = embedded_BTH.flatten(0, 1).index_select(0, indices_N)
     states_NH = [hidden_NH]

@@ -57,6 +57,7 @@ class Classifier(nn.Module):
         num_documents: int | None = None,
         token_indices_N: Tensor | None = None,
         features: Tensor | None = None,
+        token_types_BT: Tensor | None = None,
     ) -> Tensor:
         """Compute float32 logits_BC, or logits_SBC in training with multi-sample dropout (S samples).
 
@@ -65,11 +66,12 @@ class Classifier(nn.Module):
         - `num_documents`: the number of documents.
         - `token_indices_N`: flat indices of the non-padding tokens in `mask_BT`.
         - `features`: the cached output of the encoder for these rows. If given, the encoder does not run.
+        - `token_types_BT`: token types of pairs of texts (int64); None: the encoder's default.
 
         Pass all values of `Batch.inputs`: a missing value is computed here, and this waits for CUDA. Hidden states at
         padding are undefined; heads ignore them.
         """
-        hidden = self.encode(input_ids_BT, mask_BT, token_indices_N) if features is None else features
+        hidden = self.encode(input_ids_BT, mask_BT, token_indices_N, token_types_BT) if features is None else features
         logits = self.head(hidden, mask_BT).float()
         if documents_W is None:
             return logits
@@ -77,7 +79,13 @@ class Classifier(nn.Module):
             return average_windows(logits, mask_BT, documents_W, num_documents)
         return torch.stack([average_windows(each_WC, mask_BT, documents_W, num_documents) for each_WC in logits])
 
-    def encode(self, input_ids_BT: Tensor, mask_BT: Tensor, token_indices_N: Tensor | None) -> Tensor:
+    def encode(
+        self,
+        input_ids_BT: Tensor,
+        mask_BT: Tensor,
+        token_indices_N: Tensor | None,
+        token_types_BT: Tensor | None = None,
+    ) -> Tensor:
         """Return the head's input, hidden_BTD or hidden_LBTD, in float32 or the autocast dtype. T can be 1."""
         # Evaluation is never compiled, so that compile=true does not change the metrics of a checkpoint. A batch of one
         # row is not compiled either, because torch.compile would generate separate code for it.
@@ -88,6 +96,7 @@ class Classifier(nn.Module):
             mask_BT,
             token_indices_N,
             head_input=self.head_input,
+            token_types_BT=token_types_BT,
             compile=self.compile_encode if is_compiled else None,
         )
 

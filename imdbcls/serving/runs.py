@@ -6,6 +6,7 @@ from pathlib import Path
 
 from imdbcls.api import FinishedRun, load_ensemble, load_run
 from imdbcls.ensemble import Ensemble, require_different, require_same_classes, runs_of
+from imdbcls.errors import UserError
 from imdbcls.serving.schema import EnsembleInfo, RunInfo
 
 
@@ -57,11 +58,23 @@ def load_models(
     require_different(alone)
     means = [load_ensemble(folders, plugins=plugins, device=device) for folders in ensembles]
     models: list[FinishedRun | Ensemble] = [*alone, *means]
-    require_same_classes([run for model in models for run in runs_of(model)])
+    every_run = [run for model in models for run in runs_of(model)]
+    require_same_classes(every_run)
+    require_single_texts(every_run)
     names = [name_of(model) for model in models]
     if len(set(names)) < len(names):  # the same study in two folders, or ensembles of the same head
         names = [", ".join(str(run.folder) for run in runs_of(model)) for model in models]
     return ServedRuns(dict(zip(names, models, strict=True)))
+
+
+def require_single_texts(runs: Sequence[FinishedRun]) -> None:
+    """Raise UserError if a run classifies pairs of texts."""
+    for run in runs:
+        if run.config.data.reads_pairs:
+            raise UserError(
+                f"{run.folder} classifies pairs of texts (data.pair_column), but the server classifies single texts. "
+                "Use `python -m imdbcls.predict`, or serve a run with joined texts (data.text_column=[first,second])."
+            )
 
 
 def name_of(model: FinishedRun | Ensemble) -> str:

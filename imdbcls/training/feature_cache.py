@@ -92,7 +92,9 @@ def encode(model: Classifier, batches: EvalBatches, hardware: Hardware, on_progr
     for batch in batches:
         on_device = batch.to(hardware.device)
         with torch.inference_mode(), hardware.autocast():
-            hidden = model.encode(on_device.input_ids_BT, on_device.mask_BT, on_device.token_indices_N)
+            hidden = model.encode(
+                on_device.input_ids_BT, on_device.mask_BT, on_device.token_indices_N, on_device.token_types_BT
+            )
             read_BT = torch.ones_like(on_device.mask_BT[:, :1]) if pooled else on_device.mask_BT
             vectors = hidden[..., read_BT, :].movedim(-2, 0).cpu()  # hidden_ND or hidden_NLD
         sizes = read_BT.cpu().sum(dim=1)
@@ -172,6 +174,8 @@ def key_of_batches(encoder_key: str, batches: EvalBatches) -> str:
         digest.update(f"{tuple(batch.input_ids_BT.shape)}".encode())
         for array in (batch.input_ids_BT.numpy(), batch.mask_BT.numpy(), batch.rows):
             digest.update(array.tobytes())
+        if batch.token_types_BT is not None:
+            digest.update(batch.token_types_BT.numpy().tobytes())
     return digest.hexdigest()[:40]
 
 

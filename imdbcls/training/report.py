@@ -202,7 +202,7 @@ def worst_mistakes(run: Run, predictions: Predictions) -> list[dict[str, str | f
     return [
         {
             "id": documents.ids[row],
-            "text": documents.texts[row],
+            "text": documents.shown(row),
             "label": label_names[predictions.true_labels[row]],
             "prediction": label_names[predicted[row]],
             "probability": float(confidence[row]),
