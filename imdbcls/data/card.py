@@ -146,13 +146,14 @@ def card_text(card: DataCard, table_width: int | None = None) -> str:
                 "in windows" if isinstance(card.truncation, Windows) else "truncated",
             ),
             "",
-            *(
-                line
-                for note in notes
-                for line in textwrap.wrap(note, LINE_WIDTH if table_width is None else table_width)
-            ),
+            *(line for note in notes for line in wrapped(note, LINE_WIDTH if table_width is None else table_width)),
         ]
     )
+
+
+def wrapped(note: str, width: int) -> list[str]:
+    """Return the lines of a note. A path is never divided."""
+    return textwrap.wrap(note, width, break_long_words=False, break_on_hyphens=False)
 
 
 def losses_of(card: DataCard) -> Iterator[str]:
