@@ -10,7 +10,7 @@ from imdbcls.config.checking import require_valid
 from imdbcls.config.schema import Config
 from imdbcls.ensemble import Ensemble
 from imdbcls.errors import UserError
-from imdbcls.finished import FinishedModel, load_finished, open_finished
+from imdbcls.finished import FinishedModel, load_finished, load_plain, open_finished
 from imdbcls.finished_study import FinishedStudy
 from imdbcls.run_summary import metrics_frame, plot_curves, run_html
 from imdbcls.runs.predictions import Predictions
@@ -204,9 +204,8 @@ class FinishedRun:
     def plain_model(self) -> FinishedModel:
         """A copy of the model for gradients with respect to its input: float32, frozen, without compiled kernels."""
         prepare_process()
-        config = self.config.with_changes(precision="fp32", backbone={"fast": False})
-        loaded = load_finished(self.folder, config, self.label_names)
-        loaded.model.eval().requires_grad_(False)
+        loaded = load_plain(self.folder, self.config, self.label_names)
+        loaded.model.requires_grad_(False)
         return loaded
 
     @property

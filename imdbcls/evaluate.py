@@ -21,9 +21,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, get_args
+from typing import TYPE_CHECKING, Any, TextIO
 
-from imdbcls.config.choices import Device
+from imdbcls.config.run_options import add_run_options
 from imdbcls.data.tables import require_table
 from imdbcls.data.text_arguments import add_column_options
 from imdbcls.ensemble import averaged, leading_folders, require_same_documents
@@ -60,10 +60,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "others", nargs="*", metavar="run", help="more runs, to evaluate the mean of their probabilities"
     )
     parser.add_argument("--split", choices=SPLITS, help="the split to evaluate (default: test)")
-    parser.add_argument("--device", choices=get_args(Device), help="the device to use (default: the run's)")
-    parser.add_argument(
-        "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of your own that the run uses"
-    )
+    add_run_options(parser)
     parser.add_argument("--data", metavar="PATH", help="read the run's documents from your own copy at PATH")
     parser.add_argument(
         "--trust-source",

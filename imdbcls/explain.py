@@ -16,9 +16,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, get_args
+from typing import TYPE_CHECKING, TextIO
 
-from imdbcls.config.choices import Device
+from imdbcls.config.run_options import add_run_options
 from imdbcls.data.answers import Item, require_output
 from imdbcls.data.text_arguments import add_column_options, column_options, require_text_options, texts_of
 from imdbcls.data.unlabeled import Texts
@@ -88,10 +88,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--count", type=at_least(1), help=f"number of documents for --disagreement (default: {COUNT})")
     parser.add_argument("--data", metavar="PATH", help="for --disagreement: read the documents from your copy at PATH")
-    parser.add_argument("--device", choices=get_args(Device), help="device to run on (default: from the run's config)")
-    parser.add_argument(
-        "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of your own that the run uses"
-    )
+    add_run_options(parser)
     return parser
 
 

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from imdbcls.config.run_options import add_run_options
 from imdbcls.errors import UserError
 from imdbcls.exports import FORMATS
 from imdbcls.runtime import entry
@@ -62,9 +63,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--push", metavar="OWNER/NAME", help="with --to huggingface: upload the folder to the Hub")
     parser.add_argument("--private", action="store_true", help="with --push: create a private repository")
     parser.add_argument("--dry-run", action="store_true", help="with --push: list what would be sent, and send nothing")
-    parser.add_argument(
-        "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of your own that the run uses"
-    )
+    add_run_options(parser, has_device=False)
     return parser
 
 

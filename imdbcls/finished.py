@@ -178,6 +178,14 @@ def load_finished(path: Path, config: "Config", label_names: Sequence[str]) -> F
     )
 
 
+def load_plain(path: Path, config: "Config", label_names: Sequence[str]) -> FinishedModel:
+    """Rebuild the model of a finished run in float32 and in evaluation mode, without the fast kernels."""
+    plain = config.with_changes(precision="fp32", backbone={"fast": False, "gradient_checkpointing": False})
+    loaded = load_finished(path, plain, label_names)
+    loaded.model.eval()
+    return loaded
+
+
 def rebuild_backbone(config: "Config", path: Path) -> "Backbone":
     """Build the backbone of a finished run, with random weights, from its run folder."""
     from imdbcls.data.tokenizer_check import require_sound_files

@@ -19,10 +19,10 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import Any, TextIO
 
 from imdbcls.bulk import Target, classify
-from imdbcls.config.choices import Device
+from imdbcls.config.run_options import add_run_options
 from imdbcls.data.answer_file import Tally
 from imdbcls.data.answers import FORMATS
 from imdbcls.data.text_arguments import add_column_options, require_text_options, texts_of
@@ -85,14 +85,7 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="I/N",
         help="classify only the texts I, I + N, I + 2N, … (1/4 to 4/4 together classify all)",
     )
-    parser.add_argument("--device", choices=get_args(Device), help="device to run on (default: from the run's config)")
-    parser.add_argument(
-        "--plugins",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="a package of your own that the run uses",
-    )
+    add_run_options(parser)
     return parser
 
 

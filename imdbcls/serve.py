@@ -15,9 +15,8 @@ import argparse
 import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
 
-from imdbcls.config.choices import Device
+from imdbcls.config.run_options import add_run_options
 from imdbcls.errors import UserError
 from imdbcls.runtime import entry
 from imdbcls.runtime.arguments import at_least
@@ -59,10 +58,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=at_least(0), default=8000, help="port; 0: a free one (default: %(default)s)")
-    parser.add_argument("--device", choices=get_args(Device), help="device to run on (default: from the run's config)")
-    parser.add_argument(
-        "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of your own that a run uses"
-    )
+    add_run_options(parser)
     limits = parser.add_argument_group("limits")
     for option, kind, default, text in (
         ("--max-texts", at_least(1), 64, "texts in a request"),

@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,10 +40,8 @@ _WITH_VALUE = (
 )
 
 
-def answer_command(arguments: Sequence[str], on_batch: Callable[[int], None] = lambda _: None) -> list[str]:
+def answer_command(arguments: Sequence[str]) -> list[str]:
     """Return the arguments for Hydra. For `--help` and `--version`, print the answer and exit.
-
-    Later, `on_batch` gets the number of jobs that a sweeper is going to start.
 
     If there are mistakes, print all of them together and exit with code 2.
     """
@@ -76,7 +74,7 @@ def answer_command(arguments: Sequence[str], on_batch: Callable[[int], None] = l
         examined = examine(asked.overrides, mode, asked.config_dir)
         if mistakes or examined.mistakes:
             raise UserError(*mistakes, *examined.mistakes)
-    compose_by(examined.loader, on_batch)
+    compose_by(examined.loader)
     if examined.is_search:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors of the sweeper instead of printing tracebacks
     if asked.info:
@@ -125,7 +123,7 @@ def without_plus(text: str) -> str:
     return text.lstrip("+") if key.startswith("+") and key.lstrip("+") in groups() else text
 
 
-def compose_by(loader: Loader, on_batch: Callable[[int], None]) -> None:
+def compose_by(loader: Loader) -> None:
     """Make Hydra compose with `loader`, which has already read the YAML files and parsed the command line."""
 
     def make_loader(config_search_path: ConfigSearchPath) -> Loader:
@@ -137,7 +135,6 @@ def compose_by(loader: Loader, on_batch: Callable[[int], None]) -> None:
 
         The other jobs differ only in the values of keys, which `overrides.examine` has already checked.
         """
-        on_batch(len(batch))
         _validate_batch_is_legal(sweeper, loader.one_for_each_base(batch))
         loader.jobs += batch
 

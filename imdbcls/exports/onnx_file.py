@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imdbcls.errors import UserError
-from imdbcls.exports.program import INPUTS, RECURRENT_OPTIONS, trace
+from imdbcls.exports.program import INPUTS, RECURRENT_OPTIONS, one_sentence, trace
 from imdbcls.exports.source import ExportSource
 from imdbcls.runtime import limits
 
@@ -53,10 +53,8 @@ def write_onnx(source: ExportSource, folder: Path) -> None:
     except Exception as error:  # the exporter raises many kinds of errors
         if (explained := limits.explain(error)) is not None:
             raise explained from error
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise UserError(
-            f"{source.description} cannot be expressed in ONNX "
-            f"({type(error).__name__}: {reason}). Use --to huggingface."
+            f"{source.description} cannot be expressed in ONNX ({one_sentence(error)}). Use --to huggingface."
         ) from error
 
 

@@ -146,10 +146,14 @@ def trace(source: ExportSource) -> ExportedProgram:
     except Exception as error:  # torch.export raises many kinds of errors
         if (explained := limits.explain(error)) is not None:
             raise explained from error
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise UserError(
-            f"torch.export cannot trace {source.description} ({type(error).__name__}: {reason}). Use --to huggingface."
+            f"torch.export cannot trace {source.description} ({one_sentence(error)}). Use --to huggingface."
         ) from error
+
+
+def one_sentence(error: Exception) -> str:
+    """Return the type of an error, and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
 
 
 def with_library_operators(program: ExportedProgram) -> ExportedProgram:

@@ -12,7 +12,7 @@ from imdbcls.config.schema import Config
 from imdbcls.data.tokens import end_token
 from imdbcls.ensemble import Ensemble, require_same_documents
 from imdbcls.errors import UserError
-from imdbcls.finished import FinishedModel, load_finished
+from imdbcls.finished import FinishedModel, load_finished, load_plain
 from imdbcls.models.classifier import Classifier
 
 SIDES = {"head": "right", "tail": "left"}  # of the truncation, by `data.truncation`
@@ -92,8 +92,7 @@ def open_source(runs: Sequence[FinishedRun]) -> ExportSource:
 def open_member(run: FinishedRun) -> Member:
     on_cpu = run.config.with_changes(device="cpu", precision="fp32")
     finished = load_finished(run.folder, on_cpu, run.label_names)
-    plain = on_cpu.with_changes(backbone={"fast": False, "gradient_checkpointing": False})
-    return Member(run, finished, load_finished(run.folder, plain, run.label_names).model.eval())
+    return Member(run, finished, load_plain(run.folder, on_cpu, run.label_names).model)
 
 
 def require_one_row(config: Config) -> None:

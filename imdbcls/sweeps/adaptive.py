@@ -150,7 +150,7 @@ class AdaptiveStudy:
 
         Start no further run after a signal.
         """
-        self.sweep.expect(sum(run.group not in self.failed for run in missing))
+        self.sweep.num_expected += sum(run.group not in self.failed for run in missing)
         for run in missing:
             hours = self.budget.hours
             if hours is not None and self.runs.total_seconds >= hours * SECONDS_PER_HOUR:

@@ -79,16 +79,17 @@ class Sweep:
         self.study_of: dict[int, Path] = {}  # the study of a job by the job's index in `outcomes`, if it is known
         self.is_search = False  # whether a sweeper chooses the jobs by the results of earlier jobs
         self.stopped_by: int | None = None
-        self.num_expected = 0  # jobs of the batches that a sweeper has started; 0 if no sweeper starts the jobs
+        self.num_expected = 0  # jobs of the batches of Hydra's sweeper, or of the rounds of a study; 0: unknown
         self._shared_messages: SharedMessages | None = None  # created with the first job
         self._table: LiveTable | None = None  # created with the first of several parallel jobs on a terminal
         self.slot = 0  # in the process of a job: its number among the jobs that run at the same time
         self._running: dict[int, Running] = {}  # by process id
         self._handlers: dict[int, Any] = {}  # the signal handlers before the first job was started
 
-    def expect(self, num_jobs: int) -> None:
-        """Expect this many more jobs."""
-        self.num_expected += num_jobs
+    def add_to_study(self, study: Path, config: "Config") -> None:
+        """Record that the next job belongs to a study."""
+        self.studies[study] = config
+        self.study_of[len(self.outcomes)] = study
 
     @property
     def has_overview(self) -> bool:
@@ -136,9 +137,7 @@ class Sweep:
 
     def failed(self, name: str, error: BaseException) -> None:
         """Log an error that occurred in this process, not in that of the job, and record the job as failed."""
-        error = limits.explain(error) or error
-        log_error(error)
-        self.outcomes.append(Outcome(name, "failed", reason_of(error)))
+        self.outcomes.append(Outcome(name, "failed", reason_of(log_error(error))))
 
     def _prepared(self, name: str, prepare: Callable[[], object]) -> bool:
         """Prepare a job and return True. If that fails, record the outcome and return False."""
@@ -332,8 +331,7 @@ def exit_code_of(job: Callable[[], object], error_input: int) -> int:
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except BaseException as error:
-        explained = limits.explain(error) or error
-        log_error(explained)
+        explained = log_error(error)
         os.write(error_input, reason_of(explained).encode()[:_MAX_REASON_BYTES])
         code = 2 if isinstance(explained, UserError) else 1
     sys.stdout.flush()
@@ -341,12 +339,17 @@ def exit_code_of(job: Callable[[], object], error_input: int) -> int:
     return code
 
 
-def log_error(error: BaseException) -> None:
-    """Log the message of a UserError, and the traceback of any other error."""
+def log_error(error: BaseException) -> BaseException:
+    """Log the message of a UserError, and the traceback of any other error. Return the error.
+
+    If the error is a limit of the machine, such as a full disk, log and return the UserError that explains it.
+    """
+    error = limits.explain(error) or error
     if isinstance(error, UserError):
         logger.error(str(error))
     else:
         logger.critical("unexpected error", exc_info=error)
+    return error
 
 
 def reason_of(error: BaseException) -> str:

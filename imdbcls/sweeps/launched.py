@@ -40,8 +40,7 @@ def record(sweep: Sweep, cfg: DictConfig) -> None:
         sweep.outcomes.append(Outcome(cfg.hydra.job.override_dirname, "failed", str(error).splitlines()[0]))
         return
     folder = run_folder(config)
-    sweep.studies[folder.study] = config
-    sweep.study_of[len(sweep.outcomes)] = folder.study
+    sweep.add_to_study(folder.study, config)
     sweep.outcomes.append(recorded_outcome(folder))
 
 

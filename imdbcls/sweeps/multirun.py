@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from imdbcls.config.commandline import answer_command
+from imdbcls.config import commandline
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.identity import run_name
-from imdbcls.runtime import console, entry, limits
+from imdbcls.runtime import console, entry
 from imdbcls.sweeps.jobs import Sweep, log_error, reason_of
 from imdbcls.sweeps.live_table import RunProgress
 from imdbcls.sweeps.preparing import prepare_jobs
@@ -42,7 +42,7 @@ def run_command(main: Callable[[], object]) -> int:
     Returns the exit code of a multirun, else 0.
     """
     with entry.stdout_is_secondary():  # the results are in the run folders, not on stdout
-        sys.argv[1:] = answer_command(sys.argv[1:], on_batch=sweep.expect)
+        sys.argv[1:] = commandline.answer_command(sys.argv[1:])
         logging.getLogger(HYDRA_LAUNCHER).setLevel(logging.WARNING)  # the sweep logs a line for each job itself
         gc.freeze()  # exclude the loaded modules and the config from garbage collection, also in forked jobs
         try:
@@ -71,7 +71,7 @@ def surviving_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log_error(limits.explain(error) or error)
+        log_error(error)
 
 
 def record_other_launchers() -> None:
@@ -107,8 +107,8 @@ def run_job(cfg: DictConfig, overrides: str, train: Train, *, is_search: bool) -
         return None
     folder = run_folder(config)
     sweep.is_search = is_search
-    sweep.studies[folder.study] = config
-    sweep.study_of[len(sweep.outcomes)] = folder.study
+    sweep.num_expected = 0 if commandline.loader_in_use is None else len(commandline.loader_in_use.jobs)
+    sweep.add_to_study(folder.study, config)
     if folder.complete() is not None:
         sweep.report(folder.path.name, partial(train, config), folder.result)
     else:

@@ -13,7 +13,6 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from imdbcls.runtime import limits
 from imdbcls.runtime.atomic import write_atomically
 from imdbcls.sweeps.jobs import log_error, reason_of
 
@@ -70,9 +69,7 @@ class SlurmJob:
             try:
                 self.train()
             except Exception as error:
-                explained = limits.explain(error) or error
-                log_error(explained)
-                reason = reason_of(explained)
+                reason = reason_of(log_error(error))
         write_atomically(self.files.end, reason)
 
     def checkpoint(self) -> "DelayedSubmission":

@@ -59,7 +59,7 @@ def first_seed(winners: Sequence[GridGroup]) -> int:
 def start_or_report(config: Config, sweep: Sweep, jobs: ClaimedJobs, claims: Claims, train: Train) -> bool:
     """Start a run if it is not complete, or report it. Return False if another process trains it or after a signal."""
     folder = run_folder(config)
-    sweep.studies[folder.study] = config
+    sweep.add_to_study(folder.study, config)
     if sweep.stopped_by is not None:
         return False
     lock = claims.claim(folder.path.name)
@@ -81,7 +81,7 @@ def submit_or_report(
     with ExitStack() as stack:
         for config in pending:
             folder = run_folder(config)
-            sweep.studies[folder.study] = config
+            sweep.add_to_study(folder.study, config)
             lock = claims.claim(folder.path.name)
             if lock is None:
                 continue

@@ -1,12 +1,12 @@
 """The lines that a run logs when it has ended: its result, what the result means, its cost, and what to do next."""
 
 import logging
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from scipy.special import entr
 
 from imdbcls.config.schema import LossConfig
 from imdbcls.models.metrics import accuracy_warning, wilson_interval
@@ -20,7 +20,7 @@ from imdbcls.training.run import Run
 logger = logging.getLogger(__name__)
 
 LEARNED_NOTHING = 0.97  # a training loss above this fraction of the loss of guessing
-OTHER_HEAD = {"cls": "mean"}  # the head to suggest after a run of a head; lstm after any other head
+OTHER_HEAD = {"cls": "mean", "lstm": "cls"}  # the head to suggest after a run of a head; lstm after any other head
 
 
 def log_result(run: Run, result: Mapping[str, Any]) -> None:
@@ -90,8 +90,7 @@ def is_plain_cross_entropy(loss: LossConfig) -> bool:
 
 def loss_of_guessing(labels_N: np.ndarray) -> float:
     """Return the cross-entropy in nats of a model that always predicts the frequencies of the classes."""
-    shares = np.bincount(labels_N) / len(labels_N)
-    return -sum(share * math.log(share) for share in shares if share > 0)
+    return float(entr(np.bincount(labels_N) / len(labels_N)).sum())
 
 
 def next_step(run: Run) -> str:
@@ -100,7 +99,7 @@ def next_step(run: Run) -> str:
     others = (RunFolder(path.parent) for path in results if path.parent != run.folder.path)
     if any(other.problem() is None for other in others):
         return f"python -m imdbcls.compare {study}"
-    other = OTHER_HEAD.get(run.config.head.name, "lstm" if run.config.head.name != "lstm" else "cls")
+    other = OTHER_HEAD.get(run.config.head.name, "lstm")
     return f"the same command with head={other}, then python -m imdbcls.compare {study}"
 
 
