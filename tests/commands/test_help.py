@@ -81,7 +81,7 @@ def test_all_mistakes_are_reported_together() -> None:
     assert answer.stderr.removeprefix("imdbcls: ").splitlines() == [
         "--lr is not an option; write choices and keys without dashes: lr=3e-5.",
         "head does not have the form key=value, such as lr=3e-5.",
-        f"head=lstmm is not one of {HEADS}; closest: lstm.",
+        f"head=lstmm is not one of {HEADS}; closest: lstm, bilstm, last.",
         "lrr: there is no such key; closest: lr.",
         "trainer=3: trainer is a section; set one of its keys: trainer.micro_batch_size, trainer.max_grad_norm, "
         "trainer.log_every, trainer.patience, trainer.ema_decay, trainer.head_first_epochs, "
@@ -126,7 +126,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("quux=1", "quux: there is no such key; python -m imdbcls.train --help lists them."),
         ("head.bidirectional=true", "head.bidirectional: head=cls has no key bidirectional; only head=lstm has it."),
         ("head.dropout.x=1", "head.dropout.x: there is no such key; closest: head.dropout"),
-        ("head=null", "head=null: every run needs a choice for head: attention, cls"),
+        ("head=null", "head=null: every run needs a choice for head: attention, bilstm"),
         (
             "experiment=null",
             "experiment=null: leave out experiment, or choose one of heads, original, quickstart, quickstart_study, "
