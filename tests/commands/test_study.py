@@ -4,7 +4,7 @@ import pytest
 from support.imports import heavy_imports
 from support.runs import ROOT
 
-from imdbcls.config.options import config_keys
+from imdbcls.config.options import config_keys, groups
 from imdbcls.errors import UserError
 from imdbcls.study import KEYS, read_command
 
@@ -30,8 +30,7 @@ def test_all_mistakes_are_reported_together() -> None:
         "--fast is not an option; write choices and keys without dashes: lr=3e-5.",
         "seeds.max=0 is not a whole number from 2 to 1,000.",
         "seed=0,1: the study itself chooses the seeds; set seeds.max and seeds.start instead.",
-        "head=lstmm is not one of attention, cls, lstm, max, mean, transformer, weight_avg, weight_avg_plain; closest: "
-        "lstm.",
+        f"head=lstmm is not one of {', '.join(groups()['head'])}; closest: lstm, bilstm, last.",
         "lrr: there is no such key; closest: lr.",
     ]
 

@@ -326,7 +326,7 @@ def test_config_is_shown_without_heavy_imports(launch: Launch, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
-        ("head=lstmm", ("attention, cls, lstm, max, mean, transformer, weight_avg", "closest: lstm")),
+        ("head=lstmm", ("attention, bilstm, cls, cls_mean, cnn", "transformer, weight_avg", "closest: lstm")),
         ("learning_rate=1", ("learning_rate: there is no such key",)),
         ("head.dropuot=0.5", ("head.dropuot: there is no such key", "closest: head.dropout")),
         ("lr=[1", ("lr=[1 is not readable as key=value",)),
