@@ -103,7 +103,9 @@ def require_files(config: Config) -> None:
         first = next(other for other, earlier in given if earlier.samefile(path))
         if first != key:
             raise UserError(f"{key}={path} is the same file as {first}: use different documents for each split.")
-    request = request_of(**{key: source[key] for key in (*COLUMNS, *FORMAT) if key in source})
+    request = request_of(
+        **{key: source[key] for key in COLUMNS}, **{key: source[key] for key in FORMAT if key in source}
+    )
     mistakes = []
     for _, path in given:
         try:

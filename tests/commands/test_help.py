@@ -174,7 +174,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("data=files data.train=nofile.csv", "data.train=nofile.csv does not exist or is not a regular file."),
         ("data=files data.train=5", "data.train=5 has no supported extension (.csv,"),
         ("data=files data.train=tests", "data.train=tests is a folder; choose a file in it (.csv, .tsv"),
-        ("data=files data.train=[a.csv,b.csv]", "data.train=[a.csv,b.csv] is not the path of a file."),
+        ("data=files data.train=[a.csv,b.csv]", "data.train=a.csv does not exist or is not a regular file."),
         (
             f"data=files data.train={SAMPLE} data.test={SAMPLE}",
             f"data.test={SAMPLE} is the same file as data.train: use different documents for each split.",
