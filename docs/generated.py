@@ -73,7 +73,7 @@ def configuration() -> str:
             parts += choices_of(name, choices[name])
     for command in ("pretrain", "study", "tune"):
         found = [each for each in config_keys(f"{command}.yaml") if not each.is_section]
-        parts += [f"## Keys of {command}", "", f"Only `python -m imdbcls.{command}` accepts these keys.", ""]
+        parts += [f"## Keys of {command}", "", f"The keys and defaults of `python -m imdbcls.{command}`.", ""]
         parts += table(found, {})
     return "\n".join(parts)
 
