@@ -429,6 +429,16 @@ def test_training_the_head_first_needs_other_epochs(key: str, sentence: str) -> 
     require_valid(composed(*head_first, "trainer.swa_start=0.6"))
 
 
+def test_recipes_that_are_off_are_not_part_of_the_hash() -> None:
+    """Runs of versions without these keys keep their names."""
+    keys = {"reinit_layers", "head_first_epochs", "head_first_lr", "swa_start", "greedy_soup"}
+    off = require_valid(composed("backbone=minilm", "data=sample")).choices()
+    assert not keys & {*off["backbone"], *off["trainer"]}
+    on = ("backbone.reinit_layers=1", "trainer.swa_start=0.5")
+    choices = require_valid(composed("backbone=minilm", "data=sample", *on)).choices()
+    assert {*choices["backbone"], *choices["trainer"]} & keys == {"reinit_layers", "swa_start"}
+
+
 @pytest.mark.parametrize("key", ("backbone.pretrained=false", "backbone.freeze=true", "backbone.lora_rank=8"))
 def test_layers_that_are_not_trained_are_not_reinitialized(key: str) -> None:
     (line,) = mistakes(composed("backbone=minilm", "data=sample", "backbone.reinit_layers=2", key))

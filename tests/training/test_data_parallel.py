@@ -68,7 +68,13 @@ def result(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options", [(), ("trainer.micro_batch_size=2", "trainer.ema_decay=0.9"), ("head=lstm", "backbone.freeze=true")]
+    "options",
+    [
+        (),
+        ("trainer.micro_batch_size=2", "trainer.ema_decay=0.9"),
+        ("head=lstm", "backbone.freeze=true"),
+        ("trainer.head_first_epochs=1",),
+    ],
 )
 def test_the_number_of_processes_does_not_change_the_losses(tmp_path: Path, options: tuple[str, ...]) -> None:
     arguments = (*SETTINGS, *WITHOUT_DROPOUT, *options)
