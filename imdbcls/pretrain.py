@@ -108,6 +108,11 @@ def unfit(config: Config, settings: PretrainSettings | None) -> Iterator[str]:
             "data.pair_column: pretraining reads single texts. Leave it out, or use data.text_column=[first,second] to "
             "join the texts."
         )
+    if config.data.reads_pairs:
+        yield (
+            "data.pair_column cannot be used in pretraining, which reads single texts. Leave it out, or join the "
+            "columns: data.text_column=[first,second]."
+        )
     if config.trainer.score_test_each_epoch:
         yield "trainer.score_test_each_epoch=true: pretraining never reads the test split. Leave it out."
     if settings is not None and settings.data.unlabelled not in (None, AUTO):

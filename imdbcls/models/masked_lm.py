@@ -66,6 +66,7 @@ class MaskedLanguageModel(Classifier):
         num_documents: int | None = None,
         token_indices_N: Tensor | None = None,
         features: Tensor | None = None,
+        token_types_BT: Tensor | None = None,
         masked_indices_M: Tensor | None = None,
     ) -> Tensor:
         """Compute float32 logits_MV of the masked tokens only; the logits of all tokens would need M / BT of the time.
@@ -74,7 +75,7 @@ class MaskedLanguageModel(Classifier):
         `Classifier.forward`.
         """
         assert masked_indices_M is not None and features is None, "a masked language model needs masked tokens"
-        hidden_BTD = self.encode(input_ids_BT, mask_BT, token_indices_N)
+        hidden_BTD = self.encode(input_ids_BT, mask_BT, token_indices_N, token_types_BT)
         hidden_MD = hidden_BTD.flatten(0, 1)[masked_indices_M]
         logits_MV: Tensor = self.head(hidden_MD, embeddings_of(self.encoder)).float()
         return logits_MV
