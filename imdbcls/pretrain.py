@@ -42,12 +42,12 @@ Continue the pretraining of an encoder with masked tokens, on the training docum
   python -m imdbcls.pretrain data=files data.train=my.csv data.unlabelled=more.csv backbone=minilm      your own files
   python -m imdbcls.train data=imdb backbone=minilm backbone.path=runs/pretrain/NAME    fine-tune the pretrained encoder
 
-Test documents are never read, and documents with the same text as a test document are left out. The validation
+The encoder never learns from test documents: documents with the same text as one are left out. The validation
 documents are held out: the masked loss on them selects the best epoch. The same command continues after an
 interruption. All other keys are those of python -m imdbcls.train --help, except the ones for the head and the labels.
 
 Keys of pretraining, with their defaults:"""
-# Groups and keys of training that pretraining does not accept: it reads no labels and no test split, has its own head,
+# Groups and keys of training that pretraining does not accept: it uses no labels and no test split, has its own head,
 # and trains a single run.
 UNUSED = ("head", "loss", "metric", "jobs", "experiment", "debug", "data.test_limit", "data.validate_on_train")
 UNUSED_PREFIXES = ("head.", "loss.", "hydra/", "hydra.")
@@ -114,7 +114,7 @@ def unfit(config: Config, settings: PretrainSettings | None) -> Iterator[str]:
             "columns: data.text_column=[first,second]."
         )
     if config.trainer.score_test_each_epoch:
-        yield "trainer.score_test_each_epoch=true: pretraining never reads the test split. Leave it out."
+        yield "trainer.score_test_each_epoch=true: pretraining does not evaluate the test split. Leave it out."
     if settings is not None and settings.data.unlabelled not in (None, AUTO):
         try:
             for place in require_tables(settings.data.unlabelled, KEY):

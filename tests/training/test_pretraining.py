@@ -13,6 +13,8 @@ from support.runs import Launch
 from support.small_models import make_folder
 
 from imdbcls.errors import UserError
+from imdbcls.models.backbone import load_backbone
+from imdbcls.models.masked_lm import masked_language_model
 from imdbcls.pretrain import Command, read_command
 from imdbcls.pretraining import build_pretraining
 from imdbcls.runs.folder import RunFolder
@@ -63,6 +65,14 @@ def test_killed_run_continues_to_the_same_bits_and_its_encoder_is_fine_tuned(tmp
     assert steps[0] == 0 and steps == sorted(set(steps)) and steps[-1] == 24
     again = run(killed, *arguments, command=PRETRAIN)
     assert f"is already done: masked loss {found['val/loss']:.4f}" in again.output
+
+    # Pretraining that starts from the run continues with the run's head.
+    backbone = load_backbone(
+        name="mine", path=str(pretrained), pretrained=True, dropout=None, attention_dropout=None, fast=True
+    )
+    head = masked_language_model(backbone, pretrained).head.state_dict()
+    saved = load_file(pretrained / "checkpoints/best/model.safetensors")
+    assert len(head) == 5 and all(torch.equal(head[name], saved[f"head.{name}"]) for name in head)
 
     # The pretrained encoder has the weights of the best epoch, and a run that starts from it another name.
     train = ("backbone=minilm", *(each for each in TINY if not each.startswith(("backbone=", "lr="))), "epochs=1")
