@@ -168,14 +168,12 @@ class Saver:
             return tuple(self._best_checkpoint(state).state.get("soup_epochs", ()))
 
     def save_soup(self, weights: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
-        """Write a soup as `best`, and then delete the weights of the epochs.
+        """Write a soup as `best`. `load_best` then deletes the weights of the epochs.
 
         `metrics` must include `epoch`, the best epoch, and `soup_epochs`.
         """
         if self.processes.is_main:
             self._write(self.best, {"model": weights}, metrics)
-            self.wait()
-            shutil.rmtree(self.epochs, ignore_errors=True)
 
     def wait(self) -> None:
         """Wait until all checkpoints are on disk. Raise the error if writing failed."""
@@ -207,7 +205,7 @@ class Saver:
     def load_best(self, state: TrainState) -> None:
         """Load the best weights into the evaluation model, and add the weights of a frozen encoder to `best`.
 
-        Call this at the end of training.
+        The weights of other epochs, which are kept for a soup, are deleted. Call this at the end of training.
         """
         self.wait()
         with self.processes.main_first():
@@ -225,6 +223,7 @@ class Saver:
             self.wait()
         checkpoint.remove_previous(self.best)
         checkpoint.remove_previous(self.last)
+        shutil.rmtree(self.epochs, ignore_errors=True)
 
     def restore(self, steps_per_epoch: int, epochs: int) -> tuple[TrainState, StepMeter, Path] | None:
         """Restore the newest complete checkpoint; return its progress, its meter and its folder.
