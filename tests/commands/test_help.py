@@ -48,7 +48,8 @@ def test_every_config_key_has_a_description() -> None:
     assert {"lr", "data", "data.train_limit", "trainer.log_every", "plugins"} <= {each.key for each in keys}
     for each in keys:
         assert len(each.description) > 5, f"conf/config.yaml has no comment on {each.key}"
-    assert [each for each in keys if each.key == "lr"] == [options.ConfigKey("lr", "2e-5", "peak learning rate")]
+    (lr,) = (each for each in keys if each.key == "lr")
+    assert lr.default == "${backbone.recommended_lr}" and lr.description.startswith("peak learning rate; ")
 
 
 def test_help_shows_groups_choices_and_config_keys() -> None:
@@ -58,7 +59,7 @@ def test_help_shows_groups_choices_and_config_keys() -> None:
         assert f"\n{group}\n" in answer.stdout
         for choice, words in described.items():
             assert f" {choice} {words} " in " ".join(answer.stdout.split())
-    assert "  lr=2e-5 " in answer.stdout and "  data.train_limit=null " in answer.stdout
+    assert "  lr=${backbone.recommended_lr} " in answer.stdout and "  data.train_limit=null " in answer.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["lrr=1"], ["--cfg", "job"]])

@@ -163,7 +163,7 @@ def test_a_signal_for_a_job_that_has_just_ended_stops_the_sweep() -> None:
     job = subprocess.Popen([sys.executable, "-c", ""])
     job.wait()
     sweep = Sweep()
-    sweep._running[job.pid] = Running(0, 0, 0, lambda: None, 0.0)
+    sweep._running[job.pid] = Running(0, 0, 0, lambda: None, 0.0, progress=None)
     sweep._forward_signal(signal.SIGTERM, None)
     assert sweep.stopped_by == signal.SIGTERM
 
