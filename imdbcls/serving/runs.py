@@ -52,12 +52,14 @@ def load_models(
 ) -> ServedRuns:
     """Open finished runs and ensembles without loading their models.
 
-    Raises UserError if a folder is not a finished run, if a run is given twice, and for different classes.
+    Raises UserError if a folder is not a finished run, for a run or an ensemble that is given twice, and for different
+    classes.
     """
     alone = [load_run(folder, plugins=plugins, device=device) for folder in runs]
     require_different(alone)
     means = [load_ensemble(folders, plugins=plugins, device=device) for folders in ensembles]
     models: list[FinishedRun | Ensemble] = [*alone, *means]
+    require_different_ensembles(means)
     every_run = [run for model in models for run in runs_of(model)]
     require_same_classes(every_run)
     require_single_texts(every_run)
@@ -65,6 +67,13 @@ def load_models(
     if len(set(names)) < len(names):  # the same study in two folders, or ensembles of the same head
         names = [", ".join(str(run.folder) for run in runs_of(model)) for model in models]
     return ServedRuns(dict(zip(names, models, strict=True)))
+
+
+def require_different_ensembles(ensembles: Sequence[Ensemble]) -> None:
+    """Raise UserError if two ensembles have the same runs, in any order."""
+    members = [frozenset(run.folder.resolve() for run in ensemble.runs) for ensemble in ensembles]
+    if len(set(members)) < len(members):
+        raise UserError("Both ensembles have the same runs: give different runs, or --ensemble once.")
 
 
 def require_single_texts(runs: Sequence[FinishedRun]) -> None:

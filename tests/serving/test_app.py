@@ -280,3 +280,5 @@ def test_different_classes_and_the_same_run_twice_are_refused(finished: Path, se
         load_models([finished, other])
     with pytest.raises(imdbcls.UserError, match="is given twice"):
         load_models([finished, finished.parent / ".." / finished.parent.name / finished.name])
+    with pytest.raises(imdbcls.UserError, match="Both ensembles have the same runs"):
+        load_models([], [[finished, second], [second, finished]])
