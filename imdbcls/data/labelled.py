@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from imdbcls.data.columns import Delimiter, Quoting
+from imdbcls.data.columns import Delimiter, Quoting, names_of
 from imdbcls.data.documents import Documents, label_name
 from imdbcls.data.sources import documents_of, without_empty_rows
 from imdbcls.data.tables import read_table
@@ -19,8 +19,8 @@ def read_labelled(
     data: Mapping[str, Any],
     label_names: Sequence[str],
     *,
-    text_column: Sequence[str] | None = None,
-    pair_column: Sequence[str] | None = None,
+    text_column: str | Sequence[str] | None = None,
+    pair_column: str | Sequence[str] | None = None,
     label_column: str | None = None,
     delimiter: Delimiter | None = None,
     quoting: Quoting | None = None,
@@ -30,9 +30,11 @@ def read_labelled(
 ) -> tuple[Documents, tuple[str, ...]]:
     """Return the documents of a file, and notes to log. The ids are row numbers.
 
-    `data` has the arguments of the run's data source, which give the default columns. The labels in the file are the
-    names of the run's classes, `label_names`, or keys of `class_of_label`, which maps other labels to these names.
-    Raise UserError as `read_table` does, for a row without a text or label unless `skip_empty` is true, and for an
+    `data` has the arguments of the run's data source, which give the default columns. `text_column` and `pair_column`
+    are one column, or several whose texts are joined. The labels in the file are the names of the run's classes,
+    `label_names`, or keys of `class_of_label`, which maps other labels to these names.
+
+    Raises UserError as `read_table` does, for a row without a text or label unless `skip_empty` is true, and for an
     unknown label.
     """
     path = Path(file)
@@ -40,8 +42,8 @@ def read_labelled(
     texts = request_for(
         path,
         {key: value for key, value in data.items() if key != "id_column"},
-        text_column=text_column,
-        pair_column=pair_column,
+        text_column=names_of(text_column),
+        pair_column=names_of(pair_column),
         id_column=None,
         keep=None,
         delimiter=delimiter,
