@@ -105,11 +105,6 @@ def unfit(config: Config, settings: PretrainSettings | None) -> Iterator[str]:
         yield f"trainer.head_first_epochs={epochs}: pretraining trains the encoder in every epoch. Leave it out."
     if config.data.reads_pairs:
         yield (
-            "data.pair_column: pretraining reads single texts. Leave it out, or use data.text_column=[first,second] to "
-            "join the texts."
-        )
-    if config.data.reads_pairs:
-        yield (
             "data.pair_column cannot be used in pretraining, which reads single texts. Leave it out, or join the "
             "columns: data.text_column=[first,second]."
         )
