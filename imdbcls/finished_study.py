@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
     from imdbcls.api import FinishedRun
 
-MAX_ROWS = 20  # of the table in a notebook
-SHOWN = ("group", "seed", "val/accuracy", "test/accuracy", "train_seconds")  # columns of this table
+SHOWN = ("group", "seed", "val/accuracy", "test/accuracy", "train_seconds")  # columns of the table in a notebook
 PREFIXES = ("val/", "test/")
 COSTS = ("train_seconds", "documents_per_second", "peak_memory_mb", "parameters", "head_parameters")
 
@@ -49,8 +48,10 @@ class FinishedStudy:
         return pandas.DataFrame(map(row_of, self.runs), index=pandas.Index([run.folder.name for run in self.runs]))
 
     def _repr_html_(self) -> str:
+        from imdbcls.comparison.frames import table_html
+
         frame = self.to_pandas()
-        table = frame[[name for name in SHOWN if name in frame]].to_html(border=0, max_rows=MAX_ROWS, justify="left")
+        table = table_html(frame[[name for name in SHOWN if name in frame]], index=True)
         return f"<div>{len(self.runs)} finished runs</div>\n{table}"
 
 

@@ -62,7 +62,8 @@ def comparison_html(comparison: "Comparison") -> str:
         },
         index=[group.rank for group in comparison.groups],
     )
-    title = f"<b>{escape(comparison.study)}</b>: {len(comparison)} groups by {metric.title} on the test split"
+    number = "1 group" if len(comparison) == 1 else f"{len(comparison)} groups"
+    title = f"<b>{escape(comparison.study)}</b>: {number} by {metric.title} on the test split"
     parts = [f"<div>{title}</div>", table_html(groups, index=True)]
     if comparison.pairs:
         pairs = pandas.DataFrame(

@@ -95,3 +95,4 @@ def test_comparison_as_data_frames(tmp_path: Path) -> None:
     html = shown._repr_html_()
     assert "<script>" not in html and "&lt;script&gt;" in html and "<b>&lt;b&gt;</b>" in html
     assert "color" not in html and f"{found.groups[1].primary.mean:.2%}" in html
+    assert "1 group by accuracy" in replace(found, groups=found.groups[:1], pairs=())._repr_html_()
