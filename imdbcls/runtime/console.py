@@ -3,8 +3,8 @@
 Modules log with `logging.getLogger(__name__)`. Commands call `log_to_stderr`, which adds one handler to the root
 logger. `hydra/job_logging=...` replaces the handlers of the root logger, so no message appears twice. Python callers
 configure logging as usual; `imdbcls.run` calls `log_if_unconfigured`. In a Jupyter notebook, `in_one_output` collects
-all messages of a run in one output of the cell. Stdout is reserved for the output of a command
-(`--cfg job`, predictions).
+all messages of a run in one output of the cell. Stdout is reserved for the output of a command (`--cfg job`,
+predictions).
 """
 
 import contextlib
