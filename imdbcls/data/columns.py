@@ -137,8 +137,9 @@ def request_of(
         ("label_column", label_column),
         *(("id_column", name) for name in names_of(id_column)),
     ]
-    if not names_of(text_column):
-        raise UserError("data.text_column=[] names no column.")
+    for key, names in zip(TEXTS, (text_column, pair_column), strict=True):
+        if names is not None and not names_of(names):
+            raise UserError(f"data.{key}=[] names no column.")
     distinct = [*given, *(("group_column", name) for name in names_of(group_column) if name != id_column)]
     for position, (key, name) in enumerate(distinct):
         first = next(other for other, column in distinct[: position + 1] if column == name)

@@ -228,6 +228,13 @@ def test_several_text_columns_are_joined(tmp_path: Path) -> None:
         read(blank, ["title", "text"])
 
 
+@pytest.mark.parametrize("setting", ["text_column", "pair_column"])
+def test_a_list_without_columns_is_refused(setting: str, tmp_path: Path) -> None:
+    path = str(write_csv(tmp_path / "a.csv", ROWS))
+    with pytest.raises(UserError, match=rf"data\.{setting}=\[\] names no column\."):
+        read(path, **{setting: []})
+
+
 def test_all_missing_columns_of_a_list_are_named(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", ROWS)
     with pytest.raises(
