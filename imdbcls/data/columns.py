@@ -67,13 +67,14 @@ class Request:
         texts = {name for setting, name in self.columns if setting in TEXTS}
         return {output for output, names in self.outputs.items() if names[0] in texts}
 
-    def cell(self, row: Mapping[str, object], output: str, place: str) -> object:
+    def cell(self, row: Mapping[str, object], output: str, where: str, number: int) -> object:
         """Return the cell of a column of the table to make; None if the row of the file lacks it.
 
-        Raise UserError for a part of a joined text that is not a string. `place` is the position of the row.
+        Raise UserError for a part of a joined text that is not a string. `where` and `number` are the position of the
+        row, for messages.
         """
         names = self.outputs[output]
-        return row.get(names[0]) if len(names) == 1 else joined(row, names, self.separator, place)
+        return row.get(names[0]) if len(names) == 1 else joined(row, names, self.separator, f"{where} {number:,}")
 
     def key(self, setting: str) -> str:
         """Return the option or config key of a setting."""

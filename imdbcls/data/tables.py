@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imdbcls.data.columns import AUTO, Request, joined, listed, missing_columns, positions_of
+from imdbcls.data.columns import AUTO, Request, listed, missing_columns, positions_of
 from imdbcls.data.delimited import delimited_rows
 from imdbcls.data.layout import layout_of
 from imdbcls.data.lines import doubts, lines_of
@@ -125,22 +125,18 @@ class Collector:
 
     def __init__(self, request: Request) -> None:
         texts = request.text_outputs
-        self._outputs, self._separator = request.outputs, request.separator
+        self._request = request
         self._classes = {
             name for setting, name in request.columns if setting in ("label_column", "part_column")
         } - texts
-        self._columns: dict[str, Any] = {name: TextWriter() if name in texts else [] for name in self._outputs}
+        self._columns: dict[str, Any] = {name: TextWriter() if name in texts else [] for name in request.outputs}
 
     def add(self, row: Mapping[str, object], where: str, number: int) -> None:
         """Add a row, in which missing columns are absent. `where` and `number` are its position, for messages."""
-        for output, names in self._outputs.items():
-            if output in self._classes:
-                value = row.get(output)  # one string per class, not per row
-                self._columns[output].append(sys.intern(value) if type(value) is str else value)
-            elif len(names) == 1:
-                self._columns[output].append(row.get(names[0]))
-            else:
-                self._columns[output].append(joined(row, names, self._separator, f"{where} {number:,}"))
+        for output, column in self._columns.items():
+            value = self._request.cell(row, output, where, number)
+            # One string per class, not per row.
+            column.append(sys.intern(value) if output in self._classes and type(value) is str else value)
 
     def finish(self) -> dict[str, Sequence[object]]:
         """Return the columns after the last row."""
@@ -420,7 +416,8 @@ def _jsonl_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str
 def nested_cell(row: Mapping[str, object], name: str) -> dict[str, object]:
     """Return {name: value} for a key in nested JSON objects, such as `review.body`; {} if it does not exist.
 
-    A key that contains a dot itself comes first: in `{"a.b": {"c": 1}}`, `a.b.c` is 1.
+    A key may contain dots itself: in `{"a.b": {"c": 1}}`, `a.b.c` is 1. If several objects have the key, the complete
+    name as a key of the row comes first, and then the shortest first part.
     """
     if name in row:
         return {name: row[name]}

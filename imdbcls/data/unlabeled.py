@@ -175,12 +175,13 @@ def from_file(path: Path, request: Request) -> Texts:
 
     def items() -> Iterator[Item]:
         for number, row in found.rows:
-            place = f"{path}, {found.unit} {number:,}"
+            where = f"{path}, {found.unit}"
+            place = f"{where} {number:,}"
             if found.columns is None and any(not any(map(row.__contains__, names)) for names in outputs.values()):
                 missing = missing_columns(only_text, list(row), f"{place},")
                 assert missing is not None
                 raise missing
-            cells = [text_in(only_text.cell(row, name, place), name, place) for name in outputs]
+            cells = [text_in(only_text.cell(row, name, where, number), name, place) for name in outputs]
             text, pair = (None, None) if None in cells else (cells[0], cells[1] if len(cells) > 1 else None)
             yield Item(number, text, {output: plain(row.get(name)) for name, output in copied.items()}, pair)
 
