@@ -45,7 +45,7 @@ class JobFiles:
     def used_seconds(self) -> float | None:
         """Return the time of all processes of the run since the last call of `remove`; None if none is recorded."""
         text = read_text(self.seconds)
-        return None if text is None else float(text)
+        return float(text) if text else None  # the file may be empty after a crash of the node
 
     def uncollected_seconds(self) -> float | None:
         """Return the time of a job that ended while no command waited for it; None if there is no such job."""

@@ -120,6 +120,12 @@ def test_the_time_of_a_requeued_job_is_that_of_all_its_processes(
     assert files.end.read_text() == "the reason" and (files.uncollected_seconds() or 0.0) > 0.75
 
 
+def test_an_empty_file_is_no_recorded_time(tmp_path: Path) -> None:
+    files = JobFiles(tmp_path, "cls-s0")
+    files.seconds.touch()  # as after a crash of the node
+    assert files.used_seconds() is None
+
+
 def test_refused_settings_give_slurms_reason(slurm: Cluster) -> None:
     command("sbatch", "echo sbatch: error: invalid partition specified: gpu >&2; exit 1")
     with pytest.raises(UserError, match=r"Slurm does not accept the jobs: .*invalid partition specified: gpu"):
