@@ -126,6 +126,9 @@ class LiveTable:
         except BlockingIOError:  # the pipe is empty
             pass
         *lines, self._rest = self._rest.split(b"\n")
+        self._write(lines)
+
+    def _write(self, lines: Sequence[bytes]) -> None:
         for line in lines:
             text = printable(line.decode(errors="replace"))
             for pattern, style in LABELS:
@@ -136,7 +139,9 @@ class LiveTable:
                 console.write_message(text)
 
     def close(self) -> None:
+        """Remove the table, and write the last message if it has no line end."""
         console.erase()
+        self._write([self._rest] if self._rest else [])
         os.close(self._output)
         os.close(self._input)
 

@@ -57,7 +57,7 @@ def test_messages_of_jobs_are_written_line_by_line(capsys: pytest.CaptureFixture
     os.waitpid(child, 0)
     table.wait(0.0, [])
     table.close()
-    assert capsys.readouterr().err == "a-s0: warning: one\na-s0: two \\x1b[2J é\n"
+    assert capsys.readouterr().err == "a-s0: warning: one\na-s0: two \\x1b[2J é\n\ufffd no end\n"
 
 
 @pytest.mark.slow
