@@ -39,7 +39,9 @@ def read_unlabelled(
     if not rows:
         raise UserError(f"{table.name} has no row with a text.")
     if len(rows) < len(texts):
-        table = table.take(rows, f"{table.name}: {len(texts) - len(rows):,} rows without a text are skipped.")
+        num_skipped = len(texts) - len(rows)
+        skipped = "1 row without a text is" if num_skipped == 1 else f"{num_skipped:,} rows without a text are"
+        table = table.take(rows, f"{table.name}: {skipped} skipped.")
     notes += table.notes
     return unlabelled_documents(next(iter(table.columns.values())))
 
@@ -89,8 +91,8 @@ def pretraining_corpus(
         is_kept &= ~is_held_out
     if not is_kept.any():
         raise UserError("No document is left for pretraining: every text is also in validation or test.")
-    train = unlabelled_documents(texts)
-    train = Documents([*labelled.train.ids, *unlabelled.ids], train.texts, train.labels).take(np.flatnonzero(is_kept))
+    ids = [*labelled.train.ids, *unlabelled.ids]
+    train = Documents(ids, texts, np.zeros(len(texts), dtype=np.int64)).take(np.flatnonzero(is_kept))
     held_out = limited(labelled.validation, "validation", validation_limit, split_seed, found)
     splits = {"train": train, "validation": held_out, "test": unlabelled_documents([])}
     return Corpus(**splits, label_names=labelled.label_names, split_hash=hash_of_splits(splits, ()), notes=tuple(found))

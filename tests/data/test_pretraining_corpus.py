@@ -64,7 +64,7 @@ def test_unlabelled_files_have_the_text_column_of_the_data(tmp_path: Path) -> No
     file.write_text('review,stars\n"one, two",5\n,3\nthree,1\n')
     found = read_unlabelled(str(file), FILES, {"text_column": "review"}, notes)
     assert list(found.texts) == ["one, two", "three"]
-    assert notes == [f"{file}: 1 rows without a text are skipped."]
+    assert notes == [f"{file}: 1 row without a text is skipped."]
     with pytest.raises(UserError, match=r"more.csv has no column 'text' \(data.text_column\)"):
         read_unlabelled(str(file), FILES, {}, [])
     file.write_text("review,stars\n,3\n")
