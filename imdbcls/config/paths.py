@@ -23,7 +23,7 @@ HUB_LIMITS = {
 }
 TINY_LIMIT = 512
 COLUMNS = ("text_column", "label_column", "id_column", "group_column", "part_column")
-FORMAT = ("delimiter", "quoting", "encoding", "text_separator", "pair_column")
+OPTIONAL = ("delimiter", "quoting", "encoding", "text_separator", "pair_column")
 # Model types whose positions start at the padding id + 1.
 _ROBERTA_TYPES = (
     "roberta",
@@ -104,7 +104,7 @@ def require_files(config: Config) -> None:
         if first != key:
             raise UserError(f"{key}={path} is the same file as {first}: use different documents for each split.")
     request = request_of(
-        **{key: source[key] for key in COLUMNS}, **{key: source[key] for key in FORMAT if key in source}
+        **{key: source[key] for key in COLUMNS}, **{key: source[key] for key in OPTIONAL if key in source}
     )
     mistakes = []
     for _, path in given:

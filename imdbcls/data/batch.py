@@ -114,7 +114,7 @@ class Batch:
     def step_targets(self) -> int:
         """The number of targets in the optimizer step, over all processes: the loss is the mean over them.
 
-        It is 1 if no token is masked, because all documents are without tokens. The loss is then 0.
+        It is 1 if all documents are empty, so that no token is masked. The loss is then 0.
         """
         return self.step_documents if self.masked is None else max(len(self.masked), 1)
 

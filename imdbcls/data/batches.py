@@ -97,7 +97,7 @@ class TrainBatches:
         self._collator.features = features
 
     def mask_with(self, masking: Masking) -> None:
-        """Mask tokens in the batches of every later epoch, other tokens in each epoch."""
+        """Mask tokens in all later batches. Each epoch has different masks."""
         self._masking = masking
 
     def plan(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -182,7 +182,7 @@ class EvalBatches:
         self._collator.features = features
 
     def mask_with(self, masking: Masking) -> None:
-        """Mask tokens in every later batch, the same tokens in each evaluation."""
+        """Mask tokens in all later batches. Each evaluation has the same masks."""
         self._masking = masking
 
     def of_process(self, rank: int, num_processes: int) -> Iterator[Batch]:

@@ -6,10 +6,9 @@ import numpy as np
 
 from imdbcls.data.documents import Documents
 
-UNEQUAL = 3.0  # a largest class of this many times the documents of the smallest class is noted
-FEW_DOCUMENTS = (
-    10  # a class with fewer documents in validation or test is noted: one document is over 10 points of recall
-)
+UNEQUAL = 3.0  # the classes are noted if the largest has at least this many times the documents of the smallest
+# A class with fewer documents in validation or test is noted: one document is then over 10 points of recall.
+FEW_DOCUMENTS = 10
 MAX_LISTED = 5  # small classes in one note
 
 

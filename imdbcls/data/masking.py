@@ -26,9 +26,9 @@ SPACES = {"ByteLevel": "Ġ", "Metaspace": "▁"}
 class Masking:
     """Choose tokens of each document and replace them.
 
-    `probability` is the share of words to choose. The number of words is rounded up or down at random, so that its mean
-    is exact, but is at least one. All tokens of a chosen word are predicted. `begins_word_V` says which tokens begin a
-    word; None if every token is a word. `random_ids` are the ids that may replace a token.
+    `probability` is the share of words to choose. Their number is rounded up or down at random, so that the expected
+    share is exact, except that at least one word is chosen. All tokens of a chosen word are predicted. `begins_word_V`
+    says which tokens begin a word; None if every token is a word. `random_ids` are the ids that may replace a token.
 
     The masks of a document depend only on `seed`, the epoch and the document's index in its split, so a resumed run
     gets the same masks. `num_prefix` and `num_suffix` count the special tokens around a document, which stay.

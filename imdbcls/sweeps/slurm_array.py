@@ -1,4 +1,4 @@
-"""Submit runs as one array of Slurm jobs with submitit, such that a later command finds the jobs in any case.
+"""Submit runs as one array of Slurm jobs with submitit, so that a later command finds the jobs.
 
 Before the submission, `<run>.job` names the array and the index of the run in it. After the submission, it also has the
 id of the job. If the command is killed in between, the next command finds the array by its name in Slurm's queue.
@@ -106,7 +106,8 @@ def queued_jobs() -> dict[str, str] | None:
 def find_job(job: SlurmJob, queued: Mapping[str, str], settings: Mapping[str, Any]) -> str | None:
     """Return the id of a run's job if it is in the queue, else None. Complete the submission of a killed command.
 
-    Such a job waits a minute for submitit's pickle.
+    submitit writes a pickle for each job after the submission. If the command was killed before, this function writes
+    it. A job that has started waits for its pickle for a minute.
     """
     from submitit.core.utils import DelayedSubmission, JobPaths
 
