@@ -67,7 +67,8 @@ def prepare_probe() -> None:
 def probe_config(config: Config, folder: Path) -> Config:
     """Return a config for runs that write only to `folder` and its parent, where all groups share a cache.
 
-    The steps of epochs that train only the head are estimated like all other steps, although they take less time.
+    The steps of epochs that train only the head are estimated like all other steps, although they take less time. The
+    feature cache of these epochs is not part of the estimate.
     """
     cache = {"cache_dir": str(folder.parent / "cache")}
     plain = {"head_first_epochs": 0, "greedy_soup": False}
