@@ -155,8 +155,9 @@ def test_all_mistakes_are_reported_together() -> None:
 def test_pairs_of_texts_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
     file.write_text("text,second,label\na,b,yes\nc,d,no\n")
-    with pytest.raises(UserError, match="pair_column cannot be used in pretraining, which reads single texts"):
+    with pytest.raises(UserError, match="pair_column cannot be used in pretraining, which reads single texts") as error:
         read_command(["backbone=tiny", "data=files", f"data.train={file}", "data.pair_column=second"])
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_settings_of_pretraining_and_unlabelled_files_identify_the_run(tmp_path: Path) -> None:
