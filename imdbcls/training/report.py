@@ -65,12 +65,14 @@ def log_start(run: Run) -> None:
 
 def low_rate_warning(config: Config) -> str | None:
     """Return a sentence if only the head is trained, but with a learning rate for the entire encoder; None if not."""
-    rate, recommended = config.lr * config.optimizer.head_lr, config.backbone.recommended_lr
-    if config.backbone.freeze is not True or "lr" not in config.optimizer.arguments or rate > recommended:
+    lr, recommended = config.optimizer.arguments.get("lr"), config.backbone.recommended_lr
+    if config.backbone.freeze is not True or lr is None or lr * config.optimizer.head_lr > recommended:
         return None
+    key = "lr" if lr == config.lr else "optimizer.lr"
     return (
-        f"backbone.freeze=true trains only the head, with a learning rate of {rate:g}. For {config.backbone.name}, "
-        f"rates up to {recommended:g} are for training the encoder, too; a head alone usually needs more: try lr=1e-3."
+        f"backbone.freeze=true trains only the head, with a learning rate of {lr * config.optimizer.head_lr:g}. For "
+        f"{config.backbone.name}, rates up to {recommended:g} are for training the encoder, too; a head alone usually "
+        f"needs more: try {key}=1e-3."
     )
 
 

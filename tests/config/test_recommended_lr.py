@@ -33,6 +33,8 @@ def test_the_recommendation_changes_no_run_with_its_own_lr() -> None:
         (["backbone.freeze=true", "lr=5e-5"], True),
         (["backbone.freeze=true", "lr=1e-3"], False),
         (["backbone.freeze=true", "lr=5e-5", "optimizer.head_lr=20"], False),
+        (["backbone.freeze=true", "optimizer.lr=1e-3"], False),
+        (["backbone.freeze=true", "lr=1e-3", "optimizer.lr=5e-5"], True),
         (["backbone.freeze=3"], False),
         ([], False),
     ],
@@ -41,4 +43,5 @@ def test_a_low_lr_for_a_frozen_encoder_is_a_warning(choices: list[str], warned: 
     warning = low_rate_warning(compose(["backbone=minilm", "data=sample", *choices]))
     assert (warning is not None) == warned
     if warning is not None:
-        assert "trains only the head, with a learning rate of" in warning and warning.endswith("try lr=1e-3.")
+        assert "trains only the head, with a learning rate of" in warning and warning.endswith("lr=1e-3.")
+        assert ("try optimizer.lr=1e-3." in warning) == any(each.startswith("optimizer.lr=") for each in choices)
