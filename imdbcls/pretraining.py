@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,16 @@ from imdbcls.models.masked_scores import masked_metrics, masked_scores
 from imdbcls.runs.folder import PRETRAINED, RunFolder
 from imdbcls.runs.metrics_log import read_points
 from imdbcls.runs.result import run_fields
+from imdbcls.runs.selection import selected_epochs
 from imdbcls.runtime import console
 from imdbcls.runtime.device import reset_peak_memory
 from imdbcls.runtime.distributed import Processes
-from imdbcls.runtime.progress import Progress, duration
+from imdbcls.runtime.progress import Progress
 from imdbcls.runtime.signals import StopRequest
 from imdbcls.sections import build_backbone, build_hardware, build_pipeline, require_buildable
+from imdbcls.training.closing import log_cost
 from imdbcls.training.evaluation import Evaluation
-from imdbcls.training.report import training_of
+from imdbcls.training.report import selection_of, training_of
 from imdbcls.training.run import Run
 
 logger = logging.getLogger(__name__)
@@ -142,18 +143,13 @@ def log_start(run: Run) -> None:
 
 
 def result_of(run: Run) -> dict[str, Any]:
-    """Return the content of `result.json`: `val/*` of the best epoch, and `before/*` of the initial weights."""
-    state, validation = run.trainer.state, run.trainer.batches.validation
+    """Return the content of `result.json`: `val/*` of the saved weights, and `before/*` of the initial weights."""
     initial = next(read_points(run.folder.path / "metrics.jsonl"))
-    best = run.trainer.metrics_of("val", validation, run.trainer.final_validation())
+    best = run.trainer.metrics_of("val", run.trainer.batches.validation, run.trainer.final_validation())
     return {
         **run_fields(run.config, run.folder.path.name),
         "status": PRETRAINED,
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "split_hash": run.corpus.split_hash,
-        "metric": run.trainer.settings.metric,
-        "best_epoch": state.best_epoch,
-        "stopped_early": state.epoch < run.trainer.settings.epochs,
+        **selection_of(run),
         **{f"before/{name.removeprefix('val/')}": initial[name] for name in best},
         **best,
         "train_documents": len(run.corpus.train),
@@ -169,10 +165,6 @@ def log_result(run: Run, result: dict[str, Any]) -> None:
         for prefix in ("before", "val")
     )
     logger.info(f"{result['name']}: masked loss {before} before and {after} after pretraining", extra=console.BOLD)
-    logger.info(f"  on {result['validation_documents']:,} held-out documents, best epoch {result['best_epoch']}")
-    logger.info(
-        f"  trained in {duration(result['train_seconds'])}, {result['documents_per_second']:,.1f} documents/s, "
-        f"peak memory {result['peak_memory_mb']:,.0f} MB"
-    )
-    logger.info(f"  saved in {run.folder.path}")
+    logger.info(f"  on {result['validation_documents']:,} held-out documents, {selected_epochs(result)}")
+    log_cost(run, result)
     logger.info(f"  next: fine-tune it with python -m imdbcls.train ... backbone.path={run.folder.path}")

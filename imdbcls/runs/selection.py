@@ -20,3 +20,11 @@ def as_text(metric: str, value: Any) -> str:
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "undefined"
     return f"{value:.4f}" if metric in LOWER_IS_BETTER else f"{value:.2%}"
+
+
+def selected_epochs(result: Mapping[str, Any]) -> str:
+    """Return the epochs whose weights a run has selected as text: the best epoch, or those of a greedy soup."""
+    best, soup = f"best epoch {result['best_epoch']}", result.get("soup_epochs", [])
+    if len(soup) > 1:
+        return f"mean of epochs {', '.join(map(str, soup))}"
+    return f"{best}, no better mean" if soup else best

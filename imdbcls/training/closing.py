@@ -12,7 +12,7 @@ from imdbcls.config.schema import LossConfig
 from imdbcls.models.metrics import accuracy_warning, wilson_interval
 from imdbcls.models.scores import class_scores, class_table
 from imdbcls.runs.folder import RunFolder
-from imdbcls.runs.selection import DEFAULT, TITLES, as_text
+from imdbcls.runs.selection import DEFAULT, TITLES, as_text, selected_epochs
 from imdbcls.runtime import console
 from imdbcls.runtime.progress import duration
 from imdbcls.training.run import Run
@@ -30,12 +30,17 @@ def log_result(run: Run, result: Mapping[str, Any]) -> None:
     for warning in warnings_of(run, result):
         logger.warning(f"{result['name']}: {warning}")
     log_calibration(result)
+    log_cost(run, result)
+    logger.info(f"  next: {next_step(run)}")
+
+
+def log_cost(run: Run, result: Mapping[str, Any]) -> None:
+    """Log the time, the speed and the memory of training, and the run folder."""
     logger.info(
         f"  trained in {duration(result['train_seconds'])}, {result['documents_per_second']:,.1f} documents/s, "
         f"peak memory {result['peak_memory_mb']:,.0f} MB"
     )
     logger.info(f"  saved in {run.folder.path}")
-    logger.info(f"  next: {next_step(run)}")
 
 
 def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
@@ -52,10 +57,7 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"  95 % interval over documents {low:.2%} to {high:.2%}; {baseline}"
     watched = "; the test split was also evaluated during training" if result["watched_test"] else ""
     value = as_text(metric, result[f"val/{metric}"])
-    epochs = f"best epoch {result['best_epoch']}"
-    if soup := result.get("soup_epochs"):
-        epochs = f"mean of epochs {', '.join(map(str, soup))}" if len(soup) > 1 else f"{epochs}, no better mean"
-    yield f"  validation {title} {value} ({epochs}){watched}"
+    yield f"  validation {title} {value} ({selected_epochs(result)}){watched}"
     if parts := result.get("test/parts"):
         found = (f"{name} {part['accuracy']:.2%} of {part['documents']:,}" for name, part in parts.items())
         yield f"  by part: {', '.join(found)}"
@@ -121,6 +123,6 @@ def log_trial(result: Mapping[str, Any]) -> None:
     metric = result["metric"]
     pruned = f", pruned after epoch {result['epochs']}" if result["status"] == "pruned" else ""
     logger.info(
-        f"{result['name']}: validation {TITLES[metric]} {as_text(metric, result[f'val/{metric}'])} (best epoch "
-        f"{result['best_epoch']}){pruned}; trained in {result['train_seconds']:.0f} s, not evaluated on test"
+        f"{result['name']}: validation {TITLES[metric]} {as_text(metric, result[f'val/{metric}'])} "
+        f"({selected_epochs(result)}){pruned}; trained in {result['train_seconds']:.0f} s, not evaluated on test"
     )

@@ -97,7 +97,7 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
     return {
         **run_fields(run.config, run.folder.path.name),
         "status": "done",
-        **selection_of(run),
+        **classification_of(run),
         **split_metrics("val", validation),
         **split_metrics("test", test),
         **calibration_metrics(validation, test),
@@ -118,7 +118,7 @@ def result_of_trial(run: Run, probabilities_NC: NDArray[np.float64]) -> dict[str
     return {
         **run_fields(run.config, run.folder.path.name),
         "status": "pruned" if run.trainer.is_pruned else "trial",
-        **selection_of(run),
+        **classification_of(run),
         "epochs": run.trainer.state.epoch,
         **{f"val/{name}": value for name, value in metrics.items()},
         "train_documents": len(run.corpus.train),
@@ -126,14 +126,21 @@ def result_of_trial(run: Run, probabilities_NC: NDArray[np.float64]) -> dict[str
     }
 
 
+def classification_of(run: Run) -> dict[str, Any]:
+    """Return the classes, whether the test split was evaluated during training, and the fields of `selection_of`."""
+    return {
+        "label_names": list(run.corpus.label_names),
+        "watched_test": run.trainer.settings.watch_test,
+        **selection_of(run),
+    }
+
+
 def selection_of(run: Run) -> dict[str, Any]:
     """Return the fields on the end of the run, the documents that it used, and the selection of its best epoch."""
-    trainer, state, corpus = run.trainer, run.trainer.state, run.corpus
+    trainer, state = run.trainer, run.trainer.state
     return {
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "split_hash": corpus.split_hash,
-        "label_names": list(corpus.label_names),
-        "watched_test": trainer.settings.watch_test,
+        "split_hash": run.corpus.split_hash,
         "metric": trainer.settings.metric,
         "best_epoch": state.best_epoch,
         **({"soup_epochs": list(trainer.soup_epochs)} if trainer.settings.greedy_soup else {}),

@@ -12,13 +12,14 @@ from support.processes import EVERY_STEP, digest, kill_at, points, run, run_fold
 from support.runs import Launch
 from support.small_models import make_folder
 
+from imdbcls import pretraining
 from imdbcls.errors import UserError
 from imdbcls.models.backbone import load_backbone
 from imdbcls.models.masked_lm import masked_language_model
 from imdbcls.pretrain import Command, read_command
-from imdbcls.pretraining import build_pretraining
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.signals import StopRequest
+from imdbcls.tracking import Trackers
 
 PRETRAIN = "imdbcls.pretrain"
 TINY = (
@@ -42,7 +43,7 @@ def fingerprint(folder: Path) -> dict[str, Any]:
 
 def make(folder: Path, *overrides: str) -> Any:
     asked: Command = read_command([*TINY, "precision=fp32", *overrides])
-    return build_pretraining(asked.config, asked.settings, RunFolder(folder), StopRequest())
+    return pretraining.build_pretraining(asked.config, asked.settings, RunFolder(folder), StopRequest())
 
 
 @pytest.mark.slow
@@ -119,6 +120,16 @@ def test_scores_of_documents_are_independent_of_the_batch(tmp_path: Path) -> Non
         metrics.append(run.trainer.metrics_of("val", run.batches.validation, scores_N3))
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
     assert metrics[0]["val/loss"] > 5  # close to that of guessing among 2,000 tokens
+
+
+def test_the_result_lists_the_epochs_of_a_soup(tmp_path: Path) -> None:
+    run = make(tmp_path, "trainer.greedy_soup=true", "data.train_limit=16", f"data.cache_dir={tmp_path}")
+    run.trainer.evaluate_before_training(Trackers())
+    run.trainer.fit(Trackers())
+    result = pretraining.result_of(run)
+    assert result["soup_epochs"] == list(run.trainer.soup_epochs) and result["soup_epochs"][0] == result["best_epoch"]
+    assert result["status"] == "pretrained" and result["val/loss"] < result["before/loss"]
+    assert "label_names" not in result
 
 
 @pytest.mark.parametrize(
