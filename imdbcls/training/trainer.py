@@ -478,7 +478,7 @@ class Trainer:
         return {"validation": validation, "test": self.predict_split("test", self.batches.test)}
 
     def final_validation(self) -> NDArray[np.float64]:
-        """Return probabilities_NC of the best weights on validation. Call it after `fit`.
+        """Return the scores of the best weights on validation, such as probabilities_NC. Call it after `fit`.
 
         Validation is evaluated again only if another process evaluated the best epoch.
         """
