@@ -164,13 +164,15 @@ def settings(config: Config) -> str:
     if config.backbone.freeze is True:
         found.append("frozen encoder")
     elif config.backbone.freeze is not False:
-        found.append(f"{config.backbone.freeze} frozen layers")
+        found.append(f"frozen layers: {config.backbone.freeze}")
     if config.backbone.reinit_layers > 0:
-        found.append(f"{config.backbone.reinit_layers} re-initialized layers")
+        found.append(f"re-initialized layers: {config.backbone.reinit_layers}")
     if config.trainer.head_first_epochs > 0:
-        found.append(f"{config.trainer.head_first_epochs} of the epochs only the head")
+        found.append(f"epochs that train only the head: {config.trainer.head_first_epochs}")
     if config.backbone.lora_rank is not None:
         found.append("LoRA (merged)")
+    if config.loss.dropout_samples > 1:
+        found.append(f"dropout samples: {config.loss.dropout_samples}")
     if config.trainer.ema_decay is not None:
         found.append("exponential moving average of the weights")
     if config.trainer.swa_start is not None:

@@ -1,4 +1,4 @@
-"""Show the messages of a run in one output of a Jupyter cell, which is updated in place and never grows."""
+"""Show the messages of a run in one output of a Jupyter cell, which is updated in place."""
 
 import html
 import io

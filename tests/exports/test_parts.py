@@ -17,7 +17,7 @@ import imdbcls
 from imdbcls import sections
 from imdbcls.data.documents import Documents
 from imdbcls.exports import FORMATS, int8, onnx_file, standalone
-from imdbcls.exports.card import model_card
+from imdbcls.exports.card import model_card, settings
 from imdbcls.exports.documents import CheckDocuments, check_batches
 from imdbcls.exports.folder import WRITERS, put_in_place
 from imdbcls.exports.head_source import head_source
@@ -127,6 +127,12 @@ def test_card_is_written_from_any_result_that_imdbcls_accepts(finished: Path, tm
         result = {key: run.result[key] if key in required else value for key in {**run.result, "name": None}}
         card = card_of(run, tmp_path / "run", {**result, "split_hash": hostile})
         assert "<" not in card and "\x1b" not in card and "\n# Title" not in card
+
+
+def test_card_names_the_recipe_of_a_run() -> None:
+    choices = ("backbone.freeze=1", "backbone.reinit_layers=1", "loss.dropout_samples=8", "trainer.swa_start=0.5")
+    found = settings(imdbcls.compose("backbone=minilm", *choices))
+    assert found.endswith("frozen layers: 1, re-initialized layers: 1, dropout samples: 8, stochastic weight averaging")
 
 
 @pytest.mark.slow
