@@ -248,7 +248,7 @@ def in_chunks(items: Iterator[Item], num_done: int = 0) -> Iterator[list[Item]]:
     try:
         for item in items:
             chunk.append(item)
-            num_characters += len(item.text or "")
+            num_characters += len(item.text or "") + len(item.pair or "")
             if len(chunk) >= min(CHUNK, max(FIRST_CHUNK, num_done)) or num_characters >= CHUNK_CHARACTERS:
                 yield chunk
                 num_done += len(chunk)

@@ -14,11 +14,12 @@ from support.runs import Launch
 import imdbcls
 from imdbcls import kernels
 from imdbcls.config.overrides import compose
+from imdbcls.data.answers import Item
 from imdbcls.data.batch import Collator, pair_budgets
 from imdbcls.data.documents import Documents
 from imdbcls.data.files import read_files
 from imdbcls.data.tokens import pair_template, tokenize
-from imdbcls.data.unlabeled import from_arguments, pair_in
+from imdbcls.data.unlabeled import from_arguments, in_chunks, pair_in
 from imdbcls.errors import UserError
 from imdbcls.exports.source import require_one_row
 from imdbcls.kernels.head_input import HeadInput
@@ -108,6 +109,12 @@ def test_arguments_and_lines_are_pairs() -> None:
     assert pair_in("a\tb", 1).document == ("a", "b")
     with pytest.raises(UserError, match="stdin, line 7: the run classifies pairs of texts"):
         pair_in("a b", 7)
+
+
+def test_a_chunk_counts_the_characters_of_both_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imdbcls.data.unlabeled.CHUNK_CHARACTERS", 100)
+    items = (Item(number, "a", pair="b" * 60) for number in range(4))
+    assert [len(chunk) for chunk in in_chunks(items)] == [2, 2]
 
 
 def test_windows_are_refused_with_pairs(tmp_path: Path) -> None:
