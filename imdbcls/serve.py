@@ -1,9 +1,9 @@
 """Serve finished runs on this machine: `python -m imdbcls.serve runs/heads/lstm-s0-1a2b3c4d`.
 
-The page shows calibrated probabilities and the words that moved the decision, for two runs side by side. `--ensemble`
-serves the mean of several runs in place of a run. `POST
-/predict` and `POST /explain` return the same as JSON. Texts of requests that arrive within a few milliseconds are
-classified in one batch. The command prints its URL when it answers, and ends with SIGTERM or Ctrl-C.
+The page shows calibrated probabilities and the words that moved the decision, for two runs side by side. `POST
+/predict` and `POST /explain` return the same as JSON. `--ensemble` serves the mean of several runs in place of a run.
+Texts of requests that arrive within a few milliseconds are classified in one batch. The command prints its URL when it
+answers, and ends with SIGTERM or Ctrl-C.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads

@@ -33,7 +33,7 @@ class CheckDocuments:
 
 
 def check_documents(source: ExportSource) -> CheckDocuments:
-    """Return the run's validation documents if they can be read and are unchanged, else the shipped sample.
+    """Return the runs' validation documents if they can be read and are unchanged, else the shipped sample.
 
     The network is not used: a hub data set is read from the cache.
     """

@@ -1,8 +1,8 @@
 """Write one or more runs as a folder that `transformers.pipeline("text-classification", model=FOLDER)` loads.
 
 The head `cls` on BERT and RoBERTa becomes the architecture's own class for sequence classification, so that the folder
-contains no code. Other models get one modelling file, `modeling_imdbcls.py`, which contains the head's own code. So do
-several runs, whose probabilities are averaged.
+contains no code. Other models get one modelling file, `modeling_imdbcls.py`, which contains the head's own code.
+Several runs also get this file, with the code of all their heads; it averages the probabilities of the runs.
 """
 
 import copy
@@ -112,7 +112,7 @@ def write_own_model(source: ExportSource, folder: Path) -> None:
 
 
 def class_description(source: ExportSource) -> str:
-    """Return what the modelling file contains, as the begin of a sentence."""
+    """Return what the modelling file contains, as the beginning of a sentence."""
     names = [
         f"{type(each.model.head).__name__} on a {each.encoder_config.model_type} encoder" for each in source.members
     ]
