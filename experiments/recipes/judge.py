@@ -11,7 +11,7 @@ import argparse
 import subprocess
 import sys
 
-from recipes import comparison
+from recipes import comparison, merged
 
 import imdbcls
 from imdbcls.comparison.study import Group, read_study
@@ -57,18 +57,13 @@ def main() -> None:
     if arguments.action == "run":
         budget = (f"budget.trials={arguments.trials}", f"winners.seeds={arguments.seeds}")
         for name in chosen:
-            values = overrides(name, recipes[name], [f"data.path={arguments.data}", *arguments.set])
+            study = (f"study=judged_{name}", f"data.path={arguments.data}")
+            values = merged(COMMON, study, recipes[name], arguments.set)
             command = [sys.executable, "-m", "imdbcls.tune", *values, *budget]
             subprocess.run(command, check=False)  # if a recipe fails, continue; the table reports it as missing
     else:
         with user_errors():
             show(chosen, arguments.set)
-
-
-def overrides(name: str, own: tuple[str, ...], further: list[str]) -> list[str]:
-    """Return all overrides of a recipe. Later ones replace earlier ones with the same key."""
-    every = [*COMMON, f"study=judged_{name}", *own, *further]
-    return list({text.split("=")[0]: text for text in every}.values())
 
 
 def show(names: list[str], further: list[str]) -> None:

@@ -10,7 +10,7 @@ seeds, and p-value after Holm correction for all rows. `imdbcls.comparison` comp
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import imdbcls
@@ -105,10 +105,9 @@ def comparison(groups: dict[str, Group]) -> Iterator[str]:
         yield f"- {verdict(pair, metric)}."
 
 
-def merged(common: list[str], own: tuple[str, ...]) -> list[str]:
-    """Return all overrides of a recipe. Its own overrides replace common overrides with the same key."""
-    keys = {text.split("=")[0] for text in own}
-    return [text for text in common if text.split("=")[0] not in keys] + list(own)
+def merged(*parts: Sequence[str]) -> list[str]:
+    """Return all overrides of a recipe. Later ones replace earlier ones with the same key."""
+    return list({text.split("=")[0]: text for part in parts for text in part}.values())
 
 
 def differences(pair: PairResult) -> list[str]:
