@@ -25,14 +25,14 @@ def launched() -> bool:
 
 
 def require_single_process() -> None:
-    """Raise UserError if torchrun has started several processes of a command that trains several runs."""
+    """Raise UserError if torchrun has started several processes of a command that does not train one run together."""
     if not launched():
         return
     if is_other_process():
         exit_after_main_process()
     raise UserError(
-        "torchrun starts several processes for one run, but this command trains several runs. Start it without "
-        "torchrun, or use torchrun for each run: torchrun --nproc_per_node N -m imdbcls.train ..."
+        "torchrun starts several processes for one run, which only imdbcls.train supports, without --multirun. Start "
+        "this command without torchrun, or use torchrun for each run: torchrun --nproc_per_node N -m imdbcls.train ..."
     )
 
 

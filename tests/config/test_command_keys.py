@@ -91,7 +91,7 @@ def test_help_lists_the_keys_with_their_defaults(capsys: pytest.CaptureFixture[s
 def test_a_command_refuses_to_run_in_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(UserError, match="this command trains several runs"):
+    with pytest.raises(UserError, match="Start this command without torchrun"):
         read_arguments([], "", STUDY)
 
 

@@ -260,7 +260,7 @@ def test_torchrun(tmp_path: Path) -> None:
     assert done.stderr.count("validation accuracy") == 1 and "in 2 processes" in done.stderr
     assert "Nothing was run" in torchrun(*SETTINGS).stderr
     refused = torchrun(*SETTINGS, "--multirun", "head=cls,lstm")
-    assert refused.returncode != 0 and refused.stderr.count("this command trains several runs") == 1
+    assert refused.returncode != 0 and refused.stderr.count("Start this command without torchrun") == 1
 
 
 def test_one_process_communicates_with_nobody() -> None:
