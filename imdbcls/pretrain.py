@@ -42,8 +42,8 @@ Continue the pretraining of an encoder with masked tokens, on the training docum
   python -m imdbcls.pretrain data=files data.train=my.csv data.unlabelled=more.csv backbone=minilm      your own files
   python -m imdbcls.train data=imdb backbone=minilm backbone.path=runs/pretrain/NAME    fine-tune the pretrained encoder
 
-The encoder never learns from test documents: documents with the same text as one are left out. The validation
-documents are held out: the masked loss on them selects the best epoch. The same command continues after an
+The encoder never learns from test documents: a document with the same text as a test document is left out. The
+validation documents are held out: the masked loss on them selects the best epoch. The same command continues after an
 interruption. All other keys are those of python -m imdbcls.train --help, except the ones for the head and the labels.
 
 Keys of pretraining, with their defaults:"""

@@ -11,10 +11,10 @@ from imdbcls.heads.pooling import last_real_token, recurrent_outputs
 class GRUHead(nn.Module):
     """Dropout → GRU(D → D, zero initial state) → output at the last non-padding token → dropout → Linear(D, C).
 
-    The unit is that of Cho et al. (2014), equations 5 to 8, in the form of `nn.GRU`. Differences: it has biases, and
-    the reset gate is multiplied with the product of U and the previous state, not with the state itself. In the paper,
-    the unit is part of a translation model; classifying its final output follows `head=lstm`. The output is a weighted
-    average of tanh values, so no tanh follows it.
+    The unit is that of Cho et al. (2014), equations 5 to 8, in the form of `nn.GRU`. Differences: `nn.GRU` has biases,
+    and it multiplies the reset gate with the product of U and the previous state, not with the state itself. In the
+    paper, the unit is part of a translation model; here, its final output is classified, as in `head=lstm`. The output
+    is a weighted average of tanh values, so no tanh follows it.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:

@@ -69,7 +69,7 @@ class MaskedLanguageModel(Classifier):
         token_types_BT: Tensor | None = None,
         masked_indices_M: Tensor | None = None,
     ) -> Tensor:
-        """Compute float32 logits_MV of the masked tokens only; the logits of all tokens would need M / BT of the time.
+        """Compute float32 logits_MV of the masked tokens only, in M / BT of the time for the logits of all tokens.
 
         `masked_indices_M` are the flat indices of the masked tokens in input_ids_BT. The other arguments are those of
         `Classifier.forward`.

@@ -17,8 +17,8 @@ def reinitialize_top_layers(backbone: Backbone, num_layers: int, num_frozen: int
     The new encoder has the same architecture, so its own initializer draws the weights. They depend only on `seed`.
     PyTorch's random state does not change, so the head gets the same initial weights with and without this function.
 
-    Departures from the paper: it also re-initializes BERT's pooler. The encoders here have no pooler; the layer with
-    this role is part of `head=cls`, and every head is new. The final norm of ModernBERT counts as part of the top
+    Departure from the paper: the paper also re-initializes BERT's pooler. The encoders here have no pooler; the layer
+    with this role is part of `head=cls`, and every head is new. The final norm of ModernBERT counts as part of the top
     layer.
 
     Raises UserError if the encoder has fewer layers, or if one of these layers is among the `num_frozen` lowest layers.

@@ -56,8 +56,9 @@ def log_start(run: Run) -> None:
     logger.info(f"{config.data.name}: {sizes} documents, {len(corpus.label_names)} classes")
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     logger.info(f"{trainer.num_steps:,} steps of {config.batch_size} documents, {epochs}")
-    if config.trainer.head_first_epochs > 0:
-        logger.info(f"trainer.head_first_epochs={config.trainer.head_first_epochs}: these epochs train only the head")
+    if (num_epochs := config.trainer.head_first_epochs) > 0:
+        first = "first epoch trains" if num_epochs == 1 else f"first {num_epochs} epochs train"
+        logger.info(f"trainer.head_first_epochs={num_epochs}: the {first} only the head")
     if config.metric != DEFAULT:
         best = "lowest" if config.metric in LOWER_IS_BETTER else "highest"
         logger.info(f"metric={config.metric}: the best epoch has the {best} {TITLES[config.metric]} on validation")

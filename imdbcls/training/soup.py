@@ -31,8 +31,8 @@ def greedy_soup(
     - `weights_after`: returns the weights after an epoch. Only two sets of weights and the mean are in memory.
     - `evaluate`: returns the rank of a mean, on the same documents.
 
-    Departure from the paper: it averages runs with different hyperparameters or seeds. The epochs of one run need no
-    further training, and the soups of several runs can be compared like other runs.
+    Departure from the paper: the paper averages runs with different hyperparameters or seeds. The epochs of one run
+    need no further training, and the soups of several runs can be compared like other runs.
     """
     best, *others = sorted(sorted(ranks), key=lambda epoch: ranks[epoch], reverse=True)
     soup, rank = Soup((best,), weights_after(best)), ranks[best]
