@@ -71,7 +71,13 @@ def encode_once(
                     logger.info(f"Encoding the {batches.num_documents:,} documents of the {name} split into {folder}.")
                     encoded = encode(model, batches, hardware, on_progress)
                     first = next(encoded)
-                    require_space(folder, bytes_needed(remaining, first), cache_gb, describe_layers(first))
+                    require_space(
+                        folder,
+                        bytes_needed(remaining, first),
+                        cache_gb,
+                        describe_layers(first),
+                        is_frozen=model.encoder_is_frozen,
+                    )
                     write_features(entries[name], batches.num_documents, chain([first], encoded))
                     found[name] = load_features(entries[name])
         except OSError as error:
@@ -119,10 +125,14 @@ def describe_layers(example: Encoded) -> str:
     return f" ({example.vectors.shape[1]} hidden states per {'document or window' if example.pooled else 'token'})"
 
 
-def require_space(folder: Path, needed: int, cache_gb: float, layers: str) -> None:
-    """Raise UserError if `needed` more bytes would exceed the cache limit or leave too little free disk space."""
+def require_space(folder: Path, needed: int, cache_gb: float, layers: str, *, is_frozen: bool) -> None:
+    """Raise UserError if `needed` more bytes would exceed the cache limit or leave too little free disk space.
+
+    `is_frozen`: no epoch trains the encoder. Otherwise, training without the cache can draw other dropout masks.
+    """
     used, free = cache_size(folder), shutil.disk_usage(folder).free - RESERVE
-    without = "Or set backbone.cache=false: training is slower, with the same result up to rounding."
+    effect = "with the same result up to rounding" if is_frozen else "and the dropout masks can differ"
+    without = f"Or set backbone.cache=false: training is slower, {effect}."
     if used + needed > cache_gb * 1e9:
         raise UserError(
             f"The frozen encoder's output{layers} needs {format_bytes(needed)}, but {folder} already contains "

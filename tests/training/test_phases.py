@@ -9,6 +9,7 @@ import torch
 from support.trainers import distance, make, points, weights
 from torch import Tensor
 
+from imdbcls.errors import UserError
 from imdbcls.tracking import Trackers
 from imdbcls.training.trainer import Trainer
 
@@ -82,6 +83,13 @@ def test_cached_features_give_the_same_metrics(tmp_path: Path) -> None:
     for key in ("train/loss", "val/loss"):
         assert points(tmp_path / "true", key) == pytest.approx(points(tmp_path / "false", key), rel=1e-4)
     assert (tmp_path / "true" / "features").exists() and not (tmp_path / "false" / "features").exists()
+
+
+def test_a_full_cache_does_not_promise_the_same_result_without_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training is slower, and the dropout masks can differ\."):
+        make(tmp_path, *OPTIONS, "backbone.cache_gb=1e-9")
+    with pytest.raises(UserError, match=r"training is slower, with the same result up to rounding\."):
+        make(tmp_path, "backbone.freeze=true", "backbone.cache_gb=1e-9")
 
 
 def test_the_best_epoch_may_be_one_that_trains_only_the_head(tmp_path: Path) -> None:
