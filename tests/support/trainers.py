@@ -13,7 +13,7 @@ from imdbcls import build
 from imdbcls.config.checking import typed
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.signals import StopRequest
-from imdbcls.tracking import Tracker
+from imdbcls.tracking import Tracker, Trackers
 from imdbcls.training.trainer import Trainer
 from support.runs import TINY
 
@@ -42,6 +42,20 @@ def train_epoch(trainer: Trainer) -> list[float]:
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def weights_after_epochs(trainer: Trainer) -> list[dict[str, Tensor]]:
+    """Fit a trainer; return the trained weights before the first epoch, and after each epoch before its validation."""
+    history = [weights(trainer.model)]
+    finish_epoch = trainer.finish_epoch
+
+    def record(tracker: Any) -> None:
+        history.append(weights(trainer.model))
+        finish_epoch(tracker)
+
+    trainer.finish_epoch = record  # type: ignore[method-assign]
+    trainer.fit(Trackers())
+    return history
 
 
 def distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:

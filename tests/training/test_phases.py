@@ -2,32 +2,16 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from support.trainers import distance, make, points, weights
+from support.trainers import distance, make, points, weights, weights_after_epochs
 from torch import Tensor
 
 from imdbcls.errors import UserError
 from imdbcls.tracking import Trackers
-from imdbcls.training.trainer import Trainer
 
 OPTIONS = ("head=cls", "trainer.head_first_epochs=1", "warmup=0.5", "lr=1e-3", "backbone.pretrained=false")
-
-
-def weights_after_epochs(trainer: Trainer) -> list[dict[str, Tensor]]:
-    """Fit a trainer and return the trained weights before the first epoch and after each epoch."""
-    history = [weights(trainer.model)]
-    finish_epoch = trainer.finish_epoch
-
-    def record(tracker: Any) -> None:
-        history.append(weights(trainer.model))
-        finish_epoch(tracker)
-
-    trainer.finish_epoch = record
-    trainer.fit(Trackers())
-    return history
 
 
 def part(named: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

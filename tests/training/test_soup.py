@@ -8,14 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.processes import TINY, run, run_folder
-from support.trainers import distance, make, points, weights
-from torch import Tensor
+from support.trainers import distance, make, points, weights, weights_after_epochs
 
 from imdbcls.evaluate import evaluate
 from imdbcls.models.metrics import metrics_of
 from imdbcls.tracking import Trackers
 from imdbcls.training.soup import Rank, Soup, greedy_soup
-from imdbcls.training.trainer import Trainer
 
 OPTIONS = ("trainer.greedy_soup=true", "epochs=5", "lr=2e-3", "schedule=constant", "warmup=0", "head=attention")
 
@@ -45,20 +43,6 @@ def test_all_epochs_have_equal_shares_and_equal_ranks_are_accepted() -> None:
         dict.fromkeys(after, (0.5, 0.0)), lambda epoch: {"w": torch.tensor(after[epoch])}, lambda soup: (0.5, 0.0)
     )
     assert soup.epochs == (1, 2, 3, 4) and soup.weights["w"].item() == pytest.approx(4.0)
-
-
-def weights_after_epochs(trainer: Trainer) -> dict[int, dict[str, Tensor]]:
-    """Fit a trainer; return the weights after each epoch, by its number."""
-    history = {}
-    finish_epoch = trainer.finish_epoch
-
-    def record(tracker: Any) -> None:
-        history[trainer.state.epoch + 1] = weights(trainer.model)
-        finish_epoch(tracker)
-
-    trainer.finish_epoch = record
-    trainer.fit(Trackers())
-    return history
 
 
 @pytest.mark.parametrize("options", ((), ("backbone.freeze=true", "lr=0.05")), ids=("trained", "frozen"))
