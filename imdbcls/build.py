@@ -16,6 +16,7 @@ from imdbcls.models.classifier import Classifier
 from imdbcls.models.encoders import require_precision
 from imdbcls.models.environment import environment_of
 from imdbcls.models.torch_compile import compile_training
+from imdbcls.runs.encoder_source import encoder_source_of
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.identity import resume_key
 from imdbcls.runs.metrics_log import MetricsLog
@@ -125,6 +126,7 @@ def assemble_run(
         trainer=build_trainer(
             config, folder, inputs, evaluation_model, environment, progress, stop, should_prune, processes, evaluation
         ),
+        encoder_source=encoder_source_of(config, inputs.corpus.split_hash),
     )
 
 

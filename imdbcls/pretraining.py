@@ -33,7 +33,7 @@ from imdbcls.runtime.signals import StopRequest
 from imdbcls.sections import build_backbone, build_hardware, build_pipeline, require_buildable
 from imdbcls.training.closing import log_cost
 from imdbcls.training.evaluation import Evaluation
-from imdbcls.training.report import other_splits_warning, selection_of, training_of
+from imdbcls.training.report import selection_of, training_of, warn_of_seen_documents
 from imdbcls.training.run import Run
 
 logger = logging.getLogger(__name__)
@@ -128,8 +128,7 @@ def mask(batches: SplitBatches, backbone: Backbone, tokens: Tokens, seed: int, s
 def log_start(run: Run) -> None:
     """Log the documents, the model and the number of steps. Warn about an encoder that was trained on other splits."""
     corpus, config, trainer = run.corpus, run.config, run.trainer
-    if (warning := other_splits_warning(config)) is not None:
-        logger.warning(warning)
+    warn_of_seen_documents(run)
     for note in corpus.notes:
         logger.info(note)
     if run.backbone.cpu_fallback_reason is not None and run.hardware.device.type == "cpu":

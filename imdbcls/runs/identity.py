@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from imdbcls.config.schema import Config
     from imdbcls.runtime.device import Hardware
 
+# The keys of `data` that decide which documents are in which split, without the limits.
+SPLIT_CHOICES = ("source", "split_seed", "test_fraction", "validation_fraction", "validate_on_train")
+
 
 def digest(values: Mapping[str, Any]) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of config values, in which content hashes replace paths."""
@@ -41,6 +44,12 @@ def choices_hash(config: "Config") -> str:
     origin = {"source", "name", *config.data.source.arguments}
     choices["data"] = {key: value for key, value in choices["data"].items() if key not in origin}
     return digest(choices)
+
+
+def split_choices_hash(config: "Config") -> str:
+    """Return a hash that is equal for configs with the same complete splits, before the limits are applied."""
+    data = config.choices()["data"]
+    return digest({"data": {key: data[key] for key in SPLIT_CHOICES if key in data}})
 
 
 def resume_key(config: "Config", split_hash: str, hardware: "Hardware", frozen_weights: str | None) -> dict[str, Any]:

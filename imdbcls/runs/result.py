@@ -11,7 +11,7 @@ from imdbcls.errors import UserError
 from imdbcls.runs.content import model_content_hash
 from imdbcls.runs.folder import RunFolder, how_to_continue
 from imdbcls.runs.group_label import group_label
-from imdbcls.runs.identity import choices_hash, config_hash, group_hash
+from imdbcls.runs.identity import choices_hash, config_hash, group_hash, split_choices_hash
 from imdbcls.runtime import limits
 from imdbcls.runtime.signals import Interrupted
 from imdbcls.runtime.sweep_agent import in_sweep
@@ -38,6 +38,7 @@ def run_fields(config: "Config", name: str) -> dict[str, Any]:
         "group_hash": group_hash(config),
         "group_label": group_label(config),
         "choices_hash": choices_hash(config),
+        "split_choices_hash": split_choices_hash(config),
         "backbone_content": model_content_hash(config.backbone.arguments.get("path") or config.backbone.name),
     }
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from imdbcls.config.schema import Config
 from imdbcls.data.token_counts import losses, recorded, sum_of
-from imdbcls.errors import UserError
 from imdbcls.models.classifier import count_parameters
 from imdbcls.models.inference import predictions_of
 from imdbcls.models.metrics import confusion_matrix, expected_calibration_error, metrics_of
@@ -19,29 +18,26 @@ from imdbcls.runs.predictions import Predictions, write_predictions
 from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
 from imdbcls.runs.result import run_fields
 from imdbcls.runs.selection import DEFAULT, LOWER_IS_BETTER, TITLES
-from imdbcls.runs.untrusted import read_yaml
 from imdbcls.runtime.command_line import command_line
 from imdbcls.runtime.device import peak_memory_mb
-from imdbcls.runtime.model_files import is_run, local_model
 from imdbcls.runtime.versions import git_commit, versions
 from imdbcls.training.run import Run
 
 logger = logging.getLogger(__name__)
 
 NUM_MISTAKES = 50  # rows of the W&B table of test mistakes
-SPLIT_KEYS = ("split_seed", "test_fraction", "validation_fraction")  # decide which documents a carved split has
 
 
 def log_start(run: Run) -> None:
     """Log the model, the data and the number of steps.
 
-    Warn about truncated documents, unknown tokens, a learning rate that is too low for a frozen encoder, and an encoder
-    that was trained on other splits of the data.
+    Warn about an encoder that may have been trained on held-out documents, truncated documents, unknown tokens, and a
+    learning rate that is too low for a frozen encoder.
     """
     config, corpus, trainer, backbone = run.config, run.corpus, run.trainer, run.backbone
-    for warning in (low_rate_warning(config), other_splits_warning(config)):
-        if warning is not None:
-            logger.warning(warning)
+    if (warning := low_rate_warning(config)) is not None:
+        logger.warning(warning)
+    warn_of_seen_documents(run)
     for note in corpus.notes:
         logger.info(note)
     for loss in losses(sum_of(run.token_counts.values()), config.max_length):
@@ -70,6 +66,12 @@ def log_start(run: Run) -> None:
         logger.info(f"metric={config.metric}: the best epoch has the {best} {TITLES[config.metric]} on validation")
 
 
+def warn_of_seen_documents(run: Run) -> None:
+    """Log a warning if the encoder comes from a run that may have been trained on documents that are now held out."""
+    if run.encoder_source is not None and (warning := run.encoder_source.warning) is not None:
+        logger.warning(warning)
+
+
 def low_rate_warning(config: Config) -> str | None:
     """Return a sentence if only the head is trained, but with a learning rate for the entire encoder; None if not."""
     lr, recommended = config.optimizer.arguments.get("lr"), config.backbone.recommended_lr
@@ -80,32 +82,6 @@ def low_rate_warning(config: Config) -> str | None:
         f"backbone.freeze=true trains only the head, with a learning rate of {lr * config.optimizer.head_lr:g}. For "
         f"{config.backbone.name}, rates up to {recommended:g} are for training the encoder, too; a head alone usually "
         f"needs more: try {key}=1e-3."
-    )
-
-
-def other_splits_warning(config: Config) -> str | None:
-    """Return a sentence if the encoder is that of a run on other splits of the same data; None if not.
-
-    The result is also None if the config of that run cannot be read.
-    """
-    path = config.backbone.arguments.get("path")
-    folder = None if path is None else local_model(path)
-    if folder is None or not is_run(folder):
-        return None
-    try:
-        before = read_yaml(folder / "config.yaml").get("data")
-    except UserError:
-        return None
-    own = config.data.plain()
-    if not isinstance(before, dict) or before.get("source") != own["source"]:
-        return None
-    changed = [f"data.{key}={before[key]}" for key in SPLIT_KEYS if before.get(key, own[key]) != own[key]]
-    if not changed:
-        return None
-    return (
-        f"backbone.path={path} was trained with {' '.join(changed)}, so its encoder may have learned from documents "
-        "that are validation or test documents here. Use the same values, unless the data has a validation and a test "
-        "split of its own."
     )
 
 
@@ -169,11 +145,12 @@ def classification_of(run: Run) -> dict[str, Any]:
 
 
 def selection_of(run: Run) -> dict[str, Any]:
-    """Return the fields on the end of the run, the documents that it used, and the selection of its best epoch."""
+    """Return the fields on the end of the run, its documents, its encoder's origin, and its best epoch."""
     trainer, state = run.trainer, run.trainer.state
     return {
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "split_hash": run.corpus.split_hash,
+        **({} if run.encoder_source is None else {"encoder_source": run.encoder_source.fields}),
         "metric": trainer.settings.metric,
         "best_epoch": state.best_epoch,
         **({"soup_epochs": list(trainer.soup_epochs)} if trainer.settings.greedy_soup else {}),

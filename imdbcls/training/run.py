@@ -13,6 +13,7 @@ from imdbcls.data.token_counts import TokenCounts
 from imdbcls.data.tokens import Tokens
 from imdbcls.models.backbone import Backbone
 from imdbcls.models.classifier import Classifier
+from imdbcls.runs.encoder_source import EncoderSource
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.device import Hardware
 from imdbcls.training.trainer import Trainer
@@ -23,7 +24,8 @@ class Run:
     """Everything that one training run consists of; built by `imdbcls.build.build_run`.
 
     The keys of `tokens` are `train`, `validation` and `test`. `environment` describes the hardware and software that
-    can change the last bits of the result.
+    can change the last bits of the result. `encoder_source` is the earlier run at `backbone.path`, if
+    there is one.
     """
 
     config: Config
@@ -36,6 +38,7 @@ class Run:
     batches: SplitBatches
     environment: Mapping[str, str]
     trainer: Trainer
+    encoder_source: EncoderSource | None
 
     @property
     def model(self) -> Classifier:

@@ -79,12 +79,24 @@ def test_killed_run_continues_to_the_same_bits_and_its_encoder_is_fine_tuned(tmp
     train = ("backbone=minilm", *(each for each in TINY if not each.startswith(("backbone=", "lr="))), "epochs=1")
     path = f"backbone.path={pretrained.relative_to(killed)}"
     trained = run(killed, *train, path, "lr=1e-12", "study=tuned")
-    assert "minilm" in trained.output
+    assert "minilm" in trained.output and "may have been trained" not in trained.output
     (finetuned,) = killed.glob("runs/tuned/*/checkpoints/best/model.safetensors")
     weights, expected = load_file(finetuned), load_file(pretrained / "checkpoints/best/model.safetensors")
     encoder = [name for name in weights if name.startswith("encoder.")]
     assert len(encoder) > 20 and {*encoder} == {name for name in expected if name.startswith("encoder.")}
     assert all(torch.allclose(weights[name], expected[name], atol=1e-6) for name in encoder)
+
+    # With other splits, the encoder may have been trained on held-out documents.
+    other = run(killed, *train, path, "data.split_seed=1", "study=other")
+    assert f"backbone.path: the run {pretrained.name} used other documents or other splits" in " ".join(
+        other.output.split()
+    )
+    sources = [
+        json.loads(next(killed.glob(f"runs/{study}/*/result.json")).read_text())["encoder_source"]
+        for study in ("tuned", "other")
+    ]
+    assert sources == [{"run": pretrained.name, "same_splits": same} for same in (True, False)]
+
     assert "pretrained" in launch(killed, "compare", "runs/pretrain", expect=2).stderr
     refused = launch(killed, "evaluate", str(pretrained.relative_to(killed)), expect=2).stderr
     assert "is a pretrained encoder without a head for classification. Fine-tune it first" in refused

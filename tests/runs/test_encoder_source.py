@@ -1,0 +1,85 @@
+"""An encoder of an earlier run: were the documents that are now held out also held out there?"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imdbcls.config.overrides import compose
+from imdbcls.config.schema import Config
+from imdbcls.runs.encoder_source import encoder_source_of
+from imdbcls.runs.identity import split_choices_hash
+
+
+def config(*overrides: str) -> Config:
+    return compose(["backbone=minilm", "data=sample", *overrides])
+
+
+def earlier_run(folder: Path, result: dict[str, Any] | None) -> Path:
+    """Write the files that make a folder a run, and its `result.json`."""
+    for file in ("checkpoints/best/model.safetensors", "backbone/config.json"):
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_text("{}")
+    if result is not None:
+        (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("overrides", "same"),
+    (
+        ((), True),
+        (("data.train_limit=50", "data.test_limit=20", "seed=3", "lr=1e-3", "data.order_seed=4"), True),
+        (("data.split_seed=1",), False),
+        (("data.test_fraction=0.3",), False),
+        (("data.validation_fraction=0.2",), False),
+        (("data.validate_on_train=true",), False),
+        (("data=imdb",), False),
+    ),
+)
+def test_other_documents_or_other_splits_are_warned_of(tmp_path: Path, overrides: tuple[str, ...], same: bool) -> None:
+    result = {"split_choices_hash": split_choices_hash(config()), "split_hash": "a"}
+    folder = earlier_run(tmp_path / "mlm-s0-12345678", result)
+    found = encoder_source_of(config(f"backbone.path={folder}", *overrides), split_hash="b")
+    assert found is not None and found.fields == {"run": "mlm-s0-12345678", "same_splits": same}
+    if same:
+        assert found.warning is None
+    else:
+        assert found.warning is not None and "the run mlm-s0-12345678 used other documents or" in found.warning
+
+
+def test_edited_files_are_other_documents(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\ngood,1\n")
+    files = ("data=files", f"data.train={tmp_path / 'a.csv'}")
+    folder = earlier_run(tmp_path / "run", {"split_choices_hash": split_choices_hash(config(*files))})
+    chosen = config(*files, f"backbone.path={folder}")
+    found = encoder_source_of(chosen, "b")
+    assert found is not None and found.same_splits
+    (tmp_path / "a.csv").write_text("text,label\nother,1\n")
+    found = encoder_source_of(chosen, "b")
+    assert found is not None and found.same_splits is False
+
+
+@pytest.mark.parametrize("result", (None, {}, {"split_hash": "a"}))
+def test_a_run_without_recorded_splits_is_warned_of(tmp_path: Path, result: dict[str, Any] | None) -> None:
+    chosen = config(f"backbone.path={earlier_run(tmp_path / 'run', result)}")
+    found = encoder_source_of(chosen, "b")
+    assert found is not None and found.same_splits is None
+    assert found.warning is not None and "does not record its splits" in found.warning
+    if result:
+        same = encoder_source_of(chosen, "a")
+        assert same is not None and same.same_splits and same.warning is None
+
+
+def test_the_encoder_of_a_run_may_come_from_a_run_with_other_splits(tmp_path: Path) -> None:
+    result = {"split_choices_hash": split_choices_hash(config()), "encoder_source": {"run": "x", "same_splits": False}}
+    found = encoder_source_of(config(f"backbone.path={earlier_run(tmp_path / 'run', result)}"), "b")
+    assert found is not None and found.same_splits is False and found.warning is not None
+
+
+def test_only_weights_of_a_run_have_a_source(tmp_path: Path) -> None:
+    assert encoder_source_of(config(), "b") is None
+    assert encoder_source_of(config("backbone=tiny"), "b") is None
+    folder = earlier_run(tmp_path / "run", None)
+    assert encoder_source_of(config(f"backbone.path={folder}", "backbone.pretrained=false"), "b") is None
