@@ -13,10 +13,13 @@ def is_pattern(path: str) -> bool:
 
 
 def matching_files(path: str) -> list[str]:
-    """Return the files that a pattern matches, sorted by path. A path without wildcards is returned unchanged."""
+    """Return the files that a pattern matches, sorted by path. A path without wildcards is returned unchanged.
+
+    `**` has no special meaning: it would search all subfolders, and the config of an untrusted run contains patterns.
+    """
     if not is_pattern(path):
         return [path]
-    return sorted(each for each in glob.glob(os.path.expanduser(path), recursive=True) if not os.path.isdir(each))
+    return sorted(each for each in glob.glob(os.path.expanduser(path)) if not os.path.isdir(each))
 
 
 def named_files(value: Any) -> list[str]:

@@ -17,6 +17,7 @@ from imdbcls.data.unlabeled import from_file, request_for
 from imdbcls.errors import UserError
 from imdbcls.runs.data_origin import describe_source, marker_of, read_from
 from imdbcls.runs.identity import config_hash, group_hash
+from imdbcls.runtime.file_patterns import matching_files
 
 ROWS = [(f"Café № {row} «schön»", f"Title {row}", ["ja", "nein"][row % 2]) for row in range(24)]
 
@@ -143,6 +144,15 @@ def test_mistakes_in_lists_and_patterns(tmp_path: Path) -> None:
     other = str(write_csv(tmp_path / "b.csv", ROWS))
     with pytest.raises(UserError, match=r"data\.test=\S*a\.csv is the same file as data\.train"):
         compose(["backbone=tiny", "data=files", f"data.train=[{path},{other}]", f"data.test={tmp_path}/a*"])
+
+
+def test_a_pattern_does_not_search_subfolders(tmp_path: Path) -> None:
+    for folder in ("a", "b", "b/c"):
+        (tmp_path / folder).mkdir()
+        write_csv(tmp_path / folder / "part.csv", ROWS)
+    one_level = [f"{tmp_path}/a/part.csv", f"{tmp_path}/b/part.csv"]
+    assert matching_files(f"{tmp_path}/*/part.csv") == matching_files(f"{tmp_path}/**/part.csv") == one_level
+    assert matching_files(f"{tmp_path}/[b]/?/**") == [f"{tmp_path}/b/c/part.csv"]
 
 
 def test_the_hash_covers_all_files_and_not_how_they_are_named(tmp_path: Path) -> None:
