@@ -23,6 +23,7 @@ from imdbcls.runtime.model_files import architecture, is_run, local_model, weigh
 
 # Only these files in a model folder affect what the model computes. A README, for example, has no effect.
 MODEL_FILES = (".json", ".safetensors", ".txt", ".model")
+UNLABELLED_AUTO = ("unlabelled", "auto")  # this value of the key is not a path
 MAX_FILES = 200_000  # a folder with more files is identified by its path
 # A digest is not cached within this time after the last change, because another change within the same tick of the file
 # system's clock could go unnoticed.
@@ -32,9 +33,10 @@ RACY_SECONDS = 2
 def with_content_hashes(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a nested config in which paths to existing files and folders are replaced by content hashes.
 
-    `backbone.path`, the path keys of `data`, and every other string with a slash are treated as paths. If nothing
-    exists at a path, as for a hub id, the string is unchanged. A path key of `data` can also be a pattern or a list:
-    several files are replaced by the list of their hashes, in order, and a single file by its hash.
+    `backbone.path`, the path keys of `data` (except `data.unlabelled=auto`), and every other string with a slash are
+    treated as paths. If nothing exists at a path, as for a hub id, the string is unchanged. A path key of `data` can
+    also be a pattern or a list: several files are replaced by the list of their hashes, in order, and a single file by
+    its hash.
     """
     return {key: _replace_paths(value, (key,)) for key, value in config.items()}
 
@@ -42,7 +44,7 @@ def with_content_hashes(config: Mapping[str, Any]) -> dict[str, Any]:
 def _replace_paths(value: Any, key: tuple[str, ...]) -> Any:
     if isinstance(value, Mapping):
         return {name: _replace_paths(nested, (*key, name)) for name, nested in value.items()}
-    is_data_path = key[0] == "data" and key[-1] in PATH_KEYS
+    is_data_path = key[0] == "data" and key[-1] in PATH_KEYS and (key[-1], value) != UNLABELLED_AUTO
     if is_data_path and (isinstance(value, list) or (isinstance(value, str) and is_pattern(value))):
         hashes = [content_hash(path) for path in named_files(value)]
         return hashes[0] if len(hashes) == 1 else hashes

@@ -205,6 +205,13 @@ def test_settings_of_pretraining_and_unlabelled_files_identify_the_run(tmp_path:
     assert name() != before
 
 
+def test_a_file_named_auto_does_not_change_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = read_command(["backbone=tiny", "data=sample"]).config.folder.name
+    Path("auto").write_text("text\none\n")
+    assert read_command(["backbone=tiny", "data=sample"]).config.folder.name == before
+
+
 def test_encoders_that_cannot_predict_masked_tokens_are_refused_by_name(tmp_path: Path, launch: Launch) -> None:
     from transformers import AutoTokenizer, GPT2Config, GPT2Model
 
