@@ -65,7 +65,7 @@ def read_imdb(path: Annotated[str, doc("the path of a file or folder, or a hub i
 def read_unlabelled_imdb(path: str) -> Table | None:
     """Read the 50,000 reviews without labels from the same four forms; None if the data does not include them.
 
-    Raise the UserErrors of `read_imdb`.
+    Raise the UserErrors of `read_imdb`, and one for Parquet files without a column `text`.
     """
     place = local_imdb(path)
     if place is None:
@@ -73,7 +73,12 @@ def read_unlabelled_imdb(path: str) -> Table | None:
     root = None if place.is_file() else _find_extracted(place)
     if root is None and place.is_dir():
         files = _require_all(_shards(place)["unsupervised"], "unsupervised", place)
-        return read_parquet(files, ("text",), "text") if files else None
+        table = read_parquet(files, ("text",), "text") if files else None
+        if table is not None and not table.columns:
+            raise UserError(
+                f"{table.name} has no column 'text'. Add it, or set data.unlabelled=null or to another file."
+            )
+        return table
     reviews = _read_archive(place, _UNLABELLED) if root is None else _read_reviews(root / "train" / "unsup", root)
     texts = {int(match[1]): decode_utf8(raw, file) for file, raw in reviews if (match := _UNLABELLED.search(file))}
     if not texts:

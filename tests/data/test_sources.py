@@ -140,6 +140,9 @@ def test_unlabelled_reviews_are_read_from_every_form(tmp_path: Path) -> None:
     (tmp_path / "hub" / "unsupervised-00001-of-00002.parquet").unlink()
     with pytest.raises(UserError, match=r"expected 2 file\(s\) for unsupervised, found 1"):
         read_unlabelled_imdb(str(tmp_path / "hub"))
+    pq.write_table(pa.table({"review": expected}), tmp_path / "plain" / "unsupervised.parquet")
+    with pytest.raises(UserError, match=r"unsupervised\.parquet has no column 'text'"):
+        read_unlabelled_imdb(str(tmp_path / "plain"))
     (tmp_path / "plain" / "unsupervised.parquet").unlink()
     assert read_unlabelled_imdb(str(tmp_path / "plain")) is None
 
