@@ -10,13 +10,14 @@ from imdbcls.data.columns import AUTO, Request
 from imdbcls.errors import UserError
 from imdbcls.printable import shown
 
-# Encodings by the byte order mark at the start of a file. The mark of UTF-32 begins with that of UTF-16.
+# Encodings by the byte order mark at the start of a file: the one that the mark stands for, and the same with the byte
+# order in its name. The mark of UTF-32 begins with that of UTF-16.
 MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: ("utf-8", "utf-8"),
+    codecs.BOM_UTF32_LE: ("utf-32", "utf-32-le"),
+    codecs.BOM_UTF32_BE: ("utf-32", "utf-32-be"),
+    codecs.BOM_UTF16_LE: ("utf-16", "utf-16-le"),
+    codecs.BOM_UTF16_BE: ("utf-16", "utf-16-be"),
 }
 GZIP = b"\x1f\x8b"  # the first bytes of a gzip file
 FIRST_BYTES = 2**20  # bytes of a file in which `doubts` looks for signs of another encoding
@@ -52,18 +53,18 @@ def encoding_of(path: Path, request: Request) -> str:
     """
     with path.open("rb") as file:
         start = file.read(4)
-    marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
+    marked, with_order = next((names for mark, names in MARKS.items() if start.startswith(mark)), (None, None))
     if request.encoding == AUTO:
         return marked or "utf-8"
     encoding = known_encoding(request)
     encoding = "utf-8" if encoding == "utf-8-sig" else encoding
     # A file of another encoding would have to begin with characters such as "ÿþ".
-    if marked is not None and not encoding.startswith(marked):
+    if marked is not None and with_order is not None and encoding not in (marked, with_order):
         if not request.has_settings:
             raise UserError(f"{path} is not UTF-8: it has the byte order mark of {marked.upper()}. {ADVICE}.")
         raise UserError(
-            f"{path} begins with the byte order mark of {marked.upper()}, so its encoding is not {encoding}. Leave out "
-            f"{request.key('encoding')}, or use {request.assignment('encoding', marked)}."
+            f"{path} begins with the byte order mark of {with_order.upper()}, so its encoding is not {encoding}. Leave "
+            f"out {request.key('encoding')}, or use {request.assignment('encoding', marked)}."
         )
     return encoding
 

@@ -84,6 +84,14 @@ def test_a_wrong_encoding_is_one_sentence_with_file_and_line(tmp_path: Path) -> 
         UserError, match=r"marked\.csv begins with the byte order mark of UTF-8, so its encoding is not"
     ):
         read(str(marked), encoding="latin-1")
+    for order, other, mark in (("le", "be", codecs.BOM_UTF16_LE), ("be", "le", codecs.BOM_UTF16_BE)):
+        marked.write_bytes(mark + "text,label\na,x\nb,y\n".encode(f"utf-16-{order}"))
+        sentence = (
+            rf"mark of UTF-16-{order.upper()}, so its encoding is not utf-16-{other}\. .* data\.encoding=utf-16\.$"
+        )
+        with pytest.raises(UserError, match=sentence):
+            read(str(marked), encoding=f"utf-16-{other}")
+        assert list(read(str(marked), encoding=f"utf-16-{order}").train.texts) == ["a", "b"]
     for name in ("latin-99", "hex", "a\0b"):
         with pytest.raises(UserError, match=r"data\.encoding=.* is not an encoding that Python knows"):
             read(str(marked), encoding=name)
