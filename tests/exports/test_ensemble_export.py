@@ -1,5 +1,6 @@
 """Several runs become one exported model whose softmax is the mean of their calibrated probabilities."""
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -144,15 +145,25 @@ def test_modelling_file_contains_each_head_once() -> None:
     assert len(set(names)) == len(names) and {type(head).__name__ for head in heads} <= set(names)
 
 
-def test_heads_that_define_the_same_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from support.heads import MAKERS
+HEAD = """
+from torch import nn
 
-    from imdbcls.heads import cls
+def helper(hidden_BTD):
+    return hidden_BTD[:, 0]
 
-    monkeypatch.setattr(
-        "imdbcls.exports.head_source.defined_names", lambda code: ["helper"] if "Dropout" in code else []
-    )
-    head = MAKERS["lstm"](8)
-    assert cls.ClsHead.__name__ != type(head).__name__
-    with pytest.raises(imdbcls.UserError, match=r"imdbcls\.heads\.lstm and imdbcls\.heads\.cls both define helper"):
-        head_source(head, MAKERS["cls"](8))
+class {name}(nn.Module):
+    def forward(self, hidden_BTD, mask_BT):
+        return helper(hidden_BTD)
+"""
+
+
+def test_heads_that_define_the_same_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    heads = []
+    for module, name in (("first_plugin", "FirstHead"), ("second_plugin", "SecondHead")):
+        (tmp_path / f"{module}.py").write_text(HEAD.format(name=name))
+        heads.append(getattr(importlib.import_module(module), name)())
+    with pytest.raises(imdbcls.UserError, match="modules first_plugin and second_plugin both define helper, so"):
+        head_source(*heads)
+    imports, code = head_source(heads[1], heads[1])
+    assert code.count("def helper") == 1 and imports.count("from torch import nn") == 1
