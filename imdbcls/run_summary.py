@@ -44,8 +44,12 @@ def metrics_frame(folder: Path) -> "pandas.DataFrame":
 def plot_curves(metrics: "pandas.DataFrame", result: Mapping[str, Any]) -> "Figure":
     """Draw the training and validation loss, and the validation metric, by epoch. A dotted line marks the best epoch.
 
-    Raises UserError if matplotlib is not installed.
+    Raises UserError if matplotlib is not installed, if no logged step has an epoch, or if `result` has no best epoch.
     """
+    best_epoch = result.get("best_epoch")
+    if "epoch" not in metrics or not isinstance(best_epoch, int | float):
+        missing = "metrics.jsonl has no key 'epoch'" if "epoch" not in metrics else "result.json has no best_epoch"
+        raise UserError(f"plot needs the epochs of the run, but its {missing}. Restore the file from a backup.")
     try:
         from matplotlib import pyplot
     except ImportError as error:
@@ -68,7 +72,7 @@ def plot_curves(metrics: "pandas.DataFrame", result: Mapping[str, Any]) -> "Figu
     losses.legend(frameon=False)
     scores.set(xlabel="epoch", ylabel=f"validation {TITLES[name]}")
     for axes in (losses, scores):
-        axes.axvline(result["best_epoch"], color="gray", linestyle=":", linewidth=1)
+        axes.axvline(best_epoch, color="gray", linestyle=":", linewidth=1)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 

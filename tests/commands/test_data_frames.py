@@ -62,6 +62,16 @@ def test_plot_of_a_run(run: imdbcls.FinishedRun, tmp_path: Path) -> None:
     run.plot().savefig(tmp_path / "curves.pdf")
 
 
+def test_a_plot_without_epochs_is_refused(run: imdbcls.FinishedRun, tmp_path: Path) -> None:
+    without = {key: value for key, value in run.result.items() if key != "best_epoch"}
+    with pytest.raises(imdbcls.UserError, match=r"its result\.json has no best_epoch"):
+        replace(run, result=without).plot()
+    for text in ('{"step": 1, "train/loss": 0.5}\n', ""):
+        (tmp_path / "metrics.jsonl").write_text(text)
+        with pytest.raises(imdbcls.UserError, match=r"its metrics\.jsonl has no key 'epoch'"):
+            replace(run, folder=tmp_path).plot()
+
+
 def test_runs_and_studies_in_a_notebook(run: imdbcls.FinishedRun) -> None:
     study = imdbcls.load_study(run.folder.parent)
     assert len(study) == 1 and [each.folder for each in study] == [run.folder] and study.unfinished == ()
