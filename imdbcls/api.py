@@ -1,5 +1,6 @@
 """The Python interface to the commands. The public names are re-exported by `imdbcls`."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from imdbcls.finished_study import FinishedStudy
 from imdbcls.run_summary import metrics_frame, plot_curves, run_html
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.record import SPLITS, path_of_predictions, problem_of_predictions
-from imdbcls.runtime.console import in_one_output
+from imdbcls.runtime.console import in_one_output, log_if_unconfigured
 from imdbcls.runtime.process import prepare_process
 from imdbcls.runtime.signals import restored_handlers
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from imdbcls.data.documents import Documents
     from imdbcls.data.token_counts import TokenCounts
     from imdbcls.models.scores import Scores
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -178,12 +181,16 @@ class FinishedRun:
         """Score the run on a file of labelled documents. `options` are those of `imdbcls.data.labelled.read_labelled`.
 
         For example, `run.evaluate("new.csv", label_column="topic")`. The probabilities are the model's own, as for the
-        metrics in `result`. Raises UserError if the file cannot be read or has labels that are not classes of the run.
+        metrics in `result`. Notes on the file, such as the number of skipped rows, are logged as in `imdbcls.run`.
+        Raises UserError if the file cannot be read or has labels that are not classes of the run.
         """
         from imdbcls.data.labelled import read_labelled
         from imdbcls.models.scores import scores_of
 
-        documents, _ = read_labelled(file, self.config.data.source.arguments, self.label_names, **options)
+        documents, notes = read_labelled(file, self.config.data.source.arguments, self.label_names, **options)
+        log_if_unconfigured()
+        for note in notes:
+            logger.info(note)
         return scores_of(self.predict_documents(documents, calibrated=False, cache_tokens=False))
 
     def calibrated(self, predictions: Predictions) -> Predictions:

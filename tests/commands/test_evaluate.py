@@ -166,7 +166,9 @@ def write_reviews(path: Path, extra: str = "") -> Path:
     return path
 
 
-def test_a_labelled_file_is_scored_as_by_sklearn(launch: Launch, finished: Path, tmp_path: Path) -> None:
+def test_a_labelled_file_is_scored_as_by_sklearn(
+    launch: Launch, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write_reviews(tmp_path / "new.csv", extra=";1\n")
     options = ("--text-column", "Größe", "--encoding", "latin-1", "--map", "0=negative", "--map", "1=positive")
     done = launch(tmp_path, "evaluate", str(finished), "--file", path.name, *options, "--skip-empty")
@@ -189,6 +191,8 @@ def test_a_labelled_file_is_scored_as_by_sklearn(launch: Launch, finished: Path,
     assert "1 of 6 rows are skipped: 1 with no text in 'Größe' (--skip-empty)" in done.stderr
     classes = {"0": "negative", "1": "positive"}
     scores = run.evaluate(path, text_column=["Größe"], encoding="latin-1", skip_empty=True, class_of_label=classes)
+    messages = capsys.readouterr().err
+    assert "1 of 6 rows are skipped: 1 with no text in 'Größe'" in messages and "semicolon" in messages
     assert json.loads(json_text(scores.plain())) == {key: found[key] for key in scores.plain()}
     text = "\n".join(report(scores, 80))
     assert all(len(line) <= 80 for line in text.splitlines()) and "Confusion matrix: true classes in rows" in text
