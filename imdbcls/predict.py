@@ -27,6 +27,7 @@ from imdbcls.data.answer_file import Tally
 from imdbcls.data.answers import FORMATS
 from imdbcls.data.text_arguments import add_column_options, require_text_options, texts_of
 from imdbcls.ensemble import Ensemble, leading_folders, runs_of
+from imdbcls.printable import counted
 from imdbcls.runtime import entry
 
 logger = logging.getLogger("imdbcls.predict")  # `__name__` is `__main__` in a command
@@ -120,8 +121,9 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
     for loss in losses(tally.counts, config.max_length, what="texts") if tally.counts is not None else ():
         logger.warning(loss)
     if given.name is not None:
-        texts = "1 row" if tally.num_rows == 1 else f"{tally.num_rows:,} rows"
-        logger.info(f"Classified {texts} of {given.name}{null_labels_note(tally, given.unit)}.")
+        logger.info(
+            f"Classified {counted(tally.num_rows, 'row')} of {given.name}{null_labels_note(tally, given.unit)}."
+        )
 
 
 def null_labels_note(tally: Tally, unit: str) -> str:

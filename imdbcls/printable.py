@@ -1,4 +1,4 @@
-r"""Escape untrusted text before it is written to a terminal, a log or a spreadsheet.
+r"""Write values as text for messages, and escape untrusted text for terminals, logs and spreadsheets.
 
 Terminals execute control characters (ECMA-48: ESC, and 0x80 to 0x9f, which are short for ESC and a letter). Direction
 controls change the order in which text is displayed (Boucher and Anderson 2021, "Trojan Source"). Both kinds of
@@ -76,6 +76,11 @@ def shown(value: Any) -> str:
     """Return a value as a string for messages, truncated to 100 characters and an ellipsis. None becomes `null`."""
     text = "null" if value is None else str(value)
     return text if len(text) <= 100 else text[:100] + "…"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 run` or `1,200 runs`. The plural of the noun must end in s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _escape(match: re.Match[str]) -> str:

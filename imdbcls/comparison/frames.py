@@ -7,6 +7,7 @@ import pandas
 
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.verdicts import Outcome
+from imdbcls.printable import counted
 from imdbcls.runs.selection import as_text
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def comparison_html(comparison: "Comparison") -> str:
         },
         index=[group.rank for group in comparison.groups],
     )
-    number = "1 group" if len(comparison) == 1 else f"{len(comparison)} groups"
+    number = counted(len(comparison), "group")
     title = f"<b>{escape(comparison.study)}</b>: {number} by {metric.title} on the test split"
     parts = [f"<div>{title}</div>", table_html(groups, index=True)]
     if comparison.pairs:

@@ -10,6 +10,7 @@ from imdbcls.comparison.naming import choices_of
 from imdbcls.comparison.results import PairResult
 from imdbcls.comparison.run_files import Run, number, sanitize
 from imdbcls.comparison.study import Group
+from imdbcls.printable import counted
 from imdbcls.runs.selection import DEFAULT, TITLES
 from imdbcls.runtime.text_table import joined
 
@@ -71,7 +72,7 @@ def differing_metrics(groups: Sequence[Group]) -> Iterator[str]:
     runs = [run for group in groups for run in group.runs]
     counts = Counter(sanitize(str(run.result.get("metric", DEFAULT)), 30) for run in runs)
     if len(counts) > 1:
-        found = "; ".join(f"{name} in {num_runs(count)}" for name, count in counts.most_common(MAX_CHOICES_NAMED))
+        found = "; ".join(f"{name} in {counted(count, 'run')}" for name, count in counts.most_common(MAX_CHOICES_NAMED))
         more = "; and others" if len(counts) > MAX_CHOICES_NAMED else ""
         yield (
             f"Different metrics selected the best epochs of the runs ({found}{more}). Without --metric, accuracy "
@@ -109,7 +110,7 @@ def differing_conditions(groups: Sequence[Group]) -> Iterator[str]:
     for key, consequence in CONDITIONS.items():
         counts = Counter(sanitize(str(run.result[key]), 60) for run in runs if run.result.get(key))
         if len(counts) > 1:
-            found = "; ".join(f"{value} in {num_runs(n)}" for value, n in counts.most_common(MAX_VALUES_NAMED))
+            found = "; ".join(f"{value} in {counted(n, 'run')}" for value, n in counts.most_common(MAX_VALUES_NAMED))
             more = "; and others" if len(counts) > MAX_VALUES_NAMED else ""
             yield f"The runs differ in {key} ({found}{more}): {consequence}."
 
@@ -119,10 +120,6 @@ def joined_groups(names: Sequence[str]) -> str:
     if len(names) > MAX_GROUPS_NAMED:
         names = [*names[:MAX_GROUPS_NAMED], f"{len(names) - MAX_GROUPS_NAMED:,} more"]
     return joined(names)
-
-
-def num_runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
 
 
 def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
@@ -136,7 +133,7 @@ def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
     for group in groups:
         kernels = Counter(kernels_of(run) for run in group.runs)
         if len(kernels) > 1:
-            found = "; ".join(f"{num_runs(n)} with {name}" for name, n in kernels.most_common(MAX_VALUES_NAMED))
+            found = "; ".join(f"{counted(n, 'run')} with {name}" for name, n in kernels.most_common(MAX_VALUES_NAMED))
             yield (
                 f"{group.name} was computed with different kernels ({found}), so its variation over seeds includes "
                 "rounding differences."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.verdicts import LEVEL, Outcome
+from imdbcls.printable import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -370,7 +371,7 @@ class Comparison:
         return len(self.groups)
 
     def __repr__(self) -> str:
-        groups = "1 group" if len(self) == 1 else f"{len(self)} groups"
+        groups = counted(len(self), "group")
         return f"Comparison({self.study!r}, {groups} by {self.metric.title}, best: {self.groups[0].name!r})"
 
     def to_pandas(self) -> "pandas.DataFrame":

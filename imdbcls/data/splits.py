@@ -11,6 +11,7 @@ from imdbcls.data.documents import Corpus, Documents, Source
 from imdbcls.data.imbalance import imbalance_notes
 from imdbcls.data.text_column import MappedTexts, take
 from imdbcls.errors import UserError
+from imdbcls.printable import counted
 
 KEY_BYTES = 16  # of the key of a text, and of a draw
 MAX_PARTS = 20  # parts of the test split whose accuracy is reported
@@ -274,7 +275,7 @@ def _require_classes(
     present = set(documents.labels.tolist())
     missing = [label for index, label in enumerate(label_names) if index not in present]
     cause = f" with data.{name}_limit={limit}" if limit is not None else ""
-    size = "1 document" if len(documents) == 1 else f"{len(documents):,} documents"
+    size = counted(len(documents), "document")
     if len(present) < 2 or (missing and name == "train"):
         raise UserError(
             f"The {name} split has {size}{cause}, but none of class {', '.join(missing)}; "

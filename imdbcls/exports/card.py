@@ -25,6 +25,7 @@ from imdbcls.exports.recorded import (
 )
 from imdbcls.exports.source import ExportSource
 from imdbcls.exports.verification import TOLERANCE, Verified
+from imdbcls.printable import counted
 from imdbcls.runs.data_origin import named_sources
 
 # The licences that the encoders' authors state, by `backbone.path`.
@@ -154,11 +155,10 @@ def encoder_of(config: Config) -> Encoder:
 
 
 def settings(config: Config) -> str:
-    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     found = [
         f"lr {config.lr:g}",
-        f"{config.batch_size} documents per step",
-        epochs,
+        f"{counted(config.batch_size, 'document')} per step",
+        counted(config.epochs, "epoch"),
         f"optimizer {plain(config.optimizer.target.rpartition('.')[2])}",
     ]
     if config.backbone.freeze is True:

@@ -14,6 +14,7 @@ from typing import Any
 
 from imdbcls.config.cluster import GROUP, SLURM
 from imdbcls.errors import UserError
+from imdbcls.printable import counted
 from imdbcls.runtime.signals import stop_requests
 from imdbcls.sweeps.jobs import Outcome, Sweep, outcome_of
 from imdbcls.sweeps.slurm_array import find_job, log_of, queued_jobs, submit
@@ -96,7 +97,8 @@ class Cluster:
             if job_id is not None:
                 ids[job.files.name] = job_id
         if ids:
-            logger.info(f"Waiting for {len(ids)} jobs that an earlier command has submitted: {', '.join(ids.values())}")
+            listed = ", ".join(ids.values())
+            logger.info(f"Waiting for {counted(len(ids), 'job')} that an earlier command has submitted: {listed}")
         new = [job for job in jobs if job.files.name not in ids]
         if new:
             submitted = submit(new, folder, self._settings)

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from imdbcls.printable import counted
 from imdbcls.runs.selection import LOWER_IS_BETTER, TITLES, as_text
 from imdbcls.runtime.console import columns_of
 from imdbcls.runtime.text_table import joined, text_table
@@ -185,7 +186,3 @@ class StudyReport:
     def signed(self, value: float) -> str:
         text = f"{100 * value:+.2f}" if self.is_percentage else f"{value:+.4f}"
         return text if text.strip("+-0.") else text.lstrip("+-")  # no sign for zero
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -14,6 +14,7 @@ from imdbcls.models.classifier import count_parameters
 from imdbcls.models.inference import predictions_of
 from imdbcls.models.metrics import confusion_matrix, expected_calibration_error, metrics_of
 from imdbcls.models.temperature import apply_temperature, fit_temperature
+from imdbcls.printable import counted
 from imdbcls.runs.predictions import Predictions, write_predictions
 from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
 from imdbcls.runs.result import run_fields
@@ -56,8 +57,8 @@ def log_start(run: Run) -> None:
         logger.info(f"{backbone.name}: the encoder also computes the padding: {backbone.cuda_fallback_reason}.")
     sizes = f"{len(corpus.train):,} training, {len(corpus.validation):,} validation and {len(corpus.test):,} test"
     logger.info(f"{config.data.name}: {sizes} documents, {len(corpus.label_names)} classes")
-    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
-    logger.info(f"{trainer.num_steps:,} steps of {config.batch_size} documents, {epochs}")
+    steps = f"{counted(trainer.num_steps, 'step')} of {counted(config.batch_size, 'document')}"
+    logger.info(f"{steps}, {counted(config.epochs, 'epoch')}")
     if (num_epochs := config.trainer.head_first_epochs) > 0:
         first = "first epoch trains" if num_epochs == 1 else f"first {num_epochs} epochs train"
         logger.info(f"trainer.head_first_epochs={num_epochs}: the {first} only the head")

@@ -25,7 +25,7 @@ from imdbcls.data.answers import Answer, Item, write_csv, write_jsonl
 from imdbcls.data.card import DataCard, SplitCard, card_text
 from imdbcls.data.token_counts import TokenCounts
 from imdbcls.errors import UserError
-from imdbcls.printable import copied_cell, csv_cell, json_line, printable, printable_line
+from imdbcls.printable import copied_cell, counted, csv_cell, json_line, printable, printable_line
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.untrusted import require_no_links
 from imdbcls.runtime import console
@@ -172,6 +172,11 @@ def test_csv_comparison_escapes_formulas_but_not_negative_numbers() -> None:
     rows = list(csv.reader(io.StringIO(csv_text(hostile_comparison()))))
     assert rows[1][:6] == ["'-x", "'=1+1", "'@x", csv_cell(HOSTILE), "test/accuracy", "-0.5"]
     assert all(is_safe(cell) for row in rows for cell in row)
+
+
+def test_a_number_has_the_singular_or_the_plural_of_its_noun() -> None:
+    found = [counted(number, "run") for number in (0, 1, 2, 1200)]
+    assert found == ["0 runs", "1 run", "2 runs", "1,200 runs"]
 
 
 def test_data_card_and_repr_are_printable(capsys: pytest.CaptureFixture[str]) -> None:

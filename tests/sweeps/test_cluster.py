@@ -58,7 +58,11 @@ def test_a_lost_job_has_failed(slurm: Cluster) -> None:
     assert not list(Path("runs/s/.submitit").glob("*.job"))
 
 
-def test_a_signal_stops_the_waiting_and_the_next_command_submits_nothing(slurm: Cluster) -> None:
+def test_a_signal_stops_the_waiting_and_the_next_command_submits_nothing(
+    slurm: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr("imdbcls.sweeps.cluster.logger.info", messages.append)
     command("squeue", "echo 7")
     for _ in range(2):
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -67,6 +71,7 @@ def test_a_signal_stops_the_waiting_and_the_next_command_submits_nothing(slurm: 
         (outcome,) = sweep.outcomes
         assert outcome.state == "interrupted" and "scancel 7 stops it" in outcome.detail
     assert len(Path("submissions").read_text().splitlines()) == 1
+    assert messages[-1] == "Waiting for 1 job that an earlier command has submitted: 7"
     command("squeue", "exit 1")
     with pytest.raises(UserError, match="Slurm does not answer squeue"):
         train(slurm)

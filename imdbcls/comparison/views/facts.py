@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 
-from imdbcls.comparison.notes import num_runs
 from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.views.quantities import compact
 from imdbcls.comparison.views.wording import listed
+from imdbcls.printable import counted
 
 MAX_VALUES = 3  # in one list; if there are more numbers, only their range is given
 Values = Sequence[str | int | float]
@@ -20,9 +20,9 @@ def facts_line(comparison: Comparison) -> str:
 def facts_sentences(comparison: Comparison) -> list[str]:
     """Return the sentences of `facts_line`, the most important first."""
     facts = comparison.facts
-    num_groups = len(comparison.groups)
-    groups = f"{num_groups:,} {'group' if num_groups == 1 else 'groups'}"
-    sentences = [f"{groups}, {num_runs(sum(len(group.seeds) for group in comparison.groups))}", data_sentence(facts)]
+    num_runs = sum(len(group.seeds) for group in comparison.groups)
+    counts = f"{counted(len(comparison.groups), 'group')}, {counted(num_runs, 'run')}"
+    sentences = [counts, data_sentence(facts)]
     if "encoder" in facts:
         sentences.insert(1, encoder_sentence(facts))
     sentences += [training_sentence(facts), hardware_sentence(facts), versions_sentence(facts), dates(facts)]

@@ -17,6 +17,7 @@ from imdbcls.comparison.views.quantities import (
     value_text,
 )
 from imdbcls.comparison.views.wording import p_cell, percent_text, scope
+from imdbcls.printable import counted
 
 FRONTS = (("head_parameters", "size"), ("train_seconds", "time"), ("latency_ms_p50", "latency"))
 
@@ -118,13 +119,9 @@ def note_on_collapse(groups: Sequence[GroupSummary]) -> str:
         return f"{collapsed} of {num_seeds} runs collapsed to one class."
     fewest = min(groups, key=lambda group: len(group.seeds))
     return (
-        f"No run collapsed to one class. For a group with {num_seeds_text(len(fewest.seeds))}, the true rate of "
+        f"No run collapsed to one class. For a group with {counted(len(fewest.seeds), 'seed')}, the true rate of "
         f"collapse may still be as high as {percent_text(fewest.largest_collapse_rate)} (95 % confidence limit)."
     )
-
-
-def num_seeds_text(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def differences(comparison: Comparison) -> Table:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from rich.cells import cell_len
 
-from imdbcls.comparison.notes import num_runs
 from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views.extent import shown_pairs
@@ -20,6 +19,7 @@ from imdbcls.comparison.views.facts import (
 from imdbcls.comparison.views.paragraph import paragraph
 from imdbcls.comparison.views.tables import Table, ranking, tables_of
 from imdbcls.comparison.views.wording import WORDS, brief_verdict, detectable_text, headline, listed, verdict, within
+from imdbcls.printable import counted
 from imdbcls.runtime.text_table import GAP, shortened, smallest_width, text_table, wrapped
 
 WIDTH = 80  # of text that is not written to a terminal
@@ -130,11 +130,11 @@ def narrowest(table: Table, wraps_text: bool = True) -> int:
 def brief_facts(comparison: Comparison, columns: int) -> str:
     """Return sentences on what was compared: the counts, and each further fact that fits on the same line."""
     facts, groups = comparison.facts, comparison.groups
-    runs = num_runs(sum(len(group.seeds) for group in groups))
+    runs = counted(sum(len(group.seeds) for group in groups), "run")
     data = f" of {span(facts['data'])}" if "data" in facts else ""
     clusters = f" ({clusters_text(facts)})" if "test_clusters" in facts else ""
     text = (
-        f"{comparison.study}: {len(groups):,} {'group' if len(groups) == 1 else 'groups'}, {runs}, "
+        f"{comparison.study}: {counted(len(groups), 'group')}, {runs}, "
         f"{span(facts['test_documents'])} test documents{data}{clusters}."
     )
     others = [encoder_sentence(facts) if "encoder" in facts else "", training_sentence(facts), hardware_sentence(facts)]
@@ -255,4 +255,4 @@ def brief_notes(notes: Sequence[str], columns: int) -> str:
             lines.append(f"and {len(notes) - count:,} more {'note' if len(notes) - count == 1 else 'notes'}: --full")
         if len(lines) <= MAX_NOTES:
             return "\n".join(lines)
-    return f"{len(notes):,} {'note' if len(notes) == 1 else 'notes'}: --full" if notes else ""
+    return f"{counted(len(notes), 'note')}: --full" if notes else ""
