@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from imdbcls.config.schema import Config
 
 
-def caches_features(config: Config) -> bool:
-    """Return whether a run reads the output of a frozen encoder from the feature cache."""
-    return config.backbone.freeze is True and config.backbone.cache
+def encoded_splits(config: Config) -> tuple[str, ...]:
+    """Return the splits whose documents a run encodes for the feature cache.
+
+    An encoder that is frozen only in the first epochs evaluates the test split after it has changed.
+    """
+    if not config.uses_feature_cache:
+        return ()
+    return ("train", "validation", "test") if config.backbone.freeze is True else ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,6 @@ class RunCost:
     prediction_bytes: float = 0.0
     hardware: str = ""
 
-    @property
-    def total_documents(self) -> int:
-        return sum(self.num_documents.values())
-
     def seconds(self, config: Config, shared: SharedCost) -> float:
         """Return the wall time of one run with this config, without early stopping."""
         num_train, num_validation, num_test = (self.num_documents[name] for name in ("train", "validation", "test"))
@@ -68,7 +69,7 @@ class RunCost:
             evaluated += (config.epochs - 1) * num_validation
         return (
             self.start_seconds
-            + shared.check_seconds * self.total_documents
+            + shared.check_seconds * sum(self.num_documents[split] for split in encoded_splits(config))
             + config.epochs * (self.train_seconds * num_train + self.epoch_seconds)
             + self.evaluate_seconds * evaluated
             + self.finish_seconds
@@ -96,23 +97,25 @@ def mean_cost(costs: Sequence[RunCost]) -> RunCost:
 class SharedWork:
     """The work that several groups share and do once: tokenization, and encoding with a frozen encoder.
 
-    `num_documents` is the number of documents in all splits. `is_done` is true if a run of these groups has finished,
-    so that the results of the work are in the cache.
+    `num_documents` is the number of documents in all splits, and `num_encoded` in the splits that are encoded.
+    `is_done` is true if a run of these groups has finished, so that the results of the work are in the cache.
     """
 
     cost: SharedCost
     num_documents: int
+    num_encoded: int
     is_done: bool
 
     @property
     def seconds(self) -> float:
-        cost = self.cost
-        return 0.0 if self.is_done else self.num_documents * (cost.tokenize_seconds + cost.encode_seconds)
+        if self.is_done:
+            return 0.0
+        return self.num_documents * self.cost.tokenize_seconds + self.num_encoded * self.cost.encode_seconds
 
     @property
     def bytes(self) -> float:
         """The size of the encoder's output that is still to be cached."""
-        return 0.0 if self.is_done else self.num_documents * self.cost.feature_bytes
+        return 0.0 if self.is_done else self.num_encoded * self.cost.feature_bytes
 
 
 @dataclass(frozen=True)

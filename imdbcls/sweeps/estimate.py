@@ -22,7 +22,7 @@ from imdbcls.construction import build_corpus
 from imdbcls.runs.folder import run_folder
 from imdbcls.runs.identity import digest
 from imdbcls.runtime.signals import current_handlers, restored_handlers, set_handlers
-from imdbcls.sweeps.cost import Estimate, GroupEstimate, RunCost, SharedCost, SharedWork, caches_features, mean_cost
+from imdbcls.sweeps.cost import Estimate, GroupEstimate, RunCost, SharedCost, SharedWork, encoded_splits, mean_cost
 from imdbcls.sweeps.jobs import Sweep
 from imdbcls.sweeps.preparing import prepare_jobs
 from imdbcls.sweeps.slots import num_jobs
@@ -104,7 +104,7 @@ def key_of_shared_work(config: Config) -> str:
     keys = ("backbone", "data", "max_length", "eval_batch_size", "precision", "device")
     several_layers = head is None or head.reads_all_layers or head.reads_last_layers
     read = [config.head.target, config.head.arguments.get(LAST_LAYERS)] if several_layers else "last"
-    return digest({**{key: choices[key] for key in keys}, "head_input": read})
+    return digest({**{key: choices[key] for key in keys}, "head_input": read, "encoded": encoded_splits(config)})
 
 
 def key_of_speed(config: Config, copies: int) -> str:
@@ -130,13 +130,14 @@ class Measuring:
     def groups(self, groups: Sequence[Group]) -> tuple[SharedWork | None, list[GroupEstimate]]:
         """Measure groups and the work that they share. If this work cannot be measured, return None for it."""
         config = groups[0].remaining[0]
-        logger.info(f"Measuring tokenization{' and encoding' if caches_features(config) else ''} ...")
+        logger.info(f"Measuring tokenization{' and encoding' if config.uses_feature_cache else ''} ...")
         answers = self.answers("tokenization", config, measure_shared)
         if not answers:
             return None, [group.estimated(None, (), self.problem) for group in groups]
-        num_documents = sum(map(len, build_corpus(config.data).splits.values()))
+        sizes = {split: len(documents) for split, documents in build_corpus(config.data).splits.items()}
+        num_encoded = sum(sizes[split] for split in encoded_splits(config))
         is_done = any(len(group.remaining) < len(group.configs) for group in groups)
-        work = SharedWork(SharedCost(**answers[0]), num_documents, is_done)
+        work = SharedWork(SharedCost(**answers[0]), sum(sizes.values()), num_encoded, is_done)
         return work, [self.group(group, work) for group in groups]
 
     def group(self, group: Group, work: SharedWork) -> GroupEstimate:

@@ -28,7 +28,7 @@ from imdbcls.models.metrics import metrics_of
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runtime.device import share_threads
 from imdbcls.runtime.signals import StopRequest
-from imdbcls.sweeps.cost import RunCost, SharedCost, caches_features
+from imdbcls.sweeps.cost import RunCost, SharedCost
 from imdbcls.sweeps.slots import num_jobs
 from imdbcls.tracking import Trackers
 from imdbcls.training import report
@@ -67,8 +67,7 @@ def prepare_probe() -> None:
 def probe_config(config: Config, folder: Path) -> Config:
     """Return a config for runs that write only to `folder` and its parent, where all groups share a cache.
 
-    The steps of epochs that train only the head are estimated like all other steps, although they take less time. The
-    feature cache of these epochs is not part of the estimate.
+    The steps of epochs that train only the head are measured as steps that also train the encoder, which take longer.
     """
     cache = {"cache_dir": str(folder.parent / "cache")}
     plain = {"head_first_epochs": 0, "greedy_soup": False}
@@ -78,12 +77,12 @@ def probe_config(config: Config, folder: Path) -> Config:
 def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
     """Return the cost of a run, measured in `folder`. `shared` is the cost of encoding for the feature cache."""
     corpus, probed = build_corpus(config.data), probe_config(config, folder)
-    sizes = first_sizes(config)
+    sizes = first_sizes(probed)
     start_seconds, run = build(probed, folder / "first", subset(corpus, sizes))
     train_seconds, _, _ = train(run.trainer, MIN_STEPS, seconds=0, most=0)
     evaluate_seconds, _ = evaluate(run)
     del run  # on a GPU, one run may need most of the memory
-    sizes = second_sizes(config, sizes, evaluate_seconds, shared)
+    sizes = second_sizes(probed, sizes, evaluate_seconds, shared)
     _, run = build(probed, folder / "second", subset(corpus, sizes))
     num_steps = max(MIN_STEPS, round(TRAIN_SECONDS / (train_seconds * config.batch_size)))
     most = config.epochs * len(corpus.train)
@@ -108,7 +107,7 @@ def first_sizes(config: Config) -> dict[str, int]:
     Sampling `MANY` training documents costs little time, except with a feature cache, for which each of them is
     encoded. Then only `FEW` are sampled, or as many as `MIN_STEPS` batches need.
     """
-    num_train = max(FEW if caches_features(config) else MANY, MIN_STEPS * config.batch_size)
+    num_train = max(FEW if config.uses_feature_cache else MANY, MIN_STEPS * config.batch_size)
     return {"train": num_train, "validation": FEW, "test": FEW}
 
 
@@ -120,7 +119,7 @@ def second_sizes(
     Evaluating them takes about `EVALUATE_SECONDS`, and encoding them for a feature cache about `ENCODE_SECONDS`.
     """
     num_test = between(FEW, EVALUATE_SECONDS / evaluate_seconds, MANY)
-    if not caches_features(config):
+    if not config.uses_feature_cache:
         return {**first, "test": num_test}
     affordable = ENCODE_SECONDS / shared.encode_seconds
     return {

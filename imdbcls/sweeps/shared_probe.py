@@ -13,7 +13,7 @@ from imdbcls.data.features import VECTORS, load_features, write_features
 from imdbcls.data.subset import spread, subset
 from imdbcls.data.tokens import tokenize
 from imdbcls.runtime.device import all_threads
-from imdbcls.sweeps.cost import SharedCost, caches_features
+from imdbcls.sweeps.cost import SharedCost
 from imdbcls.sweeps.probe import ENCODE_SECONDS, FEW, MANY, between, build, prepare_probe, probe_config, timed
 from imdbcls.training.feature_cache import encode, key_of_batches
 from imdbcls.training.run import Run
@@ -27,13 +27,17 @@ def write_shared_cost(config: Config, folder: Path, answer: Path) -> None:
 
 def measure_shared(config: Config, folder: Path) -> SharedCost:
     """Return the cost of tokenization and, with a feature cache, of encoding documents and caching the output."""
-    corpus, uncached = build_corpus(config.data), probe_config(config, folder).with_changes(backbone={"cache": False})
+    corpus = build_corpus(config.data)
+    encoder: dict[str, object] = {"cache": False}
+    if config.uses_feature_cache:  # also for an encoder that is frozen only in the first epochs
+        encoder |= {"freeze": True, "lora_rank": None, "reinit_layers": 0}
+    uncached = probe_config(config, folder).with_changes(backbone=encoder)
     documents, few = corpus.train, subset(corpus, dict.fromkeys(corpus.splits, FEW))
     _, run = build(uncached, folder / "run", few)
     sample = spread(documents, MANY)
     seconds, _ = timed(partial(tokenize, sample, run.backbone.tokenizer, cache_dir=folder))
     cost = SharedCost(tokenize_seconds=seconds / len(sample))
-    return with_encoding(cost, run, documents, folder) if caches_features(config) else cost
+    return with_encoding(cost, run, documents, folder) if config.uses_feature_cache else cost
 
 
 def with_encoding(cost: SharedCost, run: Run, documents: Documents, folder: Path) -> SharedCost:

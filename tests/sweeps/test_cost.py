@@ -25,8 +25,10 @@ TINY = ("backbone=tiny", "data=sample", "tracker=none", "epochs=3")
 
 
 def test_a_run_trains_and_validates_in_each_epoch_and_tests_once() -> None:
-    expected = 2 + 1600 * 0.0005 + 3 * (1000 * 0.01 + 0.5) + (3 * 100 + 500) * 0.002 + 3
+    expected = 2 + 3 * (1000 * 0.01 + 0.5) + (3 * 100 + 500) * 0.002 + 3
     assert COST.seconds(compose(TINY), SHARED) == pytest.approx(expected)
+    for cached, num_checked in (("backbone.freeze=true", 1600), ("trainer.head_first_epochs=1", 1100)):
+        assert COST.seconds(compose((*TINY, cached)), SHARED) == pytest.approx(expected + num_checked * 0.0005)
     watching = compose((*TINY, "trainer.score_test_each_epoch=true"))
     assert COST.seconds(watching, SHARED) == pytest.approx(expected + 3 * 500 * 0.002)
     assert COST.bytes == 1e6 + 600 * 100
@@ -37,7 +39,7 @@ def test_parallel_runs_share_the_time_and_the_disk() -> None:
     parallel = replace(alone, name="lstm", jobs=3)
     assert alone.total_seconds == 400 and parallel.total_seconds == pytest.approx(400 / 3)
     assert replace(parallel, num_done=4).total_seconds == 100  # one run cannot be divided
-    work = SharedWork(SHARED, 1600, is_done=False)
+    work = SharedWork(SHARED, 1600, 1600, is_done=False)
     found = Estimate((alone, parallel), (work,), start_seconds=10, measured_seconds=1)
     assert (found.num_runs, found.num_done) == (10, 2)
     assert found.seconds == pytest.approx(10 + 1600 * 0.101 + 400 + 400 / 3)
@@ -47,7 +49,7 @@ def test_parallel_runs_share_the_time_and_the_disk() -> None:
 
 def test_finished_groups_and_shared_work_cost_nothing() -> None:
     done = GroupEstimate("cls", num_runs=2, num_done=2)
-    found = Estimate((done,), (SharedWork(SHARED, 1600, is_done=True),), start_seconds=0, measured_seconds=0)
+    found = Estimate((done,), (SharedWork(SHARED, 1600, 1600, is_done=True),), start_seconds=0, measured_seconds=0)
     assert (found.seconds, found.bytes, found.peak_bytes, found.feature_bytes) == (0, 0, 0, 0)
 
 

@@ -26,7 +26,7 @@ GROUPS = (
     GroupEstimate("lstm", num_runs=5, num_done=1, cost=COST, seconds=1800),
     GroupEstimate("mean", num_runs=5, num_done=0, problem="not enough memory"),
 )
-ENCODING = SharedWork(SharedCost(0.001, encode_seconds=0.1, feature_bytes=200_000), 50_000, is_done=False)
+ENCODING = SharedWork(SharedCost(0.001, encode_seconds=0.1, feature_bytes=200_000), 50_000, 50_000, is_done=False)
 ESTIMATE = Estimate(GROUPS, (ENCODING,), start_seconds=10, measured_seconds=40)
 
 

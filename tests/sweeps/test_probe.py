@@ -13,7 +13,7 @@ from imdbcls.config.overrides import compose
 from imdbcls.config.schema import Config
 from imdbcls.runs.folder import run_folder
 from imdbcls.sweeps import probe
-from imdbcls.sweeps.cost import SharedCost
+from imdbcls.sweeps.cost import SharedCost, encoded_splits
 from imdbcls.sweeps.preparing import prepare_jobs
 from imdbcls.sweeps.probe import measure_run, size_of
 from imdbcls.sweeps.shared_probe import measure_shared
@@ -73,6 +73,19 @@ def test_a_frozen_encoder_is_measured_once_for_all_heads(tmp_path: Path, monkeyp
     assert 226 * shared.feature_bytes == pytest.approx(features, rel=0.15)
     assert 0 < shared.check_seconds < shared.encode_seconds
     assert measure_shared(config_in(tmp_path), tmp_path / "trained").feature_bytes == 0
+
+
+def test_the_encoding_for_epochs_of_the_head_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "FEW", 16)
+    config = config_in(tmp_path, "trainer.head_first_epochs=1")
+    shared, _, _ = measured(config, tmp_path / "probe")
+    train(config)
+    features = sum(path.stat().st_size for path in (tmp_path / "cache" / "features").rglob("vectors.bin"))
+    assert encoded_splits(config) == ("train", "validation")
+    assert 186 * shared.feature_bytes == pytest.approx(features, rel=0.15)
+    assert 0 < shared.check_seconds < shared.encode_seconds
+    uncached = config_in(tmp_path, "trainer.head_first_epochs=1", "backbone.cache=false")
+    assert encoded_splits(uncached) == () and measure_shared(uncached, tmp_path / "uncached").feature_bytes == 0
 
 
 def test_a_measurement_leaves_nothing_in_the_run_folder_or_the_cache(tmp_path: Path) -> None:
