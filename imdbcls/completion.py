@@ -119,7 +119,8 @@ class Overrides:
             start = prefix[: len(prefix) - len(value.rpartition(",")[2])]
             return {start + choice: description for choice, description in known[key].items()}
         if has_value:
-            return {each.setting: each.description for each in self.keys if each.key == key}
+            keys = [each for each in self.keys if each.key == key and not (each.default or "").startswith("${")]
+            return {each.setting: each.description for each in keys}
         return {
             **{f"{group}=": "" for group in known},
             **{f"{each.key}=": each.description for each in self.keys},

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from support.heads import HEADS
 from support.imports import heavy_imports
 from support.processes import TINY
 from support.runs import ROOT, Launch
@@ -107,11 +108,12 @@ def test_the_recorded_command_line_can_be_pasted() -> None:
 
 LINES = {
     "tr": "train ",
-    "train head=": "attention cls lstm max mean transformer weight_avg weight_avg_plain",
-    "train head=cls,l": "cls,lstm ",
+    "train head=": " ".join(HEADS),
+    "train head=cls,ls": "cls,lstm ",
     "train head=lstm head.": "head.bidirectional= head.dropout=",
     "train head=cls,lstm --multirun see": "seed=",
-    "train lr=": "2e-5 ",
+    "train epochs=": "3 ",
+    "train lr=": "",  # its default is that of the backbone
     "train --cfg ": "job hydra all",
     "train head=cls --mu": "--multirun ",
     "train data.train_l": "data.train_limit=",

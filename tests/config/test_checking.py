@@ -58,6 +58,7 @@ SECTIONS_WITH = {
 }
 LIMIT = "a whole number of at least 1 (documents) or a number above 0 and below 1 (documents) or null"
 NUMBER_CASES = {
+    "backbone.recommended_lr": ([1e-9, 1], [0, -1e-5, None], "a number above 0"),
     "lr": ([1e-9, 1, 10.0], [0, -1e-5, "fast", None, float("nan"), float("inf"), True], "a number above 0"),
     "batch_size": ([1, 4096], [0, -1, 1.5, "16", None, True], "a whole number of at least 1 (documents)"),
     "eval_batch_size": ([1, None], [0, 2.0], "a whole number of at least 1 (documents) or null"),

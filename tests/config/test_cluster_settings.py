@@ -3,7 +3,7 @@
 import pytest
 
 from imdbcls.config.cluster import read_cluster
-from imdbcls.sweeps.cluster import SHARED
+from imdbcls.sweeps.slurm_array import SHARED
 
 SLURM = "hydra/launcher=submitit_slurm"
 

@@ -181,7 +181,7 @@ def test_first_token_only_head_rejects_causal_encoder(tmp_path: Path) -> None:
         config = imdbcls.compose("backbone=roberta-base", path, f"head={head}", "max_length=64")
         backbone = sections.build_backbone(config)
         if is_refused:
-            with pytest.raises(UserError, match=r"head=cls reads only the first token.*head=mean"):
+            with pytest.raises(UserError, match=r"head=cls reads only the first token.*Use head=last, mean"):
                 sections.build_model(config, backbone, 2)
         else:
             sections.build_model(config, backbone, 2)

@@ -101,6 +101,10 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def leave() -> None:
+    sys.exit()
+
+
 def fail() -> None:
     raise UserError("the reason")
 
@@ -110,7 +114,7 @@ def run_for_a_moment(end: Callable[[], None]) -> None:
     end()
 
 
-@pytest.mark.parametrize("end", [die, sys.exit])  # SIGKILL, and the exit of a preempted run
+@pytest.mark.parametrize("end", [die, leave])  # SIGKILL, and the exit of a preempted run
 def test_the_time_of_a_requeued_job_is_that_of_all_its_processes(
     end: Callable[[], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

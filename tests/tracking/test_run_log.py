@@ -117,7 +117,7 @@ def test_messages_are_logged_also_if_the_sweep_hides_them(run: Path, study: tupl
     prefix = f"{run.name}: "
     lines = [record["line"].rstrip("\n") for record in records(log_of(run), "output_raw")]
     shown = [line.removeprefix(prefix) for line in study[1].splitlines() if line.startswith(prefix)]
-    logged = [line.removeprefix(prefix) for line in lines]
+    logged = [line.removeprefix(prefix).replace(f"warning: {prefix}", "warning: ") for line in lines]
     assert len(shown) < len(logged) and [line for line in logged if line in shown] == shown
     text = "\n".join(lines)
     for part in ("loading the documents", "warning: ", "parameters (", "test accuracy", "next: "):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.heads import HEADS
+from support.heads import FOR_TWO_LAYERS, HEADS
 from support.processes import EVERY_STEP, TINY, fingerprint, kill_at, run, run_folder, start
 from support.trainers import make
 from torch import Tensor
@@ -88,7 +88,8 @@ def test_evaluation_from_the_cache_gives_the_same_bits(precision: str, tmp_path:
     settings = (FROZEN, f"precision={precision}", "max_length=24", f"data.cache_dir={tmp_path}")
     trainers = [make(tmp_path / cache, *settings, f"backbone.cache={cache}") for cache in ("true", "false")]
     for head in HEADS:
-        config = imdbcls.compose("backbone=tiny", f"head={head}", FROZEN, "max_length=24")
+        own = FOR_TWO_LAYERS.get(head, ())
+        config = imdbcls.compose("backbone=tiny", f"head={head}", *own, FROZEN, "max_length=24")
         probabilities = []
         for trainer in trainers:
             torch.manual_seed(0)
