@@ -35,7 +35,7 @@ def label(*overrides: str) -> str:
         ("metric=f1 data.train_limit=4000", "cls metric=f1 train_limit=4000"),
         (
             "experiment=quickstart",
-            "cls minilm sample max_length=128 validation_fraction=0.2",
+            "cls minilm sample epochs=5 max_length=128 validation_fraction=0.2",
         ),
     ],
 )
