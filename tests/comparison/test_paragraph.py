@@ -15,7 +15,7 @@ from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.verdicts import Outcome
-from imdbcls.comparison.views.paragraph import paragraph
+from imdbcls.comparison.views.paragraph import paragraph, units
 
 
 def compared(study: Path, metric: str = "accuracy", margin: float | None = 0.003) -> Comparison:
@@ -54,6 +54,17 @@ def test_paragraph_names_design_tests_corrections_and_effects(study: Path) -> No
         ) in text
     assert "It is significantly better than mean (" in text
     assert re.search(r"The other pair, \w+ and \w+, (differs significantly|remains undecided)\.", text)
+
+
+@pytest.mark.parametrize(
+    ("plural", "singular"), [("films", "film"), ("values of customer", "value of customer"), (None, None)]
+)
+def test_paragraph_names_one_cluster(plural: str | None, singular: str | None, study: Path) -> None:
+    comparison = compared(study)
+    names = () if plural is None else (plural,)
+    text = units(replace(comparison, facts={**comparison.facts, "test_clusters": (500,), "cluster_name": names}))
+    together = "related documents" if singular is None else f"the documents of one {singular}"
+    assert text == f"; {together} are treated as one unit"
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -118,7 +118,11 @@ def units(comparison: Comparison) -> str:
     if "test_clusters" not in comparison.facts:
         return ""
     names = comparison.facts.get("cluster_name", ())
-    together = f"the documents of one {str(names[0]).removesuffix('s')}" if len(names) == 1 else "related documents"
+    if len(names) == 1:  # "films" or "values of customer"
+        plural, *rest = str(names[0]).split(" ", 1)
+        together = f"the documents of one {' '.join([plural.removesuffix('s'), *rest])}"
+    else:
+        together = "related documents"
     return f"; {together} are treated as one unit"
 
 
