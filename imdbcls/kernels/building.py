@@ -316,8 +316,9 @@ def _run(command: list[str], folder: Path | None, deadline: float) -> str:
     except OSError as error:
         raise KernelsMissingError(f"{command[0]} cannot be run ({error})") from error
     output = in_background(lambda: _read(process))  # because a child process of the compiler may keep the pipe open
+    seconds = max(seconds, 0)
     try:
-        process.wait(max(seconds, 0))
+        process.wait(seconds)
     except BaseException as error:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # includes the compiler's child processes
