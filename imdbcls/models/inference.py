@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -40,25 +40,40 @@ def predict_probabilities(
     `processes`, each evaluates a part of the batches, and all return the probabilities of all documents.
     """
     processes = processes or Processes()
-    was_training = model.training
-    model.eval()
     rows: list[NDArray[np.int64]] = []
     logits: list[Tensor] = []
-    done = 0
-    with inference_weights():
-        for batch in batches.of_process(processes.rank, processes.size):
-            logits.append(logits_of(model, batch, hardware))
-            rows.append(batch.rows)
-            done = min(done + processes.size * len(batch), batches.num_documents)
-            if on_progress is not None:
-                on_progress(done, batches.num_documents)
-    model.train(was_training)
+    for batch, logits_BC in logits_of_batches(model, batches, hardware, on_progress, processes):
+        logits.append(logits_BC)
+        rows.append(batch.rows)
     num_labels = processes.largest(logits[0].shape[1] if logits else 0)
     logits_NC = torch.zeros(batches.num_documents, num_labels)
     if logits:
         logits_NC[torch.from_numpy(np.concatenate(rows))] = torch.cat(logits).cpu().float()
     processes.add(logits_NC)  # each row is zero in all processes except one
     return torch.softmax(logits_NC.double(), dim=1).numpy()
+
+
+def logits_of_batches(
+    model: nn.Module,
+    batches: EvalBatches,
+    hardware: Hardware,
+    on_progress: Callable[[int, int], None] | None,
+    processes: Processes,
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield this process's batches and their logits, in evaluation mode. See `predict_probabilities`.
+
+    The caller turns off gradients. The batches may be on another device than the logits.
+    """
+    was_training = model.training
+    model.eval()
+    done = 0
+    with inference_weights():
+        for batch in batches.of_process(processes.rank, processes.size):
+            yield batch, logits_of(model, batch, hardware)
+            done = min(done + processes.size * len(batch), batches.num_documents)
+            if on_progress is not None:
+                on_progress(done, batches.num_documents)
+    model.train(was_training)
 
 
 def predictions_of(

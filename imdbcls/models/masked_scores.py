@@ -13,8 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from imdbcls.data.batches import EvalBatches
-from imdbcls.kernels import inference_weights
-from imdbcls.models.inference import logits_of
+from imdbcls.models.inference import logits_of_batches
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.distributed import Processes
 
@@ -32,23 +31,15 @@ def masked_scores(
     The arguments are those of `predict_probabilities`.
     """
     processes = processes or Processes()
-    was_training = model.training
-    model.eval()
     scores_N3 = torch.zeros(batches.num_documents, 3, dtype=torch.float64)
-    done = 0
-    with inference_weights():
-        for batch in batches.of_process(processes.rank, processes.size):
-            assert batch.masked is not None
-            logits_MV, labels_M = logits_of(model, batch, hardware), batch.masked.labels_M.to(hardware.device)
-            losses_M = functional.cross_entropy(logits_MV, labels_M, reduction="none")
-            correct_M = (logits_MV.argmax(dim=1) == labels_M).float()
-            scores_M3 = torch.stack([losses_M, correct_M, torch.ones_like(losses_M)], dim=1).double().cpu()
-            rows_M = batch.masked.rows_M if batch.documents_W is None else batch.documents_W[batch.masked.rows_M]
-            scores_N3.index_add_(0, torch.from_numpy(batch.rows)[rows_M], scores_M3)
-            done = min(done + processes.size * len(batch), batches.num_documents)
-            if on_progress is not None:
-                on_progress(done, batches.num_documents)
-    model.train(was_training)
+    for batch, logits_MV in logits_of_batches(model, batches, hardware, on_progress, processes):
+        assert batch.masked is not None
+        labels_M = batch.masked.labels_M.to(hardware.device)
+        losses_M = functional.cross_entropy(logits_MV, labels_M, reduction="none")
+        correct_M = (logits_MV.argmax(dim=1) == labels_M).float()
+        scores_M3 = torch.stack([losses_M, correct_M, torch.ones_like(losses_M)], dim=1).double().cpu()
+        rows_M = batch.masked.rows_M if batch.documents_W is None else batch.documents_W[batch.masked.rows_M]
+        scores_N3.index_add_(0, torch.from_numpy(batch.rows)[rows_M], scores_M3)
     processes.add(scores_N3)  # each row is zero in all processes except one
     return scores_N3.numpy()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.heads import ALL_MAKERS, CLASSES, HEADS, HIDDEN, LENGTHS, MAKERS, by_hand, make_batch
+from support.heads import ALL_MAKERS, CLASSES, HEADS, HIDDEN, LENGTHS, MAKERS, by_hand, check_bf16_autocast, make_batch
 from torch import nn
 
 import imdbcls.heads
@@ -79,16 +79,7 @@ def test_two_evaluations_are_identical(head: nn.Module) -> None:
 
 
 def test_bf16_autocast(head: nn.Module) -> None:
-    hidden_BTD, mask_BT = make_batch(padding=0.0)
-    expected_BC = head(hidden_BTD, mask_BT)
-    for encoder_dtype in (torch.float32, torch.bfloat16):
-        head.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
-            logits_BC = head(hidden_BTD.to(encoder_dtype), mask_BT)
-        assert logits_BC.dtype == torch.bfloat16
-        torch.testing.assert_close(logits_BC.float(), expected_BC, rtol=0.03, atol=0.05)
-        logits_BC.float().logsumexp(1).sum().backward()
-        assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in head.parameters())
+    check_bf16_autocast(head)
 
 
 # Cases computed by hand.

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from support.heads import CLASSES, HIDDEN, LAYER_MAKERS, LENGTHS, make_layers_batch
+from support.heads import CLASSES, HIDDEN, LAYER_MAKERS, LENGTHS, check_bf16_autocast, make_layers_batch
 from torch import Tensor, nn
 
 from imdbcls.heads.last4 import LastFourHead
@@ -67,16 +67,7 @@ def test_logits_of_a_document_do_not_depend_on_its_batch(head: nn.Module) -> Non
 
 
 def test_bf16_autocast(head: nn.Module) -> None:
-    hidden_LBTD, mask_BT = make_layers_batch(head, padding=0.0)
-    expected_BC = head(hidden_LBTD, mask_BT)
-    for encoder_dtype in (torch.float32, torch.bfloat16):
-        head.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
-            logits_BC = head(hidden_LBTD.to(encoder_dtype), mask_BT)
-        assert logits_BC.dtype == torch.bfloat16
-        torch.testing.assert_close(logits_BC.float(), expected_BC, rtol=0.03, atol=0.05)
-        logits_BC.float().logsumexp(1).sum().backward()
-        assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in head.parameters())
+    check_bf16_autocast(head)
 
 
 # Cases computed by hand: three hidden states of two dimensions, two real tokens and one padding token.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.encoders import distance, make_batch
+from support.encoders import distance, make_batch, use_layers
 from support.encoders import make as make_encoder
 from support.faults import PLUGINS
 from support.hardware import needs_bf16
@@ -80,10 +80,7 @@ def test_fast_layers_return_all_hidden_states(
     model_type: str, bf16: bool, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values and gradients equal the library's in fp32; in bf16 they are as close to these as the library's in bf16."""
-    if path == "operations":
-        monkeypatch.setattr("imdbcls.kernels.loading.load", lambda dtype: None)
-    elif path == "unpadded":
-        monkeypatch.setattr("imdbcls.kernels.unpadded.applies", lambda device: True)
+    use_layers(path, monkeypatch)
     library = make_encoder(model_type)
     fast = copy.deepcopy(library)
     kernels.accelerate(fast)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.encoders import distance, make_batch
+from support.encoders import distance, make_batch, use_layers
 from support.encoders import make as make_encoder
 from support.faults import PLUGINS
 from support.hardware import needs_bf16
@@ -49,10 +49,7 @@ def test_values_and_gradients_equal_the_librarys(
     path: str, bf16: bool, head_input: HeadInput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float32 up to rounding; in bf16 as close to float32 as the library in bf16."""
-    if path == "operations":
-        monkeypatch.setattr("imdbcls.kernels.loading.load", lambda dtype: None)
-    elif path == "unpadded":
-        monkeypatch.setattr("imdbcls.kernels.unpadded.applies", lambda device: True)
+    use_layers(path, monkeypatch)
     library = make_encoder("bert")
     ours = copy.deepcopy(library)
     if path != "library":

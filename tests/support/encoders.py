@@ -1,5 +1,6 @@
 """Small encoders and batches, and the results of a forward and backward pass."""
 
+import pytest
 import torch
 from torch import Tensor
 from transformers import (
@@ -35,6 +36,14 @@ def make(model_type: str, pooling: bool = False, **changes: float) -> PreTrained
         if "LayerNorm" in name or name.endswith("bias"):
             parameter.data.normal_(mean=float("LayerNorm.weight" in name), std=0.2)
     return model.eval()
+
+
+def use_layers(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let accelerated encoders use PyTorch's operations or the unpadded layers; other paths change nothing."""
+    if path == "operations":
+        monkeypatch.setattr("imdbcls.kernels.loading.load", lambda dtype: None)
+    elif path == "unpadded":
+        monkeypatch.setattr("imdbcls.kernels.unpadded.applies", lambda device: True)
 
 
 def make_batch(model: PreTrainedModel, lengths: tuple[int, ...] = LENGTHS) -> tuple[Tensor, Tensor]:

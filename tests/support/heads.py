@@ -97,6 +97,20 @@ def batch_of(head: nn.Module, padding: float = 1e4) -> tuple[Tensor, Tensor]:
     return make_layers_batch(head, padding=padding) if several else make_batch(padding=padding)
 
 
+def check_bf16_autocast(head: nn.Module) -> None:
+    """Assert that a head computes in bf16 under autocast, close to float32, with finite gradients."""
+    hidden, mask_BT = batch_of(head, padding=0.0)
+    expected_BC = head(hidden, mask_BT)
+    for encoder_dtype in (torch.float32, torch.bfloat16):
+        head.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits_BC = head(hidden.to(encoder_dtype), mask_BT)
+        assert logits_BC.dtype == torch.bfloat16
+        torch.testing.assert_close(logits_BC.float(), expected_BC, rtol=0.03, atol=0.05)
+        logits_BC.float().logsumexp(1).sum().backward()
+        assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in head.parameters())
+
+
 def make_layers_batch(
     head: nn.Module, lengths: Sequence[int] = LENGTHS, padding: float = 1e4, size: int = HIDDEN
 ) -> tuple[Tensor, Tensor]:
