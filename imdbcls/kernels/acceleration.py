@@ -59,8 +59,8 @@ def encode(
     - `mask_BT`: bool, True at non-padding tokens. Padding is on the right.
     - `token_indices_N`: flat indices of the non-padding tokens. If None, they are computed here, which may wait for
       CUDA.
-    - `head_input`: which layers and which vectors of each layer. With "first", an accelerated encoder computes only
-      the first token in its last layer. An encoder that is not accelerated returns all tokens of the last layer.
+    - `head_input`: which layers and which vectors of each layer. With "first", an accelerated BERT or
+      RoBERTa computes only the first token in its last layer. Other encoders return all tokens of the last layer.
     - `token_types_BT`: int64, the token types of pairs of texts; None: the encoder's default.
     - `compile`: applied to the function that runs the encoder, for example `torch.compile`; None to run it uncompiled.
     """

@@ -21,8 +21,8 @@ class HeadInput(NamedTuple):
     - `tokens`: "all" token vectors of a layer, the "first" one, or the "mean" of the vectors of the non-padding tokens.
 
     With "last" the head gets hidden_BTD, otherwise hidden_LBTD. With "first" and "mean", T is 1 and the dtype is
-    float32. There is one exception: with "last" and "first", the head gets all tokens if the encoder is not accelerated
-    or its last layer has adapters.
+    float32. There is one exception: with "last" and "first", the head gets all tokens if the encoder is not
+    accelerated, is a ModernBERT, or has adapters in its last layer.
     """
 
     layers: Literal["last", "all"] | int = "last"

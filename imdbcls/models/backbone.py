@@ -86,8 +86,8 @@ def load_backbone(
       can be that of a finished run: its encoder's best weights are then loaded, without its head.
     - `pretrained`: load the weights; if false, initialize them from PyTorch's current random state.
     - `dropout`, `attention_dropout`: the dropout probabilities. None keeps the model's own probability.
-    - `fast`: run BERT and RoBERTa with the layers of `imdbcls.kernels` on the CPU and without padding on CUDA. The
-      output is the same up to rounding; in training, the random dropout masks differ.
+    - `fast`: run BERT and RoBERTa with the layers of `imdbcls.kernels` on the CPU, and BERT, RoBERTa and ModernBERT
+      without padding on CUDA. The output is the same up to rounding; in training, the random dropout masks differ.
 
     Raises UserError if the model cannot be found or read.
     """

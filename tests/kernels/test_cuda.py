@@ -30,9 +30,9 @@ HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max")
 BF16 = ("device=cuda", "precision=bf16", "backbone.dropout=0.1")
 
 
-def classifier(name: str) -> Classifier:
-    """Build a small RoBERTa with a head; the same weights in each call."""
-    encoder = make_encoder("roberta")
+def classifier(name: str, model_type: str = "roberta") -> Classifier:
+    """Build a small encoder with a head; the same weights in each call."""
+    encoder = make_encoder(model_type)
     head = MAKERS[name](encoder.config.hidden_size)
     return Classifier(encoder, head).eval()
 
@@ -42,7 +42,7 @@ def make_inputs(model: Classifier) -> tuple[torch.Tensor, torch.Tensor]:
     return ids_BT, mask_BT.bool()
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "modernbert"])
 def test_unpadded_rows_are_as_close_to_float32_as_padded_rows(model_type: str) -> None:
     model = make_encoder(model_type).cuda()
     ids_BT, mask_BT = (tensor.cuda() for tensor in make_batch(model))
@@ -57,7 +57,7 @@ def test_unpadded_rows_are_as_close_to_float32_as_padded_rows(model_type: str) -
         hidden_RH = hidden_BTH[mask_BT].float()
         torch.manual_seed(2)
         (hidden_RH * torch.randn_like(hidden_RH)).mean().backward()
-        return hidden_RH.detach(), model.embeddings.word_embeddings.weight.grad.clone()
+        return hidden_RH.detach(), model.get_input_embeddings().weight.grad.clone()
 
     exact, padded, compact = run(False, False), run(True, False), run(True, True)
     for ours, theirs, truth in zip(compact, padded, exact, strict=True):
@@ -159,10 +159,11 @@ def test_logits_and_gradients_in_float32_equal_those_on_the_cpu(name: str) -> No
         assert (actual[parameter] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-5, parameter
 
 
+@pytest.mark.parametrize("model_type", ["roberta", "modernbert"])
 @pytest.mark.parametrize("name", MAKERS)
-def test_logits_and_gradients_in_bf16_are_close_to_those_on_the_cpu(name: str) -> None:
-    """With unpadded rows, and with only the first token in the last layer for the head `cls`."""
-    exact, fast = classifier(name), classifier(name).cuda()
+def test_logits_and_gradients_in_bf16_are_close_to_those_on_the_cpu(name: str, model_type: str) -> None:
+    """With unpadded rows and, for the head `cls`, only the first token in the last layer of RoBERTa."""
+    exact, fast = classifier(name, model_type), classifier(name, model_type).cuda()
     unpadded.enable(fast.encoder)
     fast.tokens = "first" if name == "cls" else "all"
     ids_BT, mask_BT = make_batch(exact.encoder)
@@ -180,8 +181,9 @@ def test_logits_and_gradients_in_bf16_are_close_to_those_on_the_cpu(name: str) -
     assert distance(actual, expected) < 0.1
 
 
-def test_unpadded_rows_need_less_memory() -> None:
-    model = make_encoder("roberta").cuda().train()
+@pytest.mark.parametrize("model_type", ["roberta", "modernbert"])
+def test_unpadded_rows_need_less_memory(model_type: str) -> None:
+    model = make_encoder(model_type).cuda().train()
     ids_BT, mask_BT = (tensor.cuda() for tensor in make_batch(model, (128,) + 63 * (8,)))
     peaks = []
     for compact in (True, False):

@@ -1,6 +1,7 @@
 """The encoder without padding equals the library's: outputs, gradients, positions and padding."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from support.small_models import make_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from imdbcls.kernels import unpadded
+from imdbcls.kernels import unpadded, varlen
 from imdbcls.kernels.masks import ready_mask
 from imdbcls.models.classifier import Classifier
 from imdbcls.runtime.padding import token_indices
+
+MODEL_TYPES = ["bert", "roberta", "modernbert"]
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +40,7 @@ def run(model: PreTrainedModel, ids_BT: Tensor, mask_BT: Tensor, without_padding
     return {"hidden": hidden_RH.detach(), **gradients}
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize("lengths", [LENGTHS, (48, 48), (1,), (130 - 2,)])
 def test_equals_the_padded_model(model_type: str, lengths: tuple[int, ...]) -> None:
     model = make(model_type)
@@ -53,10 +56,11 @@ def test_equals_the_padded_model(model_type: str, lengths: tuple[int, ...]) -> N
         )
 
 
+@pytest.mark.parametrize("model_type", ["roberta", "modernbert"])
 @pytest.mark.parametrize("name", MAKERS)
-def test_logits_of_each_head_equal_the_padded_model(name: str) -> None:
+def test_logits_of_each_head_equal_the_padded_model(name: str, model_type: str) -> None:
     """Also for single documents without padding: the logits do not depend on the batch."""
-    model = make("roberta")
+    model = make(model_type)
     head = MAKERS[name](model.config.hidden_size)
     without_padding = copy.deepcopy(model)
     unpadded.enable(without_padding)
@@ -73,18 +77,27 @@ def test_logits_of_each_head_equal_the_padded_model(name: str) -> None:
             torch.testing.assert_close(alone_1C[0], together_BC[row], atol=1e-5, rtol=1e-5)
 
 
-def test_kernel_gets_valid_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("model_type", "windows"), [("roberta", [None] * 3), ("modernbert", [None, (8, 8), (8, 8)])])
+def test_kernel_gets_valid_arguments(
+    model_type: str, windows: list[tuple[int, int] | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Call it on meta tensors: PyTorch checks the dtypes and shapes, including those of the gradients."""
-    model = make("roberta").to("meta").train()
+    model = make(model_type).to("meta").train()
     ids_BT, mask_BT = make_batch(model)
     mask_BT = mask_BT.bool()
-    calls = []
-    kernel = unpadded.varlen_attn
-    monkeypatch.setattr(unpadded, "varlen_attn", lambda *given: (calls.append(given), kernel(*given))[1])
+    calls, found = [], []
+    kernel = varlen.varlen_attn
+
+    def recorded(*given: Any, **options: Any) -> Any:
+        calls.append(given)
+        found.append(options.get("window_size"))
+        return kernel(*given, **options)
+
+    monkeypatch.setattr(varlen, "varlen_attn", recorded)
     token_indices_N = token_indices(mask_BT).to("meta")
     hidden_BTH = unpadded.encode(model, ids_BT.to("meta"), mask_BT.to("meta"), token_indices_N)
     hidden_BTH.sum().backward()
-    assert len(calls) == model.config.num_hidden_layers
+    assert found == windows
     for query_NAD, key_NAD, value_NAD, starts, same, longest, equal in calls:
         assert query_NAD.shape == key_NAD.shape == value_NAD.shape == (sum(LENGTHS), 3, 32)
         assert starts is same and starts.dtype == torch.int32 and starts.shape == (len(LENGTHS) + 1,)
@@ -95,15 +108,23 @@ def test_kernel_gets_valid_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_document_boundaries(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make("bert", num_hidden_layers=1)
     ids_BT, mask_BT = make_batch(model)
-    seen: list[unpadded.CuSeqlens] = []
-    original = unpadded._attention
-    monkeypatch.setattr(unpadded, "_attention", lambda q, k, v, at: (seen.append(at), original(q, k, v, at))[1])
+    seen: list[varlen.CuSeqlens] = []
+    original = varlen.attention
+    monkeypatch.setattr(varlen, "attention", lambda q, k, v, at: (seen.append(at), original(q, k, v, at))[1])
     unpadded.encode(model, ids_BT, mask_BT.bool(), token_indices(mask_BT.bool()))
     assert seen[0].starts.tolist() == [0, 37, 42, 106, 107]
 
 
-def test_dropout_is_random_and_seeded() -> None:
-    model = make("bert", hidden_dropout_prob=0.3).train()
+@pytest.mark.parametrize(
+    ("model_type", "dropout"),
+    [
+        ("bert", {"hidden_dropout_prob": 0.3}),
+        ("modernbert", {"embedding_dropout": 0.3}),
+        ("modernbert", {"mlp_dropout": 0.3}),
+    ],
+)
+def test_dropout_is_random_and_seeded(model_type: str, dropout: dict[str, float]) -> None:
+    model = make(model_type, **dropout).train()
     ids_BT, mask_BT = make_batch(model)
     token_indices_N = token_indices(mask_BT.bool())
     outputs = []
@@ -114,17 +135,37 @@ def test_dropout_is_random_and_seeded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("model_type", "changes", "reason"),
     [
-        ({}, None),
-        ({"attention_probs_dropout_prob": 0.1}, "attention dropout is above 0"),
-        ({"num_attention_heads": 8}, "its attention heads have width 12"),
-        ({"is_decoder": True}, "decoders"),
+        ("bert", {}, None),
+        ("bert", {"attention_probs_dropout_prob": 0.1}, "attention dropout is above 0"),
+        ("bert", {"num_attention_heads": 8}, "its attention heads have width 12"),
+        ("bert", {"is_decoder": True}, "decoders"),
+        ("modernbert", {}, None),
+        ("modernbert", {"attention_dropout": 0.1}, "attention dropout is above 0"),
+        ("modernbert", {"num_attention_heads": 8}, "its attention heads have width 12"),
     ],
 )
-def test_supported_encoders(changes: dict[str, float], reason: str | None) -> None:
-    found = unpadded.fallback_reason(make("bert", **changes))
+def test_supported_encoders(model_type: str, changes: dict[str, float], reason: str | None) -> None:
+    found = unpadded.fallback_reason(make(model_type, **changes))
     assert found is None if reason is None else found is not None and found.startswith(reason)
+
+
+def test_sliding_windows_need_a_recent_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first versions of `varlen_attn` have no windows. A ModernBERT with only global layers needs none."""
+    monkeypatch.setattr(varlen, "varlen_attn", lambda query, key, value, cu_seq_q, cu_seq_k, max_q, max_k: None)
+    found = unpadded.fallback_reason(make("modernbert"))
+    assert found is not None and found.endswith("has no sliding window")
+    assert unpadded.fallback_reason(make("modernbert", global_attn_every_n_layers=1)) is None
+
+
+def test_gradient_checkpointing_runs_the_library() -> None:
+    model = make("modernbert").train()
+    unpadded.enable(model)
+    assert unpadded.is_enabled(model)
+    for layer in model.layers:
+        layer.gradient_checkpointing = True
+    assert not unpadded.is_enabled(model)
 
 
 def test_cpu_does_not_use_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Tests for heads that read all layers: their input from each encoder, and complete runs."""
 
 import copy
+import itertools
 import json
 from functools import lru_cache, partial
 from pathlib import Path
@@ -73,9 +74,14 @@ def test_hidden_states_equal_the_librarys(family: str, fast: bool) -> None:
     torch.testing.assert_close(alone_1C[0], together_BC[1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("path", ["kernels", "operations", "unpadded"])
 @pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
-@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+@pytest.mark.parametrize(
+    ("model_type", "path"),
+    [
+        *itertools.product(["bert", "roberta"], ["kernels", "operations", "unpadded"]),
+        ("modernbert", "unpadded"),
+    ],
+)
 def test_fast_layers_return_all_hidden_states(
     model_type: str, bf16: bool, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

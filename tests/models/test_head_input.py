@@ -43,14 +43,17 @@ def expected_input(states: tuple[Tensor, ...], head_input: HeadInput, mask_BT: T
 
 
 @pytest.mark.parametrize("head_input", INPUTS, ids=str)
-@pytest.mark.parametrize("path", ["kernels", "operations", "unpadded", "library"])
+@pytest.mark.parametrize(
+    ("model_type", "path"),
+    [*(("bert", path) for path in ("kernels", "operations", "unpadded", "library")), ("modernbert", "unpadded")],
+)
 @pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
 def test_values_and_gradients_equal_the_librarys(
-    path: str, bf16: bool, head_input: HeadInput, monkeypatch: pytest.MonkeyPatch
+    model_type: str, path: str, bf16: bool, head_input: HeadInput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float32 up to rounding; in bf16 as close to float32 as the library in bf16."""
     use_layers(path, monkeypatch)
-    library = make_encoder("bert")
+    library = make_encoder(model_type)
     ours = copy.deepcopy(library)
     if path != "library":
         kernels.accelerate(ours)

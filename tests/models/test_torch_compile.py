@@ -49,10 +49,13 @@ def test_new_lengths_do_not_compile_again(tmp_path: Path, counter: CompileCounte
 
 
 @pytest.mark.slow
-def test_first_token_only_is_compiled(counter: CompileCounterWithBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use the GPU's implementation on the CPU: unpadded rows, and only the first token in the last layer."""
+@pytest.mark.parametrize("model_type", ["roberta", "modernbert"])
+def test_unpadded_layers_are_compiled(
+    model_type: str, counter: CompileCounterWithBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Use the GPU's implementation on the CPU. RoBERTa's last layer computes only the first token."""
     monkeypatch.setattr(unpadded, "applies", lambda device: True)
-    encoder = make_encoder("roberta", hidden_dropout_prob=0.0)
+    encoder = make_encoder(model_type, **({"hidden_dropout_prob": 0.0} if model_type == "roberta" else {}))
     unpadded.enable(encoder)
     model = classifier.Classifier(encoder, MAKERS["cls"](96), tokens="first").train()
     model.head.eval()

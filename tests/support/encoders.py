@@ -6,6 +6,8 @@ from torch import Tensor
 from transformers import (
     BertConfig,
     BertModel,
+    ModernBertConfig,
+    ModernBertModel,
     PreTrainedModel,
     RobertaConfig,
     RobertaModel,
@@ -27,14 +29,21 @@ LENGTHS = (37, 5, 64, 1)
 
 
 def make(model_type: str, pooling: bool = False, **changes: float) -> PreTrainedModel:
+    """Build a BERT, RoBERTa or ModernBERT. ModernBERT's second and third layer attend to 8 tokens on both sides."""
     torch.manual_seed(0)
-    if model_type == "bert":
-        model: PreTrainedModel = BertModel(BertConfig(**SIZES | changes), add_pooling_layer=pooling)
+    if model_type == "modernbert":
+        sizes = {name: size for name, size in SIZES.items() if name != "attention_probs_dropout_prob"}
+        tokens = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
+        smaller = {"local_attention": 16, "initializer_range": 0.1}
+        model: PreTrainedModel = ModernBertModel(ModernBertConfig(**sizes | tokens | smaller | changes))
+    elif model_type == "bert":
+        model = BertModel(BertConfig(**SIZES | changes), add_pooling_layer=pooling)
     else:
         model = RobertaModel(RobertaConfig(**SIZES | {"pad_token_id": 1} | changes), add_pooling_layer=pooling)
     for name, parameter in model.named_parameters():
-        if "LayerNorm" in name or name.endswith("bias"):
-            parameter.data.normal_(mean=float("LayerNorm.weight" in name), std=0.2)
+        is_norm = "norm" in name.lower()
+        if is_norm or name.endswith("bias"):
+            parameter.data.normal_(mean=float(is_norm and name.endswith("weight")), std=0.2)
     return model.eval()
 
 

@@ -96,6 +96,16 @@ def test_other_encoders_read_nothing_from_the_device(
         trainer.model.encoder(input_ids=on_device.input_ids_BT, attention_mask=on_device.mask_BT)
 
 
+def test_unpadded_modernbert_reads_nothing_from_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Callable[[], None]
+) -> None:
+    path = f"backbone.path={make_folder(tmp_path / 'modernbert', 'modernbert')}"
+    trainer = make_without_values(tmp_path, monkeypatch, "backbone=modernbert-base", path, "head=mean")
+    kernel()
+    assert unpadded.is_enabled(trainer.model.encoder)
+    trainer.step(next(trainer.batches.train.epoch(0)))
+
+
 def test_metrics_are_fetched_only_when_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are fetched for log records, before a save and at the end of an epoch, however many steps there are."""
     trainer = make(tmp_path, "batch_size=4", "trainer.log_every=2", "epochs=2", *SMALL)
