@@ -126,7 +126,7 @@ def assemble_run(
         trainer=build_trainer(
             config, folder, inputs, evaluation_model, environment, progress, stop, should_prune, processes, evaluation
         ),
-        encoder_source=encoder_source_of(config, inputs.corpus.split_hash),
+        encoder_source=encoder_source_of(config, inputs.corpus),
     )
 
 

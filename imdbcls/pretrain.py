@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imdbcls.config.command_keys import names_of, read_arguments, read_command_keys
-from imdbcls.config.overrides import examine
+from imdbcls.config.command_keys import read_arguments, read_command_keys
+from imdbcls.config.pretrain_experiment import examine_pretraining, key_of
 from imdbcls.config.pretrain_settings import PretrainSettings
 from imdbcls.config.schema import Config
 from imdbcls.data.columns import AUTO
@@ -45,20 +45,22 @@ Continue the pretraining of an encoder with masked tokens, on the training docum
 The encoder never learns from test documents: a document with the same text as a test document is left out. The
 validation documents are held out: the masked loss on them selects the best epoch. The same command continues after an
 interruption. All other keys are those of python -m imdbcls.train --help, except the ones for the head and the labels.
+With an experiment for imdbcls.train, its documents, encoder and max_length are used, and its recipe is ignored.
 
 Keys of pretraining, with their defaults:"""
 # Groups and keys of training that pretraining does not accept: it uses no labels and no test split, has its own head,
 # and trains a single run.
-UNUSED = ("head", "loss", "metric", "jobs", "experiment", "debug", "data.test_limit", "data.validate_on_train")
+UNUSED = ("head", "loss", "metric", "jobs", "debug", "data.test_limit", "data.validate_on_train")
 UNUSED_PREFIXES = ("head.", "loss.", "hydra/", "hydra.")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A checked command: its settings, and the config that identifies its run."""
+    """A checked command: its settings, the config that identifies its run, and a note on an experiment."""
 
     settings: PretrainSettings
     config: Config
+    note: str | None = None
 
 
 def command() -> None:
@@ -68,6 +70,9 @@ def command() -> None:
 
 def main() -> None:
     asked = read_command(sys.argv[1:])
+    console.log_if_unconfigured()
+    if asked.note is not None:
+        logger.info(asked.note)
     pretrain(asked.config, asked.settings)
 
 
@@ -77,19 +82,19 @@ def read_command(arguments: Sequence[str]) -> Command:
     keys = read_command_keys(asked.overrides, PretrainSettings, FILE)
     unused = [text for text in keys.others if is_unused(text)]
     others = [text for text in keys.others if text not in unused]
-    own = [] if keys.settings is None else keys.settings.overrides
-    examined = examine([*others, *own], "single", asked.config_dir, names_of(PretrainSettings))
-    mistakes = [*asked.mistakes, *keys.mistakes, *examined.mistakes]
+    given = [text for text in asked.overrides if text not in keys.others]
+    found = examine_pretraining(others, keys.settings, given, asked.config_dir)
+    mistakes = [*asked.mistakes, *keys.mistakes, *found.mistakes]
     mistakes += [f"{text} cannot be used in pretraining. Leave it out." for text in unused]
-    if examined.config is not None:
-        mistakes += unfit(examined.config, keys.settings)
-    if mistakes or keys.settings is None or examined.config is None:
+    if found.config is not None:
+        mistakes += unfit(found.config, keys.settings)
+    if mistakes or found.settings is None or found.config is None:
         raise UserError(*mistakes)
-    return Command(keys.settings, keys.settings.recorded(examined.config))
+    return Command(found.settings, found.settings.recorded(found.config), found.note)
 
 
 def is_unused(text: str) -> bool:
-    key = text.partition("=")[0].lstrip("+~")
+    key = key_of(text)
     return key in UNUSED or key.startswith(UNUSED_PREFIXES)
 
 

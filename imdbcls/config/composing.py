@@ -13,7 +13,7 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.default_element import ConfigDefault
+from hydra.core.default_element import ConfigDefault, GroupDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -133,6 +133,14 @@ class Loader(ConfigLoaderImpl):
         bases = [base.path for base in found.defaults_list or () if isinstance(base, ConfigDefault)]
         names = {str(name) for name in found.config}
         return names.union(*(self.keys_of(group, base, overrides) for base in bases if base not in (None, "_self_")))
+
+    def parts_of(self, group: str, choice: str, overrides: Sequence[str] = ()) -> set[str]:
+        """Return the keys that a choice adds, as `keys_of` does, and the groups in its defaults list."""
+        _, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
+        found = repository.load_config(f"{group}/{choice}")
+        defaults = [] if found is None else found.defaults_list or ()
+        groups = {each.group.lstrip("/") for each in defaults if isinstance(each, GroupDefault) and each.group}
+        return self.keys_of(group, choice, overrides) | groups
 
     def without_folders(self) -> ConfigLoaderImpl:
         """Return a loader that reads only the YAML files of installed packages."""

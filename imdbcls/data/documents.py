@@ -109,7 +109,8 @@ class Corpus:
     """The three splits of a run, each in the order of its ids.
 
     `split_hash` covers the ids, labels and texts of all splits, so two runs with the same hash were trained and
-    evaluated on the same documents. `notes` are messages to log once.
+    evaluated on the same documents. `held_out_hash` covers the texts of validation and test before the limits are
+    applied. `notes` are messages to log once.
     """
 
     train: Documents
@@ -118,6 +119,7 @@ class Corpus:
     label_names: tuple[str, ...]
     split_hash: str
     notes: tuple[str, ...]
+    held_out_hash: str | None = None
 
     @property
     def splits(self) -> dict[str, Documents]:

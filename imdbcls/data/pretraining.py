@@ -95,7 +95,13 @@ def pretraining_corpus(
     train = Documents(ids, texts, np.zeros(len(texts), dtype=np.int64)).take(np.flatnonzero(is_kept))
     held_out = limited(labelled.validation, "validation", validation_limit, split_seed, found)
     splits = {"train": train, "validation": held_out, "test": unlabelled_documents([])}
-    return Corpus(**splits, label_names=labelled.label_names, split_hash=hash_of_splits(splits, ()), notes=tuple(found))
+    return Corpus(
+        **splits,
+        label_names=labelled.label_names,
+        split_hash=hash_of_splits(splits, ()),
+        notes=tuple(found),
+        held_out_hash=labelled.held_out_hash,
+    )
 
 
 def described(num_documents: int) -> str:

@@ -85,6 +85,7 @@ def make_corpus(
         label_names=source.label_names,
         split_hash=hash_of_splits(splits, source.label_names),
         notes=tuple(notes),
+        held_out_hash=hash_of_texts(parts["validation"].text_keys, parts["test"].text_keys),
     )
 
 
@@ -316,6 +317,15 @@ def _duplicate_notes(parts: Mapping[str, _Part]) -> list[str]:
 def _draw(purpose: str, split_seed: int, key: str) -> bytes:
     """Return a pseudo-random string for `key`: a hash, which does not depend on library versions."""
     return hashlib.blake2b(f"{purpose} {split_seed} {key}".encode(), digest_size=KEY_BYTES).digest()
+
+
+def hash_of_texts(*splits: NDArray[np.bytes_]) -> str:
+    """Return a hash of the texts of some splits, which are given by their keys. The order of a split is ignored."""
+    digest = hashlib.sha256()
+    for text_keys in splits:
+        digest.update(f"{len(text_keys)} ".encode())
+        digest.update(np.sort(text_keys).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def hash_of_splits(splits: Mapping[str, Documents], label_names: Sequence[str]) -> str:

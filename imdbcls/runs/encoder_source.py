@@ -1,71 +1,105 @@
 """Check whether the encoder of an earlier run may have been trained on documents that are now held out."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imdbcls.errors import UserError
 from imdbcls.printable import shown
-from imdbcls.runs.identity import split_choices_hash
-from imdbcls.runs.untrusted import read_json
+from imdbcls.runs.identity import SPLIT_CHOICES, split_choices_hash
+from imdbcls.runs.untrusted import read_json, read_yaml
 from imdbcls.runtime.model_files import is_run, local_model
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
+    from imdbcls.data.documents import Corpus
 
 
 @dataclass(frozen=True)
 class EncoderSource:
     """The earlier run whose encoder a run starts from, by the name of its folder.
 
-    `same_splits` says whether the earlier run, and every run before it that its encoder comes from, has the splits of
-    this run. It is None if this is not recorded.
+    `same_splits` says whether the earlier run, and every run before it that its encoder comes from, held out the same
+    documents as this run. It is None if this is not recorded. `problem` is the end of the warning's first clause.
     """
 
     run: str
     same_splits: bool | None
+    problem: str = ""
 
     @property
     def fields(self) -> dict[str, Any]:
         """The content of `encoder_source` in `result.json`."""
-        return asdict(self)
+        return {"run": self.run, "same_splits": self.same_splits}
 
     @property
     def warning(self) -> str | None:
         """A sentence to log if the encoder may have been trained on documents that are now held out, else None."""
         if self.same_splits:
             return None
-        reason = "does not record its splits" if self.same_splits is None else "used other documents or other splits"
         return (
-            f"backbone.path: the run {shown(self.run)} {reason}, so its encoder may have been trained on documents "
-            "that are now in validation or test. For the same data, use the files, data.split_seed, data.test_fraction "
-            "and data.validation_fraction of that run."
+            f"backbone.path: the run {shown(self.run)} {self.problem}, so its encoder may have been trained on "
+            "documents that are now in validation or test."
         )
 
 
-def encoder_source_of(config: "Config", split_hash: str) -> EncoderSource | None:
+def encoder_source_of(config: "Config", corpus: "Corpus") -> EncoderSource | None:
     """Return the earlier run at `backbone.path`; None if its weights are not those of a run.
 
-    Two runs have the same splits if their `split_hash` or their `split_choices_hash` is equal. Only the `result.json`
-    of the earlier run is read, not the documents.
+    Only the `result.json` and the `config.yaml` of the earlier run are read, not the documents.
     """
     path = config.backbone.arguments.get("path")
     folder = None if path is None or not config.backbone.pretrained else local_model(path)
     if folder is None or not is_run(folder):
         return None
-    try:
-        result = read_json(folder / "result.json")
-    except UserError:  # an unfinished or damaged run
-        result = {}
-    same = has_splits(result, split_choices_hash(config), split_hash)
+    result = read_or_nothing(folder / "result.json", read_json)
+    same = has_splits(result, config, corpus)
+    problem = "does not record its splits"
+    if same is False:
+        keys = ", ".join(different_keys(read_or_nothing(folder / "config.yaml", read_yaml), config))
+        other = f"other values of {keys}" if keys else "the same settings, but the content of the files has changed"
+        problem = f"held out other documents ({other})"
     earlier = result.get("encoder_source")
     if isinstance(earlier, dict) and same:
         before = earlier.get("same_splits")
         same = before if isinstance(before, bool) else None
-    return EncoderSource(folder.resolve().name, same)
+        problem = "started from an encoder of a run " + ("with other splits" if same is False else "of unknown splits")
+    return EncoderSource(folder.resolve().name, same, "" if same else problem)
 
 
-def has_splits(result: dict[str, Any], choices: str, split_hash: str) -> bool | None:
-    """Return whether a run has these splits; None if its result does not contain enough hashes to know."""
-    if result.get("split_hash") == split_hash or result.get("split_choices_hash") == choices:
+def read_or_nothing(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Return the content of a file of the earlier run; {} if the run is unfinished or damaged."""
+    try:
+        return read(path)
+    except UserError:
+        return {}
+
+
+def has_splits(result: Mapping[str, Any], config: "Config", corpus: "Corpus") -> bool | None:
+    """Return whether an earlier run held out the same documents; None if its result does not say so.
+
+    Equal texts in the complete validation and test splits (`held_out_hash`) decide. Runs of earlier versions do not
+    record this hash. For them, `split_hash` or `split_choices_hash` must be equal.
+    """
+    if isinstance(recorded := result.get("held_out_hash"), str):
+        return recorded == corpus.held_out_hash
+    if result.get("split_hash") == corpus.split_hash or result.get("split_choices_hash") == split_choices_hash(config):
         return True
     return False if "split_choices_hash" in result else None
+
+
+def different_keys(earlier: Mapping[str, Any], config: "Config") -> Iterator[str]:
+    """Yield the keys of `data` that choose documents and splits and have other values in an earlier run's config."""
+    before, now = earlier.get("data"), config.plain()["data"]
+    if not isinstance(before, Mapping):
+        return
+    if before.get("name") != now["name"]:
+        yield "data"
+        return
+    for key in SPLIT_CHOICES:
+        if key == "source":
+            old, new = (values[key] if isinstance(values.get(key), Mapping) else {} for values in (before, now))
+            yield from (f"data.{name}" for name in new if old.get(name, ...) != new[name])
+        elif before.get(key, ...) != now.get(key, ...):
+            yield f"data.{key}"

@@ -151,6 +151,7 @@ def selection_of(run: Run) -> dict[str, Any]:
     return {
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "split_hash": run.corpus.split_hash,
+        "held_out_hash": run.corpus.held_out_hash,
         **({} if run.encoder_source is None else {"encoder_source": run.encoder_source.fields}),
         "metric": trainer.settings.metric,
         "best_epoch": state.best_epoch,

@@ -8,6 +8,8 @@ import pytest
 
 from imdbcls.config.overrides import compose
 from imdbcls.config.schema import Config
+from imdbcls.data.documents import Corpus
+from imdbcls.data.pretraining import unlabelled_documents
 from imdbcls.runs.encoder_source import encoder_source_of
 from imdbcls.runs.identity import split_choices_hash
 
@@ -16,13 +18,19 @@ def config(*overrides: str) -> Config:
     return compose(["backbone=minilm", "data=sample", *overrides])
 
 
-def earlier_run(folder: Path, result: dict[str, Any] | None) -> Path:
+def corpus(held_out_hash: str = "h", split_hash: str = "b") -> Corpus:
+    empty = unlabelled_documents([])
+    return Corpus(empty, empty, empty, ("no", "yes"), split_hash, (), held_out_hash)
+
+
+def earlier_run(folder: Path, result: dict[str, Any] | None, *overrides: str) -> Path:
     """Write the files that make a folder a run, and its `result.json`."""
     for file in ("checkpoints/best/model.safetensors", "backbone/config.json"):
         (folder / file).parent.mkdir(parents=True)
         (folder / file).write_text("{}")
     if result is not None:
         (folder / "result.json").write_text(json.dumps(result))
+        (folder / "config.yaml").write_text(str(config(*overrides)))
     return folder
 
 
@@ -41,12 +49,27 @@ def earlier_run(folder: Path, result: dict[str, Any] | None) -> Path:
 def test_other_documents_or_other_splits_are_warned_of(tmp_path: Path, overrides: tuple[str, ...], same: bool) -> None:
     result = {"split_choices_hash": split_choices_hash(config()), "split_hash": "a"}
     folder = earlier_run(tmp_path / "mlm-s0-12345678", result)
-    found = encoder_source_of(config(f"backbone.path={folder}", *overrides), split_hash="b")
+    found = encoder_source_of(config(f"backbone.path={folder}", *overrides), corpus())
     assert found is not None and found.fields == {"run": "mlm-s0-12345678", "same_splits": same}
     if same:
         assert found.warning is None
     else:
-        assert found.warning is not None and "the run mlm-s0-12345678 used other documents or" in found.warning
+        assert found.warning is not None and "the run mlm-s0-12345678 held out other documents (" in found.warning
+
+
+def test_the_same_held_out_documents_count_and_not_the_way_to_read_them(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text;label\ngood;1\n")
+    files = ("data=files", f"data.train={tmp_path / 'a.csv'}")
+    written = (*files, "data.delimiter=semicolon", "data.encoding=latin-1")
+    folder = earlier_run(tmp_path / "run", {"split_choices_hash": "x", "held_out_hash": "h"}, *written)
+    chosen = config(*files, f"backbone.path={folder}", "data.split_seed=3")
+    found = encoder_source_of(chosen, corpus("h"))
+    assert found is not None and found.same_splits and found.warning is None
+    found = encoder_source_of(chosen, corpus("other"))
+    assert found is not None and found.warning is not None
+    assert "(other values of data.delimiter, data.encoding, data.split_seed)" in found.warning
+    same = encoder_source_of(config(*written, f"backbone.path={folder}"), corpus("other"))
+    assert same is not None and same.warning is not None and "the content of the files has changed" in same.warning
 
 
 def test_edited_files_are_other_documents(tmp_path: Path) -> None:
@@ -54,32 +77,33 @@ def test_edited_files_are_other_documents(tmp_path: Path) -> None:
     files = ("data=files", f"data.train={tmp_path / 'a.csv'}")
     folder = earlier_run(tmp_path / "run", {"split_choices_hash": split_choices_hash(config(*files))})
     chosen = config(*files, f"backbone.path={folder}")
-    found = encoder_source_of(chosen, "b")
+    found = encoder_source_of(chosen, corpus())
     assert found is not None and found.same_splits
     (tmp_path / "a.csv").write_text("text,label\nother,1\n")
-    found = encoder_source_of(chosen, "b")
+    found = encoder_source_of(chosen, corpus())
     assert found is not None and found.same_splits is False
 
 
 @pytest.mark.parametrize("result", (None, {}, {"split_hash": "a"}))
 def test_a_run_without_recorded_splits_is_warned_of(tmp_path: Path, result: dict[str, Any] | None) -> None:
     chosen = config(f"backbone.path={earlier_run(tmp_path / 'run', result)}")
-    found = encoder_source_of(chosen, "b")
+    found = encoder_source_of(chosen, corpus())
     assert found is not None and found.same_splits is None
     assert found.warning is not None and "does not record its splits" in found.warning
     if result:
-        same = encoder_source_of(chosen, "a")
+        same = encoder_source_of(chosen, corpus(split_hash="a"))
         assert same is not None and same.same_splits and same.warning is None
 
 
 def test_the_encoder_of_a_run_may_come_from_a_run_with_other_splits(tmp_path: Path) -> None:
     result = {"split_choices_hash": split_choices_hash(config()), "encoder_source": {"run": "x", "same_splits": False}}
-    found = encoder_source_of(config(f"backbone.path={earlier_run(tmp_path / 'run', result)}"), "b")
-    assert found is not None and found.same_splits is False and found.warning is not None
+    found = encoder_source_of(config(f"backbone.path={earlier_run(tmp_path / 'run', result)}"), corpus())
+    assert found is not None and found.same_splits is False
+    assert found.warning is not None and "started from an encoder of a run with other splits" in found.warning
 
 
 def test_only_weights_of_a_run_have_a_source(tmp_path: Path) -> None:
-    assert encoder_source_of(config(), "b") is None
-    assert encoder_source_of(config("backbone=tiny"), "b") is None
+    assert encoder_source_of(config(), corpus()) is None
+    assert encoder_source_of(config("backbone=tiny"), corpus()) is None
     folder = earlier_run(tmp_path / "run", None)
-    assert encoder_source_of(config(f"backbone.path={folder}", "backbone.pretrained=false"), "b") is None
+    assert encoder_source_of(config(f"backbone.path={folder}", "backbone.pretrained=false"), corpus()) is None
