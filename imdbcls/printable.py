@@ -83,6 +83,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """Return a time such as `0.4 s`, `45 s`, `2.5 min` or `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 0.95 else f"{seconds:.0f} s"
+    value, unit = (seconds / 60, "min") if seconds < 90 * 60 else (seconds / 3600, "h")
+    return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
+
+
 def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode("ascii")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imdbcls.errors import UserError
+from imdbcls.printable import duration
 from imdbcls.runs.metrics_log import read_points
 from imdbcls.runs.selection import DEFAULT, TITLES, as_text, metric_of
 from imdbcls.runs.untrusted import require_regular_file
-from imdbcls.runtime.progress import duration
 
 if TYPE_CHECKING:
     import pandas

@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from imdbcls.errors import UserError
@@ -58,9 +58,9 @@ _block: "NotebookBlock | None" = None
 class StderrHandler(logging.Handler):
     """A handler that writes log records to the current stderr. Failed writes are ignored.
 
-    Warnings of imdbcls start with `warning:` and errors with `imdbcls:`. Control characters are escaped. Lines are
-    never wrapped. Messages below WARNING from libraries other than Hydra are shown only if the root level is DEBUG
-    (`hydra.verbose=true`). Signal handlers can log, too.
+    Warnings of imdbcls start with `warning:` and errors with `imdbcls:`. Control characters are escaped. On a terminal,
+    lines are wrapped at spaces, except those of a traceback. Messages below WARNING from libraries other than Hydra are
+    shown only if the root level is DEBUG (`hydra.verbose=true`). Signal handlers can log, too.
     """
 
     def filter(self, record: logging.LogRecord) -> Any:
@@ -72,7 +72,8 @@ class StderrHandler(logging.Handler):
             label, style = label_of(record)
             style = style or getattr(record, "imdbcls_style", "")
             text = self.format(record)
-            write_message(printable_line(text) if label == "warning:" else printable(text), label, style)
+            text = printable_line(text) if label == "warning:" else printable(text)
+            write_message(text, label, style, wraps=not record.exc_info)
         except Exception:
             self.handleError(record)
 
@@ -93,10 +94,11 @@ def label_of(record: logging.LogRecord) -> tuple[str, str]:
     return ("warning:", "yellow") if record.levelno < logging.ERROR else ("imdbcls:", "red")
 
 
-def write_message(text: str, label: str = "", style: str = "") -> None:
+def write_message(text: str, label: str = "", style: str = "", *, wraps: bool = True) -> None:
     """Write a label and a message of one or more lines to stderr, above the live line if one is shown.
 
-    On a terminal, the label has the given style; without a label, the whole message has it.
+    On a terminal, the label has the given style; without a label, the whole message has it. With `wraps`, lines are
+    wrapped at spaces to the width of the terminal.
     """
     if _prefix and label:
         text = text.removeprefix(f"{_prefix}: ")
@@ -112,9 +114,24 @@ def write_message(text: str, label: str = "", style: str = "") -> None:
         return
     from rich.text import Text
 
-    message = Text("\n".join(lines), tab_size=8)
+    columns = columns_of(sys.stderr)
+    message = Text("\n".join(lines if columns is None or not wraps else map(partial(wrapped_line, columns), lines)))
+    message.tab_size = 8
     message.stylize(style, 0, len(label) or None)
     terminal().print(message, soft_wrap=True)
+
+
+def wrapped_line(columns: int, line: str) -> str:
+    """Wrap a line of a message to the width of a terminal. The continuation is indented by two more spaces."""
+    from rich.cells import cell_len
+
+    from imdbcls.runtime.text_table import wrapped
+
+    if cell_len(line.expandtabs()) <= columns:
+        return line
+    text = line.lstrip(" ")
+    start = " " * (len(line) - len(text))
+    return wrapped(text, columns, start, indent=f"{start}  ")
 
 
 class Stderr:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
 from imdbcls.errors import UserError
-from imdbcls.printable import printable_line
+from imdbcls.printable import duration, printable_line
 from imdbcls.runtime import console
 from imdbcls.runtime.messages import record_message
 
@@ -214,10 +214,3 @@ class ProgressLine:
             line = Table.grid(padding=(0, 2, 0, 0))
             line.add_row(text, ProgressBar(total=self._total, completed=self._done, width=min(bar_width, longest)))
             yield line
-
-
-def duration(seconds: float) -> str:
-    """Return a time in seconds as text: `0:09`, `2:30` or `1:02:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

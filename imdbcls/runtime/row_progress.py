@@ -4,8 +4,9 @@ import logging
 import time
 from collections.abc import Callable
 
+from imdbcls.printable import duration
 from imdbcls.runtime import console
-from imdbcls.runtime.progress import MAX_PLAIN_SECONDS, MIN_PLAIN_SECONDS, REPAINT_SECONDS, ProgressLine, duration
+from imdbcls.runtime.progress import MAX_PLAIN_SECONDS, MIN_PLAIN_SECONDS, REPAINT_SECONDS, ProgressLine
 
 logger = logging.getLogger(__name__)
 

@@ -1,12 +1,18 @@
 """Format tables as text for a terminal, a file or a pipe."""
 
 import io
+import re
 from collections.abc import Sequence
 
 from imdbcls.printable import printable_line
 
 GAP = 2  # spaces between columns
 MIN_TEXT_WIDTH = 16  # wrapping never makes a text column narrower than this
+
+# A command to copy: its name, and arguments with a dash, `=`, `/`, quotes or capital letters (a placeholder).
+_ARGUMENT = r"""(?:-[-\w]+|'[^']*'|"[^"]*"|[A-Z][A-Z_]+\b|[^\s=/]*[=/]\S*|\S+\.\w+)"""
+COMMAND = re.compile(rf"(?:python -m imdbcls\S*|imdbcls \w+|pip install \S+|scancel \S+|wandb \w+)(?: {_ARGUMENT})*")
+_NO_BREAK = "\ue000"  # a private character that stands for a space in a command
 
 
 def text_table(
@@ -74,17 +80,30 @@ def smallest_width(
     return sum(smallest if wraps_text else with_short_headers) + GAP * (len(smallest) - 1)
 
 
-def wrapped(text: str, width: int, start: str = "") -> str:
+def wrapped(text: str, width: int, start: str = "", indent: str | None = None) -> str:
     """Wrap a text at spaces to lines of at most `width` columns.
 
-    The first line begins with `start`, and the other lines are indented by its length.
+    The first line begins with `start`, and the other lines with `indent` (None: spaces in the length of `start`). Paths
+    and commands with their arguments are never broken, so that they can be copied: their line may be longer than
+    `width`. Other words are broken only if they are longer than a line.
     """
-    from rich.console import Console
-    from rich.text import Text
+    from rich.cells import cell_len, chop_cells
 
-    room = max(1, width - len(start))
-    lines = Text(printable_line(text)).wrap(Console(file=io.StringIO(), width=width), room)
-    return start + f"\n{' ' * len(start)}".join(line.plain.rstrip() for line in lines)
+    indent = " " * cell_len(start) if indent is None else indent
+    unbroken = COMMAND.sub(lambda command: command[0].replace(" ", _NO_BREAK), printable_line(text))
+    room = max(1, width - max(cell_len(start), cell_len(indent)))
+    lines, gap = [start], ""  # the spaces before the next word
+    for word in unbroken.split(" "):
+        if word:
+            first, *rest = [word] if "/" in word or _NO_BREAK in word else chop_cells(word, room)
+            if lines[-1] == start or cell_len(lines[-1] + gap + first) <= width:
+                lines[-1] += gap + first
+            else:
+                lines.append(indent + first)
+            lines += [indent + part for part in rest]
+            gap = ""
+        gap += " "
+    return "\n".join(line.rstrip() for line in lines).replace(_NO_BREAK, " ")
 
 
 def shortened(names: Sequence[str], width: int) -> list[str]:

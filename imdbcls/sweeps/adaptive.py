@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from imdbcls.config.grid import GridGroup
 from imdbcls.config.study_settings import BudgetSettings, StudySettings
 from imdbcls.errors import UserError
+from imdbcls.printable import duration
 from imdbcls.runs.plan import Plan
 from imdbcls.sweeps.cluster import Cluster, Task
-from imdbcls.sweeps.cost_table import duration
 from imdbcls.sweeps.in_child import in_child
 from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.sweeps.multirun import Train, start_job

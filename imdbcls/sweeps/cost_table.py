@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imdbcls.config.schema import Config
+from imdbcls.printable import duration
 from imdbcls.runtime.cache import cache_folder
 from imdbcls.runtime.text_table import text_table, wrapped
 from imdbcls.sweeps.cost import Estimate
@@ -124,13 +125,6 @@ def free_bytes(path: Path) -> int:
 def existing(path: Path) -> Path:
     """Return a folder, or its nearest parent that exists."""
     return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-
-
-def duration(seconds: float) -> str:
-    """Return a time such as `45 s`, `12 min` or `3.4 h`."""
-    value, unit = (seconds / 60, "min") if seconds < 90 * 60 else (seconds / 3600, "h")
-    value, unit = (seconds, "s") if seconds < 90 else (value, unit)
-    return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
 
 
 def size(num_bytes: float) -> str:

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imdbcls.printable import printable, printable_line
+from imdbcls.printable import duration, printable, printable_line
 from imdbcls.runs.selection import as_text
 from imdbcls.runtime import console
-from imdbcls.runtime.progress import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType

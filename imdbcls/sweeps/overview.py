@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from imdbcls.runtime.progress import duration
+from imdbcls.printable import duration
 
 SECONDS_BETWEEN_EPOCHS = 60.0  # a job logs its progress at most this often
 # Modules whose messages describe the start or the end of one run. The sweep logs a line of its own instead.

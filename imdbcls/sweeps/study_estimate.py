@@ -6,12 +6,13 @@ from functools import partial
 
 from imdbcls.config.grid import GridGroup
 from imdbcls.config.study_settings import StudySettings
+from imdbcls.printable import duration
 from imdbcls.runs.plan import Plan
 from imdbcls.runs.selection import LOWER_IS_BETTER
 from imdbcls.runtime import console
 from imdbcls.runtime.text_table import wrapped
 from imdbcls.sweeps.cost import Estimate
-from imdbcls.sweeps.cost_table import WIDTH, duration, report
+from imdbcls.sweeps.cost_table import WIDTH, report
 from imdbcls.sweeps.estimate import estimate
 from imdbcls.sweeps.expected_runs import SEED_SD, expected_runs
 from imdbcls.sweeps.in_child import in_child

@@ -9,11 +9,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from imdbcls.printable import counted
+from imdbcls.printable import counted, duration
 from imdbcls.runs.selection import LOWER_IS_BETTER, TITLES, as_text
 from imdbcls.runtime.console import columns_of
 from imdbcls.runtime.text_table import joined, text_table
-from imdbcls.sweeps.cost_table import duration
 from imdbcls.sweeps.study_runs import PlannedRun, StudyRuns
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from scipy.special import entr
 from imdbcls.config.schema import LossConfig
 from imdbcls.models.metrics import accuracy_warning, wilson_interval
 from imdbcls.models.scores import class_scores, class_table
+from imdbcls.printable import duration
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.selection import DEFAULT, TITLES, as_text, selected_epochs
 from imdbcls.runtime import console
-from imdbcls.runtime.progress import duration
 from imdbcls.training.run import Run
 
 logger = logging.getLogger(__name__)
@@ -124,5 +124,5 @@ def log_trial(result: Mapping[str, Any]) -> None:
     pruned = f", pruned after epoch {result['epochs']}" if result["status"] == "pruned" else ""
     logger.info(
         f"{result['name']}: validation {TITLES[metric]} {as_text(metric, result[f'val/{metric}'])} "
-        f"({selected_epochs(result)}){pruned}; trained in {result['train_seconds']:.0f} s, not evaluated on test"
+        f"({selected_epochs(result)}){pruned}; trained in {duration(result['train_seconds'])}, not evaluated on test"
     )

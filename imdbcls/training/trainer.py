@@ -23,11 +23,12 @@ from imdbcls.config.choices import MetricName
 from imdbcls.data.batch import Batch
 from imdbcls.data.batches import EvalBatches, Prefetcher, SplitBatches
 from imdbcls.errors import UserError
+from imdbcls.printable import duration
 from imdbcls.runs.selection import LOWER_IS_BETTER, as_text
 from imdbcls.runtime.device import Hardware, seed_everything_at
 from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.limits import is_out_of_memory
-from imdbcls.runtime.progress import Progress, duration
+from imdbcls.runtime.progress import Progress
 from imdbcls.runtime.signals import Interrupted, StopRequest
 from imdbcls.tracking import Tracker
 from imdbcls.training.evaluation import CLASSIFICATION, Evaluation

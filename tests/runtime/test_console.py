@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import terminals
 from support.processes import run_module
 from support.runs import ROOT, TINY
 
@@ -80,3 +81,30 @@ def test_messages_of_signal_handlers_and_a_closed_stderr_are_safe(closed: bool) 
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
     if not closed:
         assert "from the handler" in done.stderr and done.stderr.count("line ") == 3000
+
+
+WRAPPED = """
+import logging
+from imdbcls.runtime.console import log_to_stderr
+log_to_stderr()
+logger = logging.getLogger("imdbcls.somewhere")
+logger.info("  " + "word " * 12 + "runs/" + "x" * 50)
+logger.warning("word " * 12 + "then python -m imdbcls.compare runs/heads")
+try:
+    raise ValueError("word " * 12)
+except ValueError:
+    logger.critical("unexpected error", exc_info=True)
+"""
+
+
+def test_messages_on_a_terminal_are_wrapped_at_spaces_and_tracebacks_are_not() -> None:
+    output = terminals.on_terminal([sys.executable, "-c", WRAPPED], 40, NO_COLOR="1").replace("\r\n", "\n")
+    assert output.startswith(f"""\
+  word word word word word word word
+    word word word word word
+    runs/{"x" * 50}
+warning: word word word word word word
+  word word word word word word then
+  python -m imdbcls.compare runs/heads
+""")
+    assert f"ValueError: {'word ' * 12}" in output

@@ -54,8 +54,8 @@ def test_plain_lines_are_sparse_and_complete(clock: Clock, capsys: pytest.Captur
     assert captured.out == ""
     lines = captured.err.splitlines()
     assert len(lines) == 9  # the last step is logged with the epoch
-    assert lines[0] == "epoch 1/1  step 10/100  10 %  loss 0.1000  80.0 documents/s  3:00 left"
-    assert lines[8] == "epoch 1/1  step 90/100  90 %  loss 0.0111  80.0 documents/s  0:20 left"
+    assert lines[0] == "epoch 1/1  step 10/100  10 %  loss 0.1000  80.0 documents/s  3.0 min left"
+    assert lines[8] == "epoch 1/1  step 90/100  90 %  loss 0.0111  80.0 documents/s  20 s left"
 
 
 def test_time_left_includes_evaluation(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,8 +69,8 @@ def test_time_left_includes_evaluation(clock: Clock, capsys: pytest.CaptureFixtu
     train(shown, clock, 21, 30, seconds=12.0)
     lines = capsys.readouterr().err.splitlines()
     first, last = lines[0], lines[-1]
-    assert first.startswith("epoch 1/2  step 4/40  10 %") and first.endswith("11:12 left")  # 36 * 12 s + 240 * 1 s
-    assert last.startswith("epoch 1/2  step 28/40  70 %") and last.endswith("3:54 left")  # 12 * 12 s + 180 * 0.5 s
+    assert first.startswith("epoch 1/2  step 4/40  10 %") and first.endswith("11 min left")  # 36 * 12 s + 240 * 1 s
+    assert last.startswith("epoch 1/2  step 28/40  70 %") and last.endswith("3.9 min left")  # 12 * 12 s + 180 * 0.5 s
     assert "epoch 1/2" in lines
 
 
@@ -79,7 +79,7 @@ def test_stopped_training_reports_its_steps(clock: Clock, capsys: pytest.Capture
     shown.start(100)
     train(shown, clock, 1, 4, seconds=2.0)
     shown.close()
-    assert capsys.readouterr().err == "step 4/100: 4 steps trained in 0:08\n"
+    assert capsys.readouterr().err == "step 4/100: 4 steps trained in 8 s\n"
 
 
 def test_plain_lines_of_a_short_run_and_of_a_long_one(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,9 +100,9 @@ def test_resumed_run_measures_only_its_own_time(clock: Clock, capsys: pytest.Cap
     shown.evaluating("validation", 10, 10)
     train(shown, clock, 61, 70, seconds=3.0)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].endswith("2:00 left")
+    assert lines[0].endswith("2.0 min left")
     shown.close()
-    assert "20 steps trained in 1:00" in capsys.readouterr().err
+    assert "20 steps trained in 60 s" in capsys.readouterr().err
 
 
 def test_long_evaluation_logs_its_progress(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,8 +253,8 @@ def test_rows_of_predict_are_logged_at_each_tenth(clock: Clock, capsys: pytest.C
     shown.close()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 9
-    assert lines[0] == "classified 200 rows  5 rows/s  20%  2:40 left"
-    assert lines[-1] == "classified 1,000 rows  5 rows/s  100%  0:00 left"
+    assert lines[0] == "classified 200 rows  5 rows/s  20%  2.7 min left"
+    assert lines[-1] == "classified 1,000 rows  5 rows/s  100%  0.0 s left"
     unknown = RowProgress(None)
     clock.now += 400.0
     unknown.chunk(10, 10)(5, 10)

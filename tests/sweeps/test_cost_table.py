@@ -9,8 +9,9 @@ import pytest
 
 from imdbcls.config.overrides import compose
 from imdbcls.config.schema import Config
+from imdbcls.printable import duration
 from imdbcls.sweeps.cost import Estimate, GroupEstimate, RunCost, SharedCost, SharedWork
-from imdbcls.sweeps.cost_table import duration, report, size
+from imdbcls.sweeps.cost_table import report, size
 
 COST = RunCost(
     num_documents={"train": 20_000, "validation": 5_000, "test": 25_000},
@@ -75,7 +76,7 @@ def test_a_busy_machine_is_mentioned(config: Config) -> None:
 
 
 def test_numbers_are_short() -> None:
-    assert [duration(seconds) for seconds in (0.42, 45, 100, 4_000, 9_000, 360_000)] == [
-        *("0.4 s", "45 s", "1.7 min", "67 min", "2.5 h", "100 h"),
+    assert [duration(seconds) for seconds in (0.0, 0.42, 0.96, 45, 100, 4_000, 9_000, 360_000)] == [
+        *("0.0 s", "0.4 s", "1 s", "45 s", "1.7 min", "67 min", "2.5 h", "100 h"),
     ]
     assert [size(num_bytes) for num_bytes in (5e4, 3.5e8, 1.234e9, 2e10)] == ["0.1 MB", "350 MB", "1.2 GB", "20 GB"]

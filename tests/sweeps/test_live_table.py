@@ -13,8 +13,8 @@ from imdbcls.sweeps.live_table import JobLines, LiveTable, RunProgress
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 ROWS = [
-    ("cls-s0-01dee62b", "epoch 2/6", " 29 %", "loss 0.6775", "val 50.00%", "0:13"),
-    ("mean-s11-68c57cf1", "starting", "", "", "", "1:00:13"),
+    ("cls-s0-01dee62b", "epoch 2/6", " 29 %", "loss 0.6775", "val 50.00%", "13 s"),
+    ("mean-s11-68c57cf1", "starting", "", "", "", "60 min"),
 ]
 
 
@@ -39,7 +39,7 @@ def test_narrow_terminals_leave_out_columns(width: int) -> None:
     lines = JobLines(ROWS).lines(width)
     assert len(lines) == 2 and max(map(len, lines)) <= max(width, 1)
     if width == 200:
-        assert lines[0] == "cls-s0-01dee62b    epoch 2/6   29 %  loss 0.6775  val 50.00%  0:13"
+        assert lines[0] == "cls-s0-01dee62b    epoch 2/6   29 %  loss 0.6775  val 50.00%  13 s"
     if width == 44:
         assert "val 50.00%" in lines[0] and "loss" not in lines[0]
 

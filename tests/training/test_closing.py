@@ -47,7 +47,7 @@ def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
     result = json.loads(path.read_text())
     epoch = next(line for line in lines if line.startswith("epoch 1/1  train loss"))
     assert f"train loss {result['train_loss']:.4f}  val accuracy {result['val/accuracy']:.2%}" in epoch
-    assert epoch.endswith("best") and re.search(r"  \d:\d\d  best$", epoch)
+    assert epoch.endswith("best") and re.search(r"  \d+(\.\d)? s  best$", epoch)
     start = next(index for index, line in enumerate(lines) if ": test accuracy" in line)
     name, accuracy = result["name"], result["test/accuracy"]
     assert lines[start] == f"{name}: test accuracy {accuracy:.2%} on 40 documents"

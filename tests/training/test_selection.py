@@ -160,7 +160,7 @@ def test_run_names_its_metric(three_classes: tuple[str, ...], capsys: pytest.Cap
     assert result["metric"] == "f1" and {"val/brier", "test/brier", "val/auroc", "test/auroc"} <= result.keys()
     assert "metric=f1: the best epoch has the highest macro F1 on validation\n" in messages
     assert re.search(
-        r"epoch 1/2  train loss \d\.\d{4}  val f1 \d+\.\d\d%  val loss \d\.\d{4}  \d:\d\d  best\n", messages
+        r"epoch 1/2  train loss \d\.\d{4}  val f1 \d+\.\d\d%  val loss \d\.\d{4}  \d+(\.\d)? s  best\n", messages
     )
     value, test = result["val/f1"], result["test/f1"]
     assert f"  validation macro F1 {value:.2%} (best epoch {result['best_epoch']})\n" in messages
