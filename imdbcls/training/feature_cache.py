@@ -22,7 +22,7 @@ from imdbcls.errors import UserError
 from imdbcls.kernels import source_digest
 from imdbcls.models.backbone import Backbone
 from imdbcls.models.classifier import Classifier
-from imdbcls.models.environment import environment_of
+from imdbcls.models.environment import environment_of_encoder
 from imdbcls.runtime.device import Hardware, all_threads
 from imdbcls.runtime.locks import build_lock
 
@@ -169,7 +169,7 @@ def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, we
         "weights": weights,
         "architecture": [type(backbone.encoder).__name__, architecture, config._attn_implementation],
         "kernels": [backbone.cpu_fallback_reason, backbone.cuda_fallback_reason, source_digest()],
-        "environment": environment_of(hardware, None, model),
+        "environment": environment_of_encoder(hardware, model.encoder),
         "hardware": [hardware.device.type, hardware.precision],
         "head_input": model.head_input,
         "versions": [torch.__version__, transformers.__version__],
