@@ -15,7 +15,7 @@ import torch
 from support.heads import HEADS, LAYER_HEADS
 from support.processes import EVERY_STEP, TINY, fingerprint, kill_at, run, run_folder, start
 from support.trainers import make
-from torch import Tensor
+from torch import Tensor, nn
 
 import imdbcls
 from imdbcls import build, sections
@@ -72,10 +72,14 @@ def test_each_document_is_encoded_once_for_all_epochs_heads_and_seeds(tmp_path: 
 
 
 def test_kernels_of_the_head_do_not_change_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(tmp_path / "compiled", FROZEN, f"data.cache_dir={tmp_path}")
-    before = entries(tmp_path)
-    monkeypatch.setattr(identity, "kernels_of_head", lambda head, dtype: iter([SimpleNamespace(name="other")]))
     make(tmp_path / "pytorch", FROZEN, f"data.cache_dir={tmp_path}")
+    before = entries(tmp_path)
+
+    def kernels_of_head(head: nn.Module, dtype: torch.dtype) -> Iterator[SimpleNamespace]:
+        return (SimpleNamespace(name="other") for module in head.modules() if isinstance(module, nn.Linear))
+
+    monkeypatch.setattr(identity, "kernels_of_head", kernels_of_head)
+    make(tmp_path / "compiled", FROZEN, f"data.cache_dir={tmp_path}")
     assert len(before) == 3 and entries(tmp_path) == before
 
 
