@@ -37,20 +37,21 @@ from imdbcls.sections import (
     build_tokenizer,
     require_buildable,
 )
-from imdbcls.training.evaluation import CLASSIFICATION, Evaluation
+from imdbcls.training.control import RunControl, ShouldPrune
+from imdbcls.training.evaluation import CLASSIFICATION, Evaluation, Evaluator
 from imdbcls.training.evaluation_model import EvaluationModel
 from imdbcls.training.feature_cache import encode_once, hash_of_weights
 from imdbcls.training.profiler import StepProfiler
 from imdbcls.training.run import Run
 from imdbcls.training.state import Saver
-from imdbcls.training.trainer import ShouldPrune, Trainer
+from imdbcls.training.trainer import Trainer
 
 ADAPTERS = -2  # the `step` of `seed_everything_at` for the initial LoRA weights
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of training: the documents as batches, and the model on its device.
+    """The inputs of training: the documents as batches, the model on its device, and how it is evaluated.
 
     `frozen_weights` is a hash of the encoder's weights if training does not change them, else None.
     """
@@ -63,6 +64,7 @@ class Inputs:
     tokens: Mapping[str, Tokens]
     batches: SplitBatches
     frozen_weights: str | None
+    evaluation: Evaluation = CLASSIFICATION
 
 
 def build_run(
@@ -82,32 +84,15 @@ def build_run(
     processes = processes or Processes()
     require_buildable(config)
     progress = Progress(config.progress if processes.is_main else "none")
-    inputs = build_inputs(config, folder, progress, with_test=should_prune is None, processes=processes)
-    return assemble_run(config, folder, inputs, progress, stop, should_prune, processes)
+    control = RunControl(progress, stop, should_prune, processes)
+    return assemble_run(config, folder, build_inputs(config, folder, control), control)
 
 
-def assemble_run(
-    config: Config,
-    folder: RunFolder,
-    inputs: Inputs,
-    progress: Progress,
-    stop: StopRequest,
-    should_prune: ShouldPrune | None,
-    processes: Processes,
-    evaluation: Evaluation = CLASSIFICATION,
-) -> Run:
+def assemble_run(config: Config, folder: RunFolder, inputs: Inputs, control: RunControl) -> Run:
     """Build the models, the optimizer and the trainer of a run from its inputs."""
+    processes = control.processes
     inputs.batches.train.divide_among(processes.size, processes.rank)
-    seed_everything_at(config.seed, ADAPTERS)
-    num_steps, swa_start = config.epochs * inputs.batches.train.steps_per_epoch, config.trainer.swa_start
-    evaluation_model = EvaluationModel(
-        inputs.model,
-        lora_rank=config.backbone.lora_rank,
-        ema_decay=config.trainer.ema_decay,
-        swa_start=None if swa_start is None else min(round(swa_start * num_steps), num_steps - 1),
-    )
-    if config.compile:
-        compile_training(evaluation_model.trained, inputs.hardware, config.max_length)
+    evaluation_model = build_evaluation_model(config, inputs)
     environment = environment_of(
         inputs.hardware, evaluation_model.trained, evaluation_model.model
     )  # compiles the kernels if needed, before the training time is measured
@@ -123,26 +108,22 @@ def assemble_run(
         pipeline=inputs.pipeline,
         batches=inputs.batches,
         environment=environment,
-        trainer=build_trainer(
-            config, folder, inputs, evaluation_model, environment, progress, stop, should_prune, processes, evaluation
-        ),
+        trainer=build_trainer(config, folder, inputs, control, evaluation_model, environment),
         encoder_source=encoder_source_of(config, inputs.corpus),
     )
 
 
-def build_inputs(
-    config: Config, folder: RunFolder, progress: Progress, with_test: bool, processes: Processes
-) -> Inputs:
+def build_inputs(config: Config, folder: RunFolder, control: RunControl) -> Inputs:
     """Build the data and the model. If the config uses the feature cache, also fill it.
 
-    Without `with_test`, the test documents are not encoded for the cache.
+    The test documents of a trial are not encoded for the cache.
     """
     hardware = build_hardware(config)
     reset_peak_memory(hardware.device)
     corpus = build_corpus(config.data)
     require_defined_metric(config, corpus)
     backbone = build_backbone(config)
-    if processes.is_main:
+    if control.processes.is_main:
         backbone.save(folder.backbone)
     model = build_model(config, backbone, len(corpus.label_names))
     pipeline = build_pipeline(config)
@@ -155,7 +136,8 @@ def build_inputs(
     inputs = Inputs(hardware, corpus, backbone, model, pipeline, tokens, batches, frozen_weights)
     if config.uses_feature_cache:
         # Test is evaluated after the last epoch, when an encoder that was frozen only in the first epochs has changed.
-        read_from_feature_cache(config, inputs, progress, with_test and config.backbone.freeze is True)
+        with_test = not control.is_trial and config.backbone.freeze is True
+        read_from_feature_cache(config, inputs, control.progress, with_test)
     return inputs
 
 
@@ -196,17 +178,28 @@ def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress, 
         batches.test.read_from(features["test"])
 
 
+def build_evaluation_model(config: Config, inputs: Inputs) -> EvaluationModel:
+    """Build the evaluation model. It adds LoRA weights to the model of `inputs`, or averages its weights."""
+    seed_everything_at(config.seed, ADAPTERS)
+    num_steps, swa_start = config.epochs * inputs.batches.train.steps_per_epoch, config.trainer.swa_start
+    evaluation_model = EvaluationModel(
+        inputs.model,
+        lora_rank=config.backbone.lora_rank,
+        ema_decay=config.trainer.ema_decay,
+        swa_start=None if swa_start is None else min(round(swa_start * num_steps), num_steps - 1),
+    )
+    if config.compile:
+        compile_training(evaluation_model.trained, inputs.hardware, config.max_length)
+    return evaluation_model
+
+
 def build_trainer(
     config: Config,
     folder: RunFolder,
     inputs: Inputs,
+    control: RunControl,
     evaluation_model: EvaluationModel,
     environment: Mapping[str, str],
-    progress: Progress,
-    stop: StopRequest,
-    should_prune: ShouldPrune | None,
-    processes: Processes,
-    evaluation: Evaluation,
 ) -> Trainer:
     """Build the trainer with its optimizers, schedules and saver."""
     phases = build_phases(config, evaluation_model.trained, inputs.batches.train.steps_per_epoch)
@@ -217,7 +210,7 @@ def build_trainer(
         evaluation_model=evaluation_model,
         phases=phases,
         metrics_log=MetricsLog(folder.path / "metrics.jsonl"),
-        processes=processes,
+        processes=control.processes,
     )
     return Trainer(
         build_settings(config),
@@ -225,14 +218,11 @@ def build_trainer(
         objective=build_objective(config, inputs.corpus, inputs.hardware),
         phases=phases,
         batches=inputs.batches,
+        evaluator=Evaluator(inputs.evaluation, evaluation_model, inputs.hardware, control),
         hardware=inputs.hardware,
         saver=saver,
-        progress=progress,
-        stop=stop,
-        evaluation=evaluation,
-        should_prune=should_prune,
-        profiler=build_profiler(config, folder, inputs.hardware, processes),
-        processes=processes,
+        control=control,
+        profiler=build_profiler(config, folder, inputs.hardware, control.processes),
     )
 
 

@@ -27,11 +27,11 @@ from imdbcls.runs.result import run_fields
 from imdbcls.runs.selection import selected_epochs
 from imdbcls.runtime import console
 from imdbcls.runtime.device import reset_peak_memory
-from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.progress import Progress
 from imdbcls.runtime.signals import StopRequest
 from imdbcls.sections import build_backbone, build_hardware, build_pipeline, require_buildable
 from imdbcls.training.closing import log_cost
+from imdbcls.training.control import RunControl
 from imdbcls.training.evaluation import Evaluation
 from imdbcls.training.report import selection_of, training_of, warn_of_seen_documents
 from imdbcls.training.run import Run
@@ -66,9 +66,10 @@ def build_pretraining(config: Config, settings: PretrainSettings, folder: RunFol
     mask(batches, backbone, tokens["train"], config.seed, settings)
     model.to(hardware.device)
     require_precision(backbone.name, model.encoder, hardware)
-    inputs = Inputs(hardware, corpus, backbone, model, pipeline, tokens, batches, frozen_weights=None)
-    progress = Progress(config.progress)
-    return assemble_run(config, folder, inputs, progress, stop, None, Processes(), MASKED_LANGUAGE_MODEL)
+    inputs = Inputs(
+        hardware, corpus, backbone, model, pipeline, tokens, batches, None, evaluation=MASKED_LANGUAGE_MODEL
+    )
+    return assemble_run(config, folder, inputs, RunControl(Progress(config.progress), stop))
 
 
 def build_pretraining_corpus(config: Config, settings: PretrainSettings) -> Corpus:
@@ -146,7 +147,7 @@ def log_start(run: Run) -> None:
 def result_of(run: Run) -> dict[str, Any]:
     """Return the content of `result.json`: `val/*` of the saved weights, and `before/*` of the initial weights."""
     initial = next(read_points(run.folder.path / "metrics.jsonl"))
-    best = run.trainer.metrics_of("val", run.trainer.batches.validation, run.trainer.final_validation())
+    best = run.trainer.evaluator.metrics("val", run.trainer.batches.validation, run.trainer.final_validation())
     return {
         **run_fields(run.config, run.folder.path.name),
         "status": PRETRAINED,

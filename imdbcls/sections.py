@@ -40,7 +40,7 @@ from imdbcls.tracking import RunIdentity, Tracker, Trackers
 from imdbcls.training.losses import Objective, weights_of_classes
 from imdbcls.training.optim import parameter_groups
 from imdbcls.training.phases import Phase, Phases
-from imdbcls.training.trainer import TrainerSettings
+from imdbcls.training.settings import TrainerSettings
 
 INITIALISATION = -1  # the `step` of `seed_everything_at` for the initial weights; training uses 0, 1, 2, …
 

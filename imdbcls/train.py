@@ -35,7 +35,7 @@ from imdbcls.sweeps.search import objective_of
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
-    from imdbcls.training.trainer import ShouldPrune
+    from imdbcls.training.control import ShouldPrune
 
 logger = logging.getLogger("imdbcls.train")  # `__name__` is `__main__` in a command
 

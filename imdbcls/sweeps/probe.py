@@ -214,7 +214,7 @@ def evaluate(run: Run) -> tuple[float, NDArray[np.float64]]:
     """Evaluate the test split; return the seconds per document, and the probabilities."""
 
     def predict() -> NDArray[np.float64]:
-        probabilities = run.trainer.predict_split("test", run.batches.test)
+        probabilities = run.trainer.evaluator.scores("test", run.batches.test)
         metrics_of(run.corpus.test.labels, probabilities)
         return probabilities
 

@@ -1,4 +1,4 @@
-"""How the trainer evaluates a split: the scores of each document, and the metrics of the split."""
+"""Evaluate a split: compute the scores of each document, and the metrics of the split."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from imdbcls.models.inference import predict_probabilities
 from imdbcls.models.metrics import metrics_of
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.distributed import Processes
+from imdbcls.training.control import RunControl
+from imdbcls.training.evaluation_model import EvaluationModel
 
 OnProgress = Callable[[int, int], None]
 
@@ -31,3 +33,24 @@ class Evaluation:
 CLASSIFICATION = Evaluation(
     predict_probabilities, lambda batches, probabilities_NC: metrics_of(batches.labels, probabilities_NC)
 )
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates the evaluation model of a run on splits, with the functions of `evaluation`."""
+
+    evaluation: Evaluation
+    evaluation_model: EvaluationModel
+    hardware: Hardware
+    control: RunControl
+
+    def scores(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
+        """Return the scores of a split, such as probabilities_NC; raise Interrupted if a signal requests a stop."""
+        model, control = self.evaluation_model.model, self.control
+        with control.stop.interruptible():  # evaluation changes no state, so it can be interrupted at any point
+            on_progress = control.progress.for_split(split)
+            return self.evaluation.scores(model, batches, self.hardware, on_progress, control.processes)
+
+    def metrics(self, split: str, batches: EvalBatches, scores: NDArray[np.float64]) -> dict[str, float]:
+        """Return the metrics of a split from its scores, such as `val/loss`."""
+        return {f"{split}/{name}": value for name, value in self.evaluation.metrics(batches, scores).items()}

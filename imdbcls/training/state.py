@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -20,37 +20,12 @@ from imdbcls.runtime.environment import differences
 from imdbcls.training import checkpoint, optim
 from imdbcls.training.checkpoint import Checkpoint, CheckpointError
 from imdbcls.training.evaluation_model import EvaluationModel
+from imdbcls.training.meter import StepMeter
 from imdbcls.training.phases import Phases
 
 logger = logging.getLogger(__name__)
 
 ANYTHING = object()  # matches any value in an expected structure
-
-
-class Step(NamedTuple):
-    """The metrics of one optimizer step; the tensors are scalars on the device."""
-
-    number: int  # counted from 1
-    learning_rate: float
-    loss: Tensor
-    grad_norm: Tensor  # before clipping
-
-
-@dataclass
-class StepMeter:
-    """Metrics since the last log record. Each loss is the mean over the documents of one step."""
-
-    losses: list[float] = field(default_factory=list)
-    documents: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    learning_rate: float = math.nan  # of the last step
-    grad_norm: float = math.nan  # of the last step, before clipping
-    unread: list[Step] = field(default_factory=list)  # steps whose metrics are still on the device
-
-    def saved_fields(self) -> dict[str, Any]:
-        """Return all fields except `unread`, as plain values for a checkpoint."""
-        return {name: value for name, value in vars(self).items() if name != "unread"}
 
 
 @dataclass

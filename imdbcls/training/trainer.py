@@ -7,9 +7,8 @@ The trainer gets objects that are already built and a settings object, but not t
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,26 +18,25 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from imdbcls.config.choices import MetricName
 from imdbcls.data.batch import Batch
-from imdbcls.data.batches import EvalBatches, Prefetcher, SplitBatches
-from imdbcls.errors import UserError
+from imdbcls.data.batches import Prefetcher, SplitBatches
 from imdbcls.printable import duration
-from imdbcls.runs.selection import LOWER_IS_BETTER, as_text
+from imdbcls.runs.selection import as_text
 from imdbcls.runtime.device import Hardware, seed_everything_at
-from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.limits import is_out_of_memory
-from imdbcls.runtime.progress import Progress
-from imdbcls.runtime.signals import Interrupted, StopRequest
+from imdbcls.runtime.signals import Interrupted
 from imdbcls.tracking import Tracker
-from imdbcls.training.evaluation import CLASSIFICATION, Evaluation
+from imdbcls.training.control import RunControl
+from imdbcls.training.evaluation import Evaluator
 from imdbcls.training.evaluation_model import EvaluationModel
 from imdbcls.training.losses import Objective
+from imdbcls.training.meter import Step, StepMeter
 from imdbcls.training.optim import learning_rate
 from imdbcls.training.phases import Phases
 from imdbcls.training.profiler import StepProfiler
-from imdbcls.training.soup import Rank, Soup, greedy_soup
-from imdbcls.training.state import Saver, Step, StepMeter, TrainState
+from imdbcls.training.selection import rank, select_soup
+from imdbcls.training.settings import TrainerSettings
+from imdbcls.training.state import Saver, TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -46,54 +44,18 @@ logger = logging.getLogger(__name__)
 # many steps.
 MAX_UNREAD_STEPS = 100
 
-# Called after each epoch with its number (from 1) and its `metric` on validation. If it returns True, training ends.
-ShouldPrune = Callable[[int, float], bool]
-
-
-class NonFiniteError(UserError):
-    """Raised if the loss or the gradient of a step is NaN or infinite. No checkpoint is saved after that step."""
-
-
-@dataclass(frozen=True)
-class TrainerSettings:
-    """The settings of the training loop.
-
-    - `epochs`: the length of the schedule. Training stops earlier after `patience` epochs without a better `metric`
-      (None: it never stops early).
-    - `metric`: the validation metric that selects the best epoch.
-    - `seed`: determines, together with the step number, the random state of each step.
-    - `micro_batch_size`: the number of documents (or windows) in one forward pass. The gradients of the micro-batches
-      add up to the gradient of the batch's mean loss. The size affects memory, time and the dropout masks.
-    - `max_grad_norm`: gradients are clipped to this norm (None: no clipping).
-    - `log_every`: the number of steps between two records of the training metrics.
-    - `save_every_minutes`: the time between checkpoints within an epoch (None: only at the end of an epoch).
-    - `greedy_soup`: after the last epoch, replace the best weights by a greedy soup of the weights of all epochs.
-    - `watch_test`: evaluate the test split after each epoch. The metrics are only logged; no decision uses them.
-    """
-
-    epochs: int
-    metric: MetricName
-    patience: int | None
-    seed: int
-    micro_batch_size: int
-    max_grad_norm: float | None
-    log_every: int
-    save_every_minutes: float | None
-    greedy_soup: bool
-    watch_test: bool
-
 
 class Trainer:
     """Train a model and save the weights of the best epoch: the one with the best validation metric.
 
     The steps update `evaluation_model.trained`; `evaluation_model.model` is evaluated and saved as the best. The loss
     of a step is the mean of `objective` over the targets of its batch: the documents' labels or, in pretraining, the
-    masked tokens. `evaluation` gives the scores of a split, such as probabilities_NC, and its metrics.
+    masked tokens. `evaluator` computes the scores of a split, such as probabilities_NC, and its metrics.
 
     A step does not wait for a GPU. Losses are fetched before metrics are logged, before a checkpoint is saved, and
     after at most `MAX_UNREAD_STEPS` steps. On the CPU they are fetched in each step.
 
-    With several `processes`, each computes a share of every batch and of every evaluation. All take the same steps and
+    With several processes, each computes a share of every batch and of every evaluation. All take the same steps and
     make the same decisions. Only the main process logs and saves.
     """
 
@@ -105,30 +67,25 @@ class Trainer:
         objective: Objective,
         phases: Phases,
         batches: SplitBatches,
+        evaluator: Evaluator,
         hardware: Hardware,
         saver: Saver,
-        progress: Progress,
-        stop: StopRequest,
-        evaluation: Evaluation = CLASSIFICATION,
-        should_prune: ShouldPrune | None = None,
+        control: RunControl,
         profiler: StepProfiler | None = None,
-        processes: Processes | None = None,
     ) -> None:
         self.settings = settings
-        self.processes = processes or Processes()
+        self.control = control
+        self.progress, self.processes = control.progress, control.processes
         self.model = evaluation_model.trained
         self.parallel_model = self.processes.parallel(self.model)
         self.evaluation_model = evaluation_model
         self.objective = objective
         self.phases = phases
         self.batches = batches
+        self.evaluator = evaluator
         self.hardware = hardware
         self.saver = saver
         self.metrics_log = saver.metrics_log
-        self.progress = progress
-        self.stop = stop
-        self.evaluation = evaluation
-        self.should_prune = should_prune
         self.profiler = profiler
         self.is_pruned = False
         self.num_steps = settings.epochs * batches.train.steps_per_epoch
@@ -185,7 +142,7 @@ class Trainer:
                         self.profiler.step()
                     if not is_last_step:  # `finish_epoch` logs the last step together with the validation metrics
                         self.log(tracker, self.pop_train_metrics())
-                    self.raise_if_stopped()
+                    self.control.raise_if_stopped()
                     if save_is_due:
                         self.saver.save(self.state, self.meter)
                         last_save = time.monotonic()
@@ -230,7 +187,7 @@ class Trainer:
         """The number of documents to evaluate until the run ends: validation in each remaining epoch, and test once."""
         num_test = self.num_test_documents
         per_epoch = self.batches.validation.num_documents + (num_test if self.settings.watch_test else 0)
-        in_the_end = num_test if self.should_prune is None else 0  # a trial does not evaluate test
+        in_the_end = 0 if self.control.is_trial else num_test
         if self.settings.greedy_soup:
             in_the_end += (self.settings.epochs - 1) * self.batches.validation.num_documents
         return (self.settings.epochs - self.state.epoch) * per_epoch + in_the_end
@@ -265,10 +222,11 @@ class Trainer:
         after the last step.
         """
         num_processes = self.processes.size
+        is_interruptible = self.steps_are_repeatable and num_processes == 1
         seed_everything_at(self.settings.seed, self.state.step, self.processes.rank)
         loss_sum = torch.zeros((), device=self.hardware.device)
         try:
-            with self.stop.interruptible() if self.steps_are_repeatable and num_processes == 1 else nullcontext():
+            with self.control.stop.interruptible() if is_interruptible else nullcontext():
                 micro_batches = batch.split(self.state.micro_batch_size)
                 for micro_batch in micro_batches:
                     on_device = micro_batch.to(self.hardware.device)
@@ -292,12 +250,6 @@ class Trainer:
         """Return a context in which `backward` only accumulates this process's gradients."""
         return self.parallel_model.no_sync() if self.processes.size > 1 else nullcontext()
 
-    def raise_if_stopped(self) -> None:
-        """Raise Interrupted in all processes if a signal requested a stop in one of them."""
-        signal_number = self.processes.largest(self.stop.signal_number or 0)
-        if signal_number:
-            raise Interrupted(signal_number)
-
     def halve_micro_batch(self, num_documents: int) -> None:
         """Reset the gradients and halve the micro-batch size, after a step that ran out of memory."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -311,37 +263,26 @@ class Trainer:
         )
 
     def fetch_metrics(self) -> None:
-        """Fetch the unread losses and gradient norms from the device, in one transfer that waits for the device.
+        """Fetch the unread losses and gradient norms from the device. Call this before each save.
 
-        Raises NonFiniteError at the first value that is NaN or infinite. Call this before each save.
+        Raises NonFiniteError at the first value that is NaN or infinite.
         """
-        steps, self.meter.unread = self.meter.unread, []
-        if not steps:
-            return
-        metrics = torch.stack([value for step in steps for value in (step.loss, step.grad_norm)]).tolist()
-        for step, loss, grad_norm in zip(steps, metrics[::2], metrics[1::2], strict=True):
-            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                raise NonFiniteError(
-                    f"Step {step.number} of {self.num_steps}, learning rate {step.learning_rate:.3g}: the loss is "
-                    f"{loss:.4g} and the gradient norm {grad_norm:.4g}. Try a lower lr, a longer warmup or "
-                    "precision=fp32. The best checkpoint so far is unchanged."
-                )
-            self.meter.losses.append(loss)
-            self.meter.learning_rate, self.meter.grad_norm = step.learning_rate, grad_norm
+        for loss in self.meter.fetch(self.num_steps):
             self.state.loss_sum += loss
-        self.progress.set_loss(sum(self.meter.losses) / len(self.meter.losses))
+        if self.meter.losses:
+            self.progress.set_loss(self.meter.mean_loss)
 
     @property
     def learning_rate(self) -> float:
         return learning_rate(self.optimizer)
 
     def count(self, batch: Batch) -> None:
-        state, meter = self.state, self.meter
+        """Count a step, its documents and its tokens, and show the progress."""
+        state = self.state
         state.step += 1
         state.documents += batch.step_documents
         state.tokens += batch.step_tokens
-        meter.documents += batch.step_documents
-        meter.tokens += batch.step_tokens
+        self.meter.count(batch)
         self.progress.step(state.step, state.epoch + 1)
 
     def count_time(self, seconds: float) -> None:
@@ -359,15 +300,8 @@ class Trainer:
         if not self.log_is_due:
             return {}
         meter, self.meter = self.meter, StepMeter()
-        documents_per_second = meter.documents / meter.seconds
-        self.progress.set_speed(documents_per_second)
-        return {
-            "train/loss": sum(meter.losses) / len(meter.losses),
-            "train/lr": meter.learning_rate,
-            "train/grad_norm": meter.grad_norm,
-            "train/documents_per_second": documents_per_second,
-            "train/tokens_per_second": meter.tokens / meter.seconds,
-        }
+        self.progress.set_speed(meter.documents_per_second)
+        return meter.metrics()
 
     def log(self, tracker: Tracker, metrics: Mapping[str, float]) -> None:
         if not metrics or not self.processes.is_main:
@@ -380,25 +314,28 @@ class Trainer:
         """Evaluate on validation, save the best weights so far, ask `should_prune`, and save a checkpoint."""
         self.evaluation_model.sync()
         started = time.perf_counter()
-        validation = self.predict_split("validation", self.batches.validation)
-        metrics = self.metrics_of("val", self.batches.validation, validation)
+        validation = self.evaluator.scores("validation", self.batches.validation)
+        metrics = self.evaluator.metrics("val", self.batches.validation, validation)
         if self.settings.watch_test:
-            test = self.predict_split("test", self.batches.test)
-            metrics |= self.metrics_of("test", self.batches.test, test)
+            test = self.evaluator.scores("test", self.batches.test)
+            metrics |= self.evaluator.metrics("test", self.batches.test, test)
         self.log(tracker, {**self.pop_train_metrics(), **metrics})  # together, so that a step has only one record
         state = self.state
         state.epoch += 1
         state.last_loss, state.loss_sum = state.loss_sum / self.batches.train.steps_per_epoch, 0.0
         seconds, state.seconds_in_epoch = state.seconds_in_epoch + time.perf_counter() - started, 0.0
-        value, loss = metrics[f"val/{self.settings.metric}"], metrics["val/loss"]
-        if state.best_epoch == 0 or self.is_better((value, loss), (state.best_value, state.best_loss)):
+        metric = self.settings.metric
+        value, loss = metrics[f"val/{metric}"], metrics["val/loss"]
+        best = rank(metric, state.best_value, state.best_loss)
+        if state.best_epoch == 0 or rank(metric, value, loss) > best:
             state.best_epoch, state.best_value, state.best_loss = state.epoch, value, loss
             self.best_validation = validation
             self.saver.save_best({"step": state.step, "epoch": state.epoch, **metrics})
         if self.settings.greedy_soup:
             self.saver.save_epoch(state.epoch, metrics)
         self.progress.log_epoch(self.epoch_line(metrics, seconds))
-        if self.should_prune is not None and self.should_prune(state.epoch, value):
+        should_prune = self.control.should_prune
+        if should_prune is not None and should_prune(state.epoch, value):
             self.is_pruned = not self.is_finished
         if self.phases.enter(state.epoch):
             self.begin_phase()
@@ -424,59 +361,23 @@ class Trainer:
         ]
         return "  ".join([*parts, "best"] if state.best_epoch == state.epoch else parts)
 
-    def is_better(self, one: tuple[float, float], other: tuple[float, float]) -> bool:
-        """Compare the (metric, loss) of two epochs on validation. The loss decides between equal metrics."""
-        return self.rank(*one) > self.rank(*other)
-
-    def rank(self, value: float, loss: float) -> Rank:
-        """Return the metric and the loss of an epoch on validation, with signs such that larger is better."""
-        return (-value if self.settings.metric in LOWER_IS_BETTER else value, -loss)
-
     def average_epochs(self) -> tuple[int, ...]:
         """Write the greedy soup of the weights after all epochs as the best checkpoint; return the chosen epochs."""
-        model, batches = self.evaluation_model.model, self.batches.validation
-        numbers = range(1, self.state.epoch + 1)
-        metrics: dict[tuple[int, ...], dict[str, float]] = {
-            (epoch,): self.saver.metrics_of_epoch(epoch) for epoch in numbers
-        }
-        scores: dict[tuple[int, ...], NDArray[np.float64] | None] = {(self.state.best_epoch,): self.best_validation}
-
-        def rank_of(epochs: tuple[int, ...]) -> Rank:
-            return self.rank(metrics[epochs][f"val/{self.settings.metric}"], metrics[epochs]["val/loss"])
-
-        def evaluate(soup: Soup) -> Rank:
-            model.load_state_dict({**model.state_dict(), **soup.weights})
-            found = self.predict_split("validation", batches)
-            metrics[soup.epochs] = self.metrics_of("val", batches, found)
-            scores[soup.epochs] = found
-            return rank_of(soup.epochs)
-
-        soup = greedy_soup({epoch: rank_of((epoch,)) for epoch in numbers}, self.saver.weights_of_epoch, evaluate)
-        self.best_validation = scores[soup.epochs]
-        content = {"step": self.state.step, "epoch": self.state.best_epoch, **metrics[soup.epochs]}
-        self.saver.save_soup(soup.weights, {**content, "soup_epochs": soup.epochs})
+        soup = select_soup(
+            self.settings.metric, self.state, self.saver, self.evaluator, self.batches.validation, self.best_validation
+        )
+        self.best_validation = soup.scores
         return soup.epochs
-
-    def predict_split(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
-        """Return the scores of a split, such as probabilities_NC; raise Interrupted if a signal requests a stop."""
-        with self.stop.interruptible():  # evaluation changes no state, so it can be interrupted at any point
-            return self.evaluation.scores(
-                self.evaluation_model.model, batches, self.hardware, self.progress.for_split(split), self.processes
-            )
-
-    def metrics_of(self, split: str, batches: EvalBatches, scores: NDArray[np.float64]) -> dict[str, float]:
-        """Return the metrics of a split from its scores, such as `val/loss`."""
-        return {f"{split}/{name}": value for name, value in self.evaluation.metrics(batches, scores).items()}
 
     def evaluate_before_training(self, tracker: Tracker) -> None:
         """Log the validation metrics of the initial weights as step 0."""
-        validation = self.predict_split("validation", self.batches.validation)
-        self.log(tracker, self.metrics_of("val", self.batches.validation, validation))
+        validation = self.evaluator.scores("validation", self.batches.validation)
+        self.log(tracker, self.evaluator.metrics("val", self.batches.validation, validation))
 
     def final_probabilities(self) -> dict[str, NDArray[np.float64]]:
         """Return probabilities_NC of the best weights on validation and test. Call it after `fit`."""
         validation = self.final_validation()
-        return {"validation": validation, "test": self.predict_split("test", self.batches.test)}
+        return {"validation": validation, "test": self.evaluator.scores("test", self.batches.test)}
 
     def final_validation(self) -> NDArray[np.float64]:
         """Return the scores of the best weights on validation, such as probabilities_NC. Call it after `fit`.
@@ -484,7 +385,7 @@ class Trainer:
         Validation is evaluated again only if another process evaluated the best epoch.
         """
         if self.best_validation is None:
-            return self.predict_split("validation", self.batches.validation)
+            return self.evaluator.scores("validation", self.batches.validation)
         return self.best_validation
 
     def resume(self) -> int | None:

@@ -21,7 +21,7 @@ class StopAt(Tracker):
 
     def log(self, point: Mapping[str, float | int]) -> None:
         if point["step"] == self.step:
-            self.trainer.stop.signal_number = 15
+            self.trainer.control.stop.signal_number = 15
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ class Stop(Tracker):
 
     def log(self, point: Mapping[str, float | int]) -> None:
         if point["step"] == self.step:
-            self.trainer.stop.signal_number = signal.SIGTERM
+            self.trainer.control.stop.signal_number = signal.SIGTERM
 
 
 @pytest.mark.parametrize("options", [("head=cls",), ("head=lstm", "trainer.ema_decay=0.9")])

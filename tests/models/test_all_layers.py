@@ -177,7 +177,7 @@ def test_training(kind: str, tmp_path: Path) -> None:
         reference = train_epoch(make(tmp_path / "reference", *LAYERS, "backbone.dropout=0", "lr=1e-2"))
         assert losses == pytest.approx(reference, abs=1e-4)
     trainer.evaluation_model.sync()
-    assert trainer.predict_split("validation", trainer.batches.validation) is not None
+    assert trainer.evaluator.scores("validation", trainer.batches.validation) is not None
 
 
 @pytest.mark.slow

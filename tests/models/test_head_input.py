@@ -171,7 +171,7 @@ def test_training(head: str, kind: str, tmp_path: Path) -> None:
     if kind in ("library layers", "checkpointing"):
         assert losses == pytest.approx(train_epoch(make(tmp_path / "reference", *settings)), abs=1e-4)
     trainer.evaluation_model.sync()
-    assert trainer.predict_split("validation", trainer.batches.validation) is not None
+    assert trainer.evaluator.scores("validation", trainer.batches.validation) is not None
 
 
 @pytest.mark.parametrize("truncation", ["head", "windows"])

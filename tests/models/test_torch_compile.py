@@ -44,7 +44,7 @@ def test_new_lengths_do_not_compile_again(tmp_path: Path, counter: CompileCounte
         sizes.add((len(batch), batch.mask_BT.shape[1]))
         assert trainer.step(batch)[0].item() == pytest.approx(plain.step(batch)[0].item(), abs=1e-5)
     assert len({width for _, width in sizes}) > 1 and {rows for rows, _ in sizes} == {1, 4}
-    trainer.predict_split("validation", trainer.batches.validation)
+    trainer.evaluator.scores("validation", trainer.batches.validation)
     assert counter.frame_count == graphs
 
 

@@ -99,7 +99,7 @@ def test_average_is_validated_and_saved_and_does_not_change_training(average: st
     assert points(tmp_path / "plain", "val/loss") != points(tmp_path / "averaged", "val/loss")
     best = load_file(tmp_path / "averaged" / "checkpoints" / "best" / "model.safetensors")
     assert distance(weights(averaged.evaluation_model.model), best) == 0 < distance(trained_best[-1], best)
-    scored = averaged.predict_split("validation", averaged.batches.validation)
+    scored = averaged.evaluator.scores("validation", averaged.batches.validation)
     epoch = averaged.state.best_epoch - 1
     accuracy = (scored.argmax(axis=1) == averaged.batches.validation.labels).mean()
     assert accuracy == points(tmp_path / "averaged", "val/accuracy")[epoch]

@@ -84,7 +84,7 @@ def test_the_best_epoch_may_be_one_that_trains_only_the_head(tmp_path: Path) -> 
     best = weights(trainer.evaluation_model.model)
     assert distance(part(best, "encoder."), part(start, "encoder.")) == 0
     assert distance(best, head_trained) == 0
-    assert (trainer.final_validation() == trainer.predict_split("validation", trainer.batches.validation)).all()
+    assert (trainer.final_validation() == trainer.evaluator.scores("validation", trainer.batches.validation)).all()
 
 
 def test_patience_counts_only_epochs_that_train_all_weights(tmp_path: Path) -> None:

@@ -128,9 +128,9 @@ def test_scores_of_documents_are_independent_of_the_batch(tmp_path: Path) -> Non
     metrics = []
     for size in (1, 40):
         run = make(tmp_path / str(size), f"eval_batch_size={size}", f"data.cache_dir={tmp_path}")
-        scores_N3 = run.trainer.predict_split("validation", run.batches.validation)
+        scores_N3 = run.trainer.evaluator.scores("validation", run.batches.validation)
         assert scores_N3.shape == (20, 3) and (scores_N3[:, 2] >= 1).all()
-        metrics.append(run.trainer.metrics_of("val", run.batches.validation, scores_N3))
+        metrics.append(run.trainer.evaluator.metrics("val", run.batches.validation, scores_N3))
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
     assert metrics[0]["val/loss"] > 5  # close to that of guessing among 2,000 tokens
 

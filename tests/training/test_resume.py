@@ -29,7 +29,8 @@ from imdbcls.data.batch import Batch
 from imdbcls.errors import UserError
 from imdbcls.tracking import Trackers
 from imdbcls.training import checkpoint, optim
-from imdbcls.training.state import Saver, StepMeter, TrainState
+from imdbcls.training.meter import StepMeter
+from imdbcls.training.state import Saver, TrainState
 from imdbcls.training.trainer import Trainer
 
 NUM_STEPS = 24  # two epochs of 96 documents, 8 per step

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -22,6 +23,7 @@ from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.selection import LOWER_IS_BETTER, TITLES, as_text, metric_of
 from imdbcls.sweeps.jobs import outcome_of
 from imdbcls.tracking import Trackers
+from imdbcls.training.selection import rank
 from imdbcls.training.trainer import Trainer
 
 SHORT = ("data.train_limit=8", "data.validation_limit=36", "lr=1e-9")
@@ -49,11 +51,12 @@ def show_predictions(trainer: Trainer, predictions: list[NDArray]) -> None:
     """Let the validation of each epoch return prepared probabilities; the test split must not be read."""
     remaining = list(predictions)
 
-    def predict_split(split: str, batches: object) -> NDArray:
-        assert split == "validation"
+    def scores(model: object, batches: object, *given: object) -> NDArray:
+        assert batches is trainer.batches.validation
         return remaining.pop(0)
 
-    trainer.predict_split = predict_split  # type: ignore[method-assign]
+    evaluation = replace(trainer.evaluator.evaluation, scores=scores)
+    trainer.evaluator = replace(trainer.evaluator, evaluation=evaluation)
 
 
 @pytest.mark.parametrize("metric", EPOCHS)
@@ -84,12 +87,18 @@ def test_patience_counts_epochs_without_a_better_metric(
 
 
 @pytest.mark.parametrize("metric", EPOCHS)
-def test_the_validation_loss_decides_ties(metric: str, tmp_path: Path) -> None:
-    trainer = make(tmp_path, f"metric={metric}")
+def test_the_validation_loss_decides_ties(metric: MetricName) -> None:
     worse, better = (0.5, 0.4) if metric in LOWER_IS_BETTER else (0.4, 0.5)
-    assert trainer.is_better((better, 0.9), (worse, 0.1)) and not trainer.is_better((worse, 0.1), (better, 0.9))
-    assert trainer.is_better((0.5, 0.6), (0.5, 0.7)) and not trainer.is_better((0.5, 0.7), (0.5, 0.6))
-    assert not trainer.is_better((0.5, 0.6), (0.5, 0.6)), "the earlier of two equal epochs is kept"
+    assert rank(metric, better, 0.9) > rank(metric, worse, 0.1)
+    assert rank(metric, 0.5, 0.6) > rank(metric, 0.5, 0.7)
+
+
+def test_the_earlier_of_two_equal_epochs_is_kept(tmp_path: Path) -> None:
+    trainer = make(tmp_path, *SHORT, "epochs=2")
+    predictions = with_label_probabilities(trainer.batches.validation.labels, *EPOCHS["f1"])
+    show_predictions(trainer, [predictions, predictions])
+    trainer.fit(Trackers())
+    assert trainer.state.best_epoch == 1
 
 
 def test_another_metric_does_not_change_training(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from support.trainers import distance, make, points, weights, weights_after_epoc
 from imdbcls.evaluate import evaluate
 from imdbcls.models.metrics import metrics_of
 from imdbcls.tracking import Trackers
+from imdbcls.training.selection import rank
 from imdbcls.training.soup import Rank, Soup, greedy_soup
 
 OPTIONS = ("trainer.greedy_soup=true", "epochs=5", "lr=2e-3", "schedule=constant", "warmup=0", "head=attention")
@@ -62,10 +63,13 @@ def test_the_mean_of_the_chosen_epochs_is_saved_and_does_not_change_training(
         mean = sum(history[epoch][name] for epoch in chosen) / len(chosen)
         torch.testing.assert_close(tensor, mean, rtol=1e-5, atol=1e-6)
         assert torch.equal(tensor, best[name])
-    validation = trainer.predict_split("validation", trainer.batches.validation)
+    validation = trainer.evaluator.scores("validation", trainer.batches.validation)
     assert (validation == trainer.final_validation()).all()
     metrics = metrics_of(trainer.batches.validation.labels, validation)
-    assert trainer.rank(metrics["accuracy"], metrics["loss"]) >= (trainer.state.best_value, -trainer.state.best_loss)
+    assert rank("accuracy", metrics["accuracy"], metrics["loss"]) >= (
+        trainer.state.best_value,
+        -trainer.state.best_loss,
+    )
     assert {path.name for path in (tmp_path / "soup" / "checkpoints").iterdir()} == {"best", "last"}
 
 

@@ -21,7 +21,8 @@ from imdbcls.models.classifier import Classifier
 from imdbcls.models.inference import predict_probabilities
 from imdbcls.runtime.device import Hardware
 from imdbcls.tracking import Trackers
-from imdbcls.training.trainer import MAX_UNREAD_STEPS, NonFiniteError, Trainer
+from imdbcls.training.meter import NonFiniteError
+from imdbcls.training.trainer import MAX_UNREAD_STEPS, Trainer
 
 
 class NoValues(Hardware):

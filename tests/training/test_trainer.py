@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from imdbcls.data.batches import EvalBatches
 from imdbcls.tracking import Trackers
 from imdbcls.training import checkpoint, optim
-from imdbcls.training.trainer import NonFiniteError
+from imdbcls.training.meter import NonFiniteError
 
 
 @pytest.mark.slow
@@ -266,7 +266,7 @@ def test_best_validation_epoch_is_kept(tmp_path: Path) -> None:
     saved = checkpoint.load(tmp_path / "checkpoints" / "best", trainer.model.state_dict())
     assert saved.state["epoch"] == best + 1 and saved.state["val/accuracy"] == accuracies[best]
     assert distance(trainer.model.state_dict(), saved.tensors["model"]) == 0
-    scored = trainer.predict_split("validation", trainer.batches.validation)
+    scored = trainer.evaluator.scores("validation", trainer.batches.validation)
     assert (scored.argmax(axis=1) == trainer.batches.validation.labels).mean() == pytest.approx(accuracies[best])
 
 
@@ -288,7 +288,7 @@ def test_evaluation_halves_the_batch_if_memory_runs_out(
     truncation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer = make(tmp_path, f"data.truncation={truncation}", "eval_batch_size=32")
-    whole = trainer.predict_split("test", trainer.batches.validation)
+    whole = trainer.evaluator.scores("test", trainer.batches.validation)
     forward, seen = trainer.model.forward, []
 
     def forward_of_few(input_ids_BT: Tensor, *arguments: Any, **named: Any) -> Tensor:
@@ -298,6 +298,6 @@ def test_evaluation_halves_the_batch_if_memory_runs_out(
         return forward(input_ids_BT, *arguments, **named)
 
     monkeypatch.setattr(trainer.model, "forward", forward_of_few)
-    halved = trainer.predict_split("test", trainer.batches.validation)
+    halved = trainer.evaluator.scores("test", trainer.batches.validation)
     assert len(seen) > 2 and "evaluation: not enough memory for" in capsys.readouterr().err
     np.testing.assert_allclose(halved, whole, rtol=0, atol=1e-5)

@@ -14,7 +14,7 @@ from imdbcls.runs.folder import run_folder
 from imdbcls.sweeps.jobs import outcome_of
 from imdbcls.train import train
 from imdbcls.training import feature_cache
-from imdbcls.training.trainer import Trainer
+from imdbcls.training.evaluation import Evaluator
 
 
 def config_in(folder: Path) -> Config:
@@ -63,8 +63,8 @@ def test_a_trial_never_evaluates_or_encodes_test(
     overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits = []
-    predict_split, encode_once = Trainer.predict_split, feature_cache.encode_once
-    monkeypatch.setattr(Trainer, "predict_split", lambda self, *a: splits.append(a[0]) or predict_split(self, *a))
+    scores, encode_once = Evaluator.scores, feature_cache.encode_once
+    monkeypatch.setattr(Evaluator, "scores", lambda self, *given: splits.append(given[0]) or scores(self, *given))
     monkeypatch.setattr(
         "imdbcls.build.encode_once",
         lambda model, backbone, batches, *a, **k: (
