@@ -136,7 +136,7 @@ class FinishedRun:
         import numpy as np
 
         from imdbcls.data.documents import Documents
-        from imdbcls.printable import is_unicode
+        from imdbcls.printable import half_a_character, is_unicode
 
         single = isinstance(texts, str)
         given = list(texts)
@@ -149,7 +149,7 @@ class FinishedRun:
         invalid = next((number for number, row in enumerate(rows) if not all(map(is_unicode, row))), None)
         if invalid is not None:
             raise UserError(
-                f"predict: the string at index {invalid:,} contains an unpaired surrogate, which UTF-8 cannot encode."
+                f"predict: the string at index {invalid:,} contains {half_a_character(''.join(rows[invalid]))}."
             )
         first, *second = ([row[position] for row in rows] for position in range(num_texts))
         documents = Documents(
@@ -187,8 +187,8 @@ class FinishedRun:
         from imdbcls.data.labelled import read_labelled
         from imdbcls.models.scores import scores_of
 
-        documents, notes = read_labelled(file, self.config.data.source.arguments, self.label_names, **options)
         log_if_unconfigured()
+        documents, notes = read_labelled(file, self.config.data.source.arguments, self.label_names, **options)
         for note in notes:
             logger.info(note)
         return scores_of(self.predict_documents(documents, calibrated=False, cache_tokens=False))

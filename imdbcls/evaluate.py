@@ -144,6 +144,7 @@ def evaluate_file(runs: Sequence[Path], arguments: argparse.Namespace, stdout: T
         class_of_label=dict(arguments.map or ()),
         **{name: getattr(arguments, name) for name in READ_OPTIONS},
         skip_empty=bool(arguments.skip_empty),
+        spelling="option",
     )
     for note in notes:
         logger.info(note)

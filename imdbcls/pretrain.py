@@ -21,7 +21,7 @@ from imdbcls.config.pretrain_experiment import examine_pretraining, key_of
 from imdbcls.config.pretrain_settings import PretrainSettings
 from imdbcls.config.schema import Config
 from imdbcls.data.columns import AUTO
-from imdbcls.data.pretraining import KEY, request_of_unlabelled
+from imdbcls.data.pretraining import KEY, WITH_LINES, request_of_unlabelled
 from imdbcls.data.tables import require_columns, require_tables
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder, run_folder
@@ -117,7 +117,7 @@ def unfit(config: Config, settings: PretrainSettings | None) -> Iterator[str]:
         yield "trainer.score_test_each_epoch=true: pretraining does not evaluate the test split. Leave it out."
     if settings is not None and settings.data.unlabelled not in (None, AUTO):
         try:
-            for place in require_tables(settings.data.unlabelled, KEY):
+            for place in require_tables(settings.data.unlabelled, KEY, WITH_LINES):
                 require_columns(place, request_of_unlabelled(config.data.source.arguments))
         except UserError as error:
             yield from str(error).splitlines()

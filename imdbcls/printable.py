@@ -72,6 +72,15 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def half_a_character(text: str) -> str:
+    """Describe the first surrogate in a string that UTF-8 cannot encode, and how to correct it."""
+    code = next(ord(character) for character in text if 0xD800 <= ord(character) <= 0xDFFF)
+    return (
+        f"U+{code:04X}, which is half of a character such as an emoji (a surrogate). The text was cut off or decoded "
+        "wrongly: remove this half, or write the text again as UTF-8"
+    )
+
+
 def shown(value: Any) -> str:
     """Return a value as a string for messages, truncated to 100 characters and an ellipsis. None becomes `null`."""
     text = "null" if value is None else str(value)

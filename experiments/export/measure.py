@@ -99,7 +99,7 @@ def predict_speed(folder: Path, num_documents: int) -> str:
         given, output = Path(temporary, "texts.jsonl"), Path(temporary, "answers.jsonl")
         given.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents.texts))
         for _ in range(REPEATS):
-            texts = from_file(given, Request((("text_column", "text"),), as_options=True))
+            texts = from_file(given, Request((("text_column", "text"),), spelling="option"))
             started = time.process_time()
             classify(texts, run, Target(output, sys.stdout, None), shard=(1, 1), calibrated=True)
             speeds["predict"].append(len(documents.texts) / (time.process_time() - started))

@@ -1,5 +1,6 @@
 """Find the requested columns in a file, and describe the missing ones."""
 
+import json
 import math
 import re
 import statistics
@@ -15,6 +16,7 @@ from imdbcls.errors import UserError
 AUTO = "auto"
 Delimiter = Literal["auto", "comma", "semicolon", "tab", "pipe"]
 Quoting = Literal["auto", "standard", "none"]
+Spelling = Literal["key", "option", "argument"]
 Encoding = Annotated[str, doc("auto or the name of an encoding, such as utf-8, latin-1, cp1252 or utf-16")]
 ColumnNames = Annotated[str | list[str], doc("the name of a column, or a list of names such as [title,body]")]
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
@@ -35,15 +37,15 @@ class Request:
     """The columns to read from a file, and the format of the file.
 
     `columns` contains pairs of a setting and a column name, such as `("text_column", "text")`. A setting in `TEXTS` may
-    occur several times: the cells of its columns are joined with `separator`. With `as_options`, messages write
-    settings as command-line options (`--text-column`) instead of config keys (`data.text_column`). Without
-    `has_settings`, the names and the format are fixed, and messages suggest no setting.
+    occur several times: the cells of its columns are joined with `separator`. `spelling` is how messages write a
+    setting: as a config key (`data.text_column`), a command-line option (`--text-column`) or an argument in Python
+    (`text_column`). Without `has_settings`, the names and the format are fixed, and messages suggest no setting.
     """
 
     columns: tuple[tuple[str, str], ...]
     delimiter: Delimiter = "auto"
     quoting: Quoting = "auto"
-    as_options: bool = False
+    spelling: Spelling = "key"
     has_settings: bool = True
     encoding: str = AUTO
     separator: str = " "
@@ -77,16 +79,24 @@ class Request:
         return row.get(names[0]) if len(names) == 1 else joined(row, names, self.separator, f"{where} {number:,}")
 
     def key(self, setting: str) -> str:
-        """Return the option or config key of a setting."""
-        return "--" + setting.replace("_", "-") if self.as_options else f"data.{setting}"
+        """Return the config key, the option or the argument of a setting."""
+        return spelled(setting, self.spelling)
 
     def assignment(self, setting: str, value: str) -> str:
-        """Return the command-line argument that sets a value, quoted for the shell and Hydra if necessary."""
-        if self.as_options:
+        """Return what sets a value: an argument of the command line, quoted if necessary, or one in Python."""
+        if self.spelling == "argument":
+            return f"{setting}={json.dumps(value, ensure_ascii=False)}"
+        if self.spelling == "option":
             return f"{self.key(setting)} {value if SHELL_SAFE.fullmatch(value) else repr(value)}"
         if SHELL_SAFE.fullmatch(value):
             return f"{self.key(setting)}={value}"
         return f"""'{self.key(setting)}="{value}"'"""
+
+
+def spelled(setting: str, spelling: Spelling) -> str:
+    """Return the name of a setting: `data.text_column`, `--text-column` or `text_column`."""
+    option = f"--{setting.replace('_', '-')}"
+    return {"key": f"data.{setting}", "option": option, "argument": setting}[spelling]
 
 
 def names_of(setting: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from imdbcls.data.columns import Request, positions_of
-from imdbcls.data.layout import Layout
+from imdbcls.data.layout import NO_DELIMITER, Layout
 from imdbcls.data.lines import after_separator_line, physical_lines
 from imdbcls.errors import UserError
 
@@ -68,8 +68,11 @@ def _records(
     except csv.Error as error:
         unclosed = "end of data" in str(error)
         hint = "is a quotation mark never closed?" if unclosed else 'write a quotation mark inside a field as ""'
+        problem = str(error)
+        if layout.delimiter in problem and layout.delimiter == NO_DELIMITER:
+            problem = "text follows the closing quotation mark"
         advice = f" {request.assignment('quoting', 'none')} reads quotation marks as ordinary characters."
         raise UserError(
-            f"{path}, line {line:,}: this row cannot be read as CSV: {error} ({hint})."
+            f"{path}, line {line:,}: this row cannot be read as CSV: {problem} ({hint})."
             f"{advice if request.has_settings else ''}"
         ) from error

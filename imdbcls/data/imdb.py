@@ -1,5 +1,6 @@
 """Read `data=imdb`: the Large Movie Review Dataset (Maas et al., ACL 2011), in any of its four common forms."""
 
+import gzip
 import os
 import re
 import tarfile
@@ -171,9 +172,9 @@ def _read_reviews(folder: Path, root: Path) -> Iterator[tuple[str, bytes]]:
 def _read_archive(path: Path, *patterns: re.Pattern[str]) -> Iterator[tuple[str, bytes]]:
     """Yield the path and the content of each file in the archive whose path matches one of the patterns."""
     try:
-        # "r|gz" only reads forward. Members are matched by name and read into memory, so a hostile archive cannot write
+        # "r|" only reads forward. Members are matched by name and read into memory, so a hostile archive cannot write
         # to any path.
-        with tarfile.open(path, mode="r|gz") as archive:
+        with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
             for member in archive:
                 if member.isfile() and any(pattern.search(member.name) for pattern in patterns):
                     if member.size > MAX_MEMBER_BYTES:
@@ -184,6 +185,8 @@ def _read_archive(path: Path, *patterns: re.Pattern[str]) -> Iterator[tuple[str,
                     stream = archive.extractfile(member)
                     assert stream is not None, f"{member.name} is a file without content"
                     yield member.name, stream.read()
+            while unpacked.read(2**20):  # tarfile takes some cuts for the end of the archive, gzip does not
+                pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"data.path={path} is not a complete .tar.gz archive; download it again: {error}") from error
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from imdbcls.data.columns import Delimiter, Quoting, names_of
+from imdbcls.data.columns import Delimiter, Quoting, Spelling, names_of, spelled
 from imdbcls.data.documents import Documents, label_name
 from imdbcls.data.sources import documents_of, without_empty_rows
 from imdbcls.data.tables import read_table
@@ -27,12 +27,14 @@ def read_labelled(
     encoding: str | None = None,
     skip_empty: bool = False,
     class_of_label: Mapping[str, str] | None = None,
+    spelling: Spelling = "argument",
 ) -> tuple[Documents, tuple[str, ...]]:
     """Return the documents of a file, and notes to log. The ids are row numbers.
 
     `data` has the arguments of the run's data source, which give the default columns. `text_column` and `pair_column`
     are one column, or several whose texts are joined. The labels in the file are the names of the run's classes,
-    `label_names`, or keys of `class_of_label`, which maps other labels to these names.
+    `label_names`, or keys of `class_of_label`, which maps other labels to these names. Messages write the other
+    arguments as `spelling` says.
 
     Raises UserError as `read_table` does, for a row without a text or label unless `skip_empty` is true, and for an
     unknown label.
@@ -49,16 +51,22 @@ def read_labelled(
         delimiter=delimiter,
         quoting=quoting,
         encoding=encoding,
+        spelling=spelling,
     )
     if label in texts.names:
-        raise UserError(f"--label-column={label} is also a column of texts; it must be a different column.")
+        raise UserError(
+            f"{spelled('label_column', spelling)}={label} is also a column of texts; it must be a different column."
+        )
     request = replace(texts, columns=(*texts.columns, ("label_column", label)))
     text, *pair = texts.outputs
-    table = read_table(str(file), "--file", request)
+    table = read_table(str(file), spelled("file", spelling), request)
     if not table.numbers:
         raise UserError(f"{table.name} contains no documents.")
+    skips = "--skip-empty" if spelling == "option" else "skip_empty=True"
     if skip_empty:
-        table = without_empty_rows(table, (text, *pair), label, "--skip-empty")
+        table = without_empty_rows(table, (text, *pair), label, skips)
+    map_key = "--map" if spelling == "option" else "class_of_label"
+    maps = "--map LABEL=CLASS" if spelling == "option" else 'class_of_label={"LABEL": "CLASS"}'
     documents = documents_of(
         table,
         "file",
@@ -68,17 +76,17 @@ def read_labelled(
         group_column=None,
         part_column=None,
         pair_column=next(iter(pair), None),
-        class_of=classes_by_label(label_names, class_of_label or {}),
-        allowed=f"the classes of the run: {', '.join(label_names)} (--map LABEL=CLASS maps other labels to them)",
-        hint="; --skip-empty skips such rows",
+        class_of=classes_by_label(label_names, class_of_label or {}, map_key),
+        allowed=f"the classes of the run: {', '.join(label_names)} ({maps} maps other labels to them)",
+        hint=f"; {skips} skips such rows",
     )
     return documents, table.notes
 
 
-def classes_by_label(label_names: Sequence[str], class_of_label: Mapping[str, str]) -> dict[str, int]:
+def classes_by_label(label_names: Sequence[str], class_of_label: Mapping[str, str], key: str) -> dict[str, int]:
     """Return the class index of each allowed label. Raise UserError if a label is mapped to an unknown class."""
     index_of = {name: index for index, name in enumerate(label_names)}
     for label, name in class_of_label.items():
         if name not in index_of:
-            raise UserError(f"--map {shown(label)}={shown(name)}: the classes of the run are {', '.join(label_names)}.")
+            raise UserError(f"{key} {shown(label)}={shown(name)}: the classes of the run are {', '.join(label_names)}.")
     return index_of | {label_name(label): index_of[name] for label, name in class_of_label.items()}

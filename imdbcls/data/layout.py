@@ -22,6 +22,9 @@ UNKNOWN_SPAN = 3  # minimum number of inner lines if none of them has a cell tha
 LONG_SPAN = 10  # minimum number of inner lines for which `ROWLIKE_SHARE` is enough
 ROWLIKE_SHARE = 0.8  # share of inner lines that must look like rows
 
+# The delimiter of a file with one column: a control character (the unit separator), which texts do not contain.
+NO_DELIMITER = "\x1f"
+
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 # The csv module refuses fields over 128 KiB by default; documents may be longer.
@@ -49,7 +52,9 @@ class Layout:
     def notes(self, path: Path, request: Request) -> Iterator[str]:
         """Yield a message for each unusual property that can change the content of a cell."""
         usual = "\t" if path.suffix.lower() == ".tsv" else ","
-        if self.delimiter != usual:
+        if self.delimiter == NO_DELIMITER:
+            yield f"{path}: the file has one column, so each row is one text, with its commas, semicolons and tabs."
+        elif self.delimiter != usual:
             name = next(name for name, character in DELIMITERS.items() if character == self.delimiter)
             yield f"{path}: fields are separated by {self.delimiter!r} ({request.assignment('delimiter', name)})."
         if not self.quoted:
@@ -66,7 +71,8 @@ def layout_of(path: Path, request: Request, *, only_header: bool = False) -> Lay
 
     The delimiter is the one that Excel's `sep=;` line declares. Without such a line, it is the one with which the
     header has the requested columns or, failing that, several columns. If this is ambiguous, it is the usual delimiter
-    for the file's extension. Quotation marks in a tab-separated file are read as ordinary characters if they evidently
+    for the file's extension. If the header has one column with every delimiter, or with the requested one, it is
+    `NO_DELIMITER`. Quotation marks in a tab-separated file are read as ordinary characters if they evidently
     do not enclose fields. With `only_header`, the function reads only the first lines and does not detect quoting. It
     raises no error for a broken row; `delimited_rows` does.
     """
@@ -86,34 +92,41 @@ def _find_quoting(path: Path, layout: Layout, request: Request) -> Layout:
         layout, found = replace(layout, skip_space=True), spaced
     if request.quoting == "standard":
         return layout
-    if layout.delimiter == "\t" and found.is_unquoted():
+    has_tabs = layout.delimiter == "\t" or (layout.delimiter == NO_DELIMITER and path.suffix.lower() == ".tsv")
+    if has_tabs and found.is_unquoted():
         return replace(layout, quoted=False, skip_space=False)
     return replace(layout, suspect=found.first_suspect())
 
 
 def _find_delimiter(path: Path, request: Request) -> str:
-    if request.delimiter != "auto":
-        return DELIMITERS[request.delimiter]
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     with opened_tolerantly(path, request) as file:
         first_lines = file.read(FIRST_BYTES)
     separator = SEPARATOR_LINE.match(first_lines)
-    if separator is not None and separator[1] in DELIMITERS.values():
-        return separator[1]
+    is_chosen = request.delimiter != "auto"
+    if separator is not None:
+        if separator[1] in DELIMITERS.values() and not is_chosen:
+            return separator[1]
+        first_lines = first_lines[separator.end() :]
     headers = {}
-    for delimiter in sorted(set(DELIMITERS.values()) - {"|"}, key=lambda each: each != usual):
+    candidates = [DELIMITERS[request.delimiter]] if is_chosen else set(DELIMITERS.values()) - {"|"}
+    for delimiter in sorted(candidates, key=lambda each: each != usual):
         try:
             header = next(row for row in csv.reader(io.StringIO(first_lines, newline=""), delimiter=delimiter) if row)
         except (csv.Error, StopIteration):
             continue
         headers[delimiter] = [name.strip() for name in header]
+    if headers and all(len(names) == 1 for names in headers.values()):
+        return NO_DELIMITER
+    if is_chosen:
+        return DELIMITERS[request.delimiter]
     fitting = [each for each, names in headers.items() if {name.strip() for name in request.names} <= set(names)]
     splitting = [each for each, names in headers.items() if len(names) > 1]
-    for candidates in (fitting, splitting):
-        if usual in candidates:
+    for possible in (fitting, splitting):
+        if usual in possible:
             return usual
-        if len(candidates) == 1:
-            return candidates[0]
+        if len(possible) == 1:
+            return possible[0]
     return usual
 
 

@@ -93,7 +93,7 @@ def doubts(path: Path, request: Request) -> Iterator[str]:
         return
     with path.open("rb") as file:
         start = file.read(FIRST_BYTES)
-    if encoding != "utf-8" and _ONE_BYTE.search(start) and _is_utf8(start):
+    if encoding != "utf-8" and _ONE_BYTE.search(start) and is_utf8(start):
         yield (
             f"{path}: the file is also valid UTF-8, so {request.assignment('encoding', request.encoding)} may garble "
             f"its characters. If it does, use {request.assignment('encoding', 'utf-8')}."
@@ -105,9 +105,10 @@ def doubts(path: Path, request: Request) -> Iterator[str]:
         )
 
 
-def _is_utf8(raw: bytes) -> bool:
+def is_utf8(raw: bytes) -> bool:
+    """Return whether bytes are UTF-8. The last character may be incomplete."""
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(raw)  # the last character may be incomplete
+        codecs.getincrementaldecoder("utf-8")().decode(raw)
     except UnicodeDecodeError:
         return False
     return True

@@ -9,11 +9,12 @@ from imdbcls.data.columns import AUTO, Request, names_of
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.imdb import read_unlabelled_imdb
 from imdbcls.data.splits import hash_of_splits, limited, text_keys
-from imdbcls.data.tables import Table, read_table
+from imdbcls.data.tables import FORMATS, LINES, Table, read_table
 from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode
 
 KEY = "data.unlabelled"
+WITH_LINES = (*FORMATS, *LINES)  # the formats of documents without labels
 
 
 def read_unlabelled(
@@ -31,7 +32,7 @@ def read_unlabelled(
         if table is None:
             notes.append(f"data.path={arguments['path']} has no unlabelled documents, so only train is used.")
     elif unlabelled is not None and unlabelled != AUTO:
-        table = read_table(unlabelled, KEY, request_of_unlabelled(arguments))
+        table = read_table(unlabelled, KEY, request_of_unlabelled(arguments), WITH_LINES)
     if table is None:
         return unlabelled_documents([])
     (texts,) = table.columns.values()

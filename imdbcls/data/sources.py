@@ -23,7 +23,7 @@ ONE_LABEL = (
     "a document has exactly one label. For several labels, write one true/false column for each label, and train one "
     "run per column"
 )
-SURROGATE = "contains an unpaired surrogate (half of an emoji?), which UTF-8 cannot encode"
+SURROGATE = "contains half of a character such as an emoji (a surrogate): write the file again as UTF-8"
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _FRACTION = re.compile(r"[+-]?\d+\.\d*[1-9]\d*")

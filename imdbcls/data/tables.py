@@ -17,10 +17,14 @@ from imdbcls.data.delimited import delimited_rows
 from imdbcls.data.layout import layout_of
 from imdbcls.data.lines import doubts, lines_of
 from imdbcls.data.text_column import TextWriter, take
+from imdbcls.data.text_lines import line_rows, names_in
 from imdbcls.errors import UserError
 from imdbcls.runtime.file_patterns import is_pattern, matching_files
 
-FORMATS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+DELIMITED = (".csv", ".tsv")
+LINES = (".txt",)  # one text per line: allowed for documents without labels
+TEXT_FILES = (*DELIMITED, ".jsonl", ".ndjson", *LINES)
+FORMATS = (*DELIMITED, ".jsonl", ".ndjson", ".parquet")
 # Advice for some other file types.
 INSTEAD = {
     ".gz": "unpack it first (gunzip)",
@@ -95,14 +99,14 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
-def read_table(path: str | Path | Sequence[str], key: str, request: Request) -> Table:
-    """Read the requested columns of one or several files, each in the format of its extension (see `FORMATS`).
+def read_table(path: str | Path | Sequence[str], key: str, request: Request, formats: Sequence[str] = FORMATS) -> Table:
+    """Read the requested columns of one or several files, each in the format of its extension, one of `formats`.
 
     `path` is a path, a pattern such as `part-*.csv`, or a list of these. `key` is the config key or option that sets
     it, for messages. Raise UserError for a missing, unreadable, truncated or wrongly encoded file, for a missing
     column, and for a broken row.
     """
-    paths = require_tables(path, key)
+    paths = require_tables(path, key, formats)
     for each in paths:
         require_columns(each, request)
     numbers = array("q")
@@ -212,7 +216,10 @@ def rows_of(path: Path, request: Request, *, only_header: bool = False) -> Rows:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         return _parquet_rows(path, request)
-    if suffix in (".csv", ".tsv"):
+    if suffix in LINES:
+        notes = () if only_header else tuple(doubts(path, request))
+        return Rows(names_in(request), "line", line_rows(path, request), notes)
+    if suffix in DELIMITED:
         layout = layout_of(path, request, only_header=only_header)
         names, rows = delimited_rows(path, layout, request)
         notes = () if only_header else (*doubts(path, request), *layout.notes(path, request))
@@ -241,23 +248,26 @@ def simple_types(path: Path) -> dict[str, Any]:
     return {field.name: field.type for field in read_schema(path) if any(check(field.type) for check in simple)}
 
 
-def require_table(path: Any, key: str) -> Path:
-    """Return the path of a file that `read_table` can read; raise UserError for anything else, without opening it."""
+def require_table(path: Any, key: str, formats: Sequence[str] = FORMATS) -> Path:
+    """Return the path of a file with one of the extensions `formats`. Do not open it.
+
+    Raise UserError for anything else.
+    """
     if not isinstance(path, str | Path) or not str(path):
         raise UserError(f"{key}={path} is not the path of a file.")
     place = Path(os.path.expanduser(path))
     if os.path.isdir(place):  # unlike Path.is_dir, os.path.isdir accepts any string (too long, with a NUL, ~nobody)
-        raise UserError(f"{key}={path} is a folder; choose a file in it ({', '.join(FORMATS)}).")
+        raise UserError(f"{key}={path} is a folder; choose a file in it ({', '.join(formats)}).")
     suffix = place.suffix.lower()
-    if suffix not in FORMATS:
+    if suffix not in formats:
         advice = f"; {INSTEAD[suffix]}" if suffix in INSTEAD else ""
-        raise UserError(f"{key}={path} has no supported extension ({', '.join(FORMATS)}){advice}.")
+        raise UserError(f"{key}={path} has no supported extension ({', '.join(formats)}){advice}.")
     if not os.path.isfile(place):
         raise UserError(f"{key}={path} does not exist or is not a regular file.")
     return place
 
 
-def require_tables(value: Any, key: str) -> list[Path]:
+def require_tables(value: Any, key: str, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Return the paths of the files that a path, a pattern or a list of these names, in order, without opening them.
 
     The files that a pattern matches are sorted by path. Raise UserError as `require_table` does, for a pattern without
@@ -271,7 +281,7 @@ def require_tables(value: Any, key: str) -> list[Path]:
         if isinstance(entry, str) and is_pattern(entry) and not matching_files(entry):
             raise UserError(f"{key}={entry} matches no file.")
         names = matching_files(entry) if isinstance(entry, str) and entry else [entry]
-        found += [require_table(name, key) for name in names]
+        found += [require_table(name, key, formats) for name in names]
     if len(found) > 1:
         seen: dict[str, Path] = {}
         for path in found:

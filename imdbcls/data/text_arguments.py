@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any, TextIO, get_args
 
 from imdbcls.data.answers import require_output
-from imdbcls.data.columns import Delimiter, Quoting
-from imdbcls.data.tables import require_table
+from imdbcls.data.columns import AUTO, Delimiter, Quoting, Request, spelled
+from imdbcls.data.lines import known_encoding
+from imdbcls.data.tables import FORMATS, LINES, require_table
 from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, reads_pairs, request_for
 from imdbcls.errors import UserError
 
 COLUMN_OPTIONS = ("text_column", "pair_column", "id_column", "keep", "delimiter", "quoting", "encoding")
 
 
-FILE = "a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts"
+FILE = "a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts, or a .txt file with one text per line"
 
 
 def add_column_options(parser: argparse.ArgumentParser, file_help: str = FILE, *, with_ids: bool = True) -> None:
@@ -40,18 +41,20 @@ def add_column_options(parser: argparse.ArgumentParser, file_help: str = FILE, *
             help="column to copy into the answers as id (default: the id column of the run's data, if present)",
         )
     parser.add_argument(
-        "--delimiter", choices=get_args(Delimiter), help="delimiter of CSV and TSV files (default: auto)"
+        "--delimiter",
+        choices=get_args(Delimiter),
+        help="delimiter of CSV and TSV files (default: that of the run's data, else auto)",
     )
     parser.add_argument(
         "--quoting",
         choices=get_args(Quoting),
-        help="whether quotation marks enclose fields of CSV and TSV files (default: auto)",
+        help="whether quotation marks enclose fields of CSV and TSV files (default: as in the run's data, else auto)",
     )
     parser.add_argument(
         "--encoding",
         metavar="NAME",
-        help="encoding of text files, such as latin-1, cp1252 or utf-16 (default: auto, which is UTF-8 unless the file "
-        "begins with another byte order mark)",
+        help="encoding of text files, such as latin-1, cp1252 or utf-16 (default: that of the run's data, if "
+        "the file fits it, else auto, which is UTF-8 unless the file begins with another byte order mark)",
     )
 
 
@@ -62,12 +65,16 @@ def require_text_options(arguments: argparse.Namespace, more: Sequence[str] = ()
     """
     if arguments.file is not None and arguments.texts:
         raise UserError("Pass texts either on the command line or in --file, not both.")
-    unused = [f"--{name.replace('_', '-')}" for name, value in column_options(arguments).items() if value is not None]
-    unused += more
+    given = {name: value for name, value in column_options(arguments).items() if value is not None}
+    unused = [spelled(name, "option") for name in given if name != "encoding"] + list(more)
     if arguments.file is None and unused:
         raise UserError(f"{', '.join(unused)} can only be used with --file.")
+    if arguments.texts and "encoding" in given:
+        raise UserError("--encoding can only be used with --file and stdin.")
+    if given.get("encoding", AUTO) != AUTO:
+        known_encoding(Request((), encoding=arguments.encoding, spelling="option"))
     if arguments.file is not None:
-        require_table(arguments.file, "--file")
+        require_table(arguments.file, "--file", (*FORMATS, *LINES))
     if arguments.output is not None:
         require_output(arguments.output, arguments.file)
 
@@ -81,7 +88,7 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, data: Mapping[str, An
         pairs = reads_pairs(data)
         if arguments.texts:
             return from_arguments(arguments.texts, reads_pairs=pairs)
-        return from_stdin(stdin, reads_pairs=pairs)
+        return from_stdin(stdin, data, arguments.encoding)
     return from_file(arguments.file, request_for(arguments.file, data, **column_options(arguments)))
 
 

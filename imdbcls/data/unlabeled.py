@@ -3,16 +3,20 @@
 import itertools
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
 from imdbcls.data.answers import Item, output_names, plain
-from imdbcls.data.columns import AUTO, TEXTS, Delimiter, Quoting, Request, missing_columns
-from imdbcls.data.tables import last_number, require_columns, rows_of, simple_types
+from imdbcls.data.columns import AUTO, TEXTS, Delimiter, Quoting, Request, Spelling, missing_columns, spelled
+from imdbcls.data.run_format import setting_in, with_format_of_run
+from imdbcls.data.tables import LINES, last_number, require_columns, rows_of, simple_types
+from imdbcls.data.text_lines import pair_in
 from imdbcls.errors import UserError
-from imdbcls.printable import is_unicode
+from imdbcls.printable import half_a_character, is_unicode
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +24,7 @@ logger = logging.getLogger(__name__)
 # The first chunks are smaller, so that the first answers come soon.
 CHUNK = 2**14
 FIRST_CHUNK = 2**10
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # a byte that Python could not decode (`surrogateescape`)
 CHUNK_CHARACTERS = 2**22  # a chunk ends once it has this many characters
 
 
@@ -49,7 +54,8 @@ class Texts:
 
 def from_arguments(texts: Sequence[str], *, reads_pairs: bool = False) -> Texts:
     """Return the texts on the command line, numbered from 1. If the run reads pairs, two texts are one document."""
-    found = list(not_empty(enumerate(texts, start=1), "text"))
+    advice = "The command line must be UTF-8; put the texts into a file and name its encoding (--file, --encoding)"
+    found = list(not_empty(enumerate(texts, start=1), "text", "UTF-8", advice))
     if not reads_pairs:
         return Texts(Item(number, text) for number, text in found)
     if len(found) % 2:
@@ -61,22 +67,22 @@ def from_arguments(texts: Sequence[str], *, reads_pairs: bool = False) -> Texts:
     return Texts(Item(number, first, pair=second) for number, ((_, first), (_, second)) in enumerate(pairs, start=1))
 
 
-def from_stdin(stdin: TextIO, *, reads_pairs: bool = False) -> Texts:
-    """Return the non-blank lines of stdin with their line numbers. A tab separates the texts of a pair."""
-    lines = not_empty(lines_of(stdin), "stdin, line")
-    if not reads_pairs:
+def from_stdin(stdin: TextIO, data: Mapping[str, Any], encoding: str | None = None) -> Texts:
+    """Return the non-blank lines of stdin with their line numbers. A tab separates the texts of a pair.
+
+    `data` has the arguments of the run's data source. `encoding` is that of stdin; None: that of the terminal.
+    """
+    if isinstance(stdin, TextIOWrapper):  # invalid bytes become surrogates, so that the error names their line
+        stdin.reconfigure(encoding=None if encoding in (None, AUTO) else encoding, errors="surrogateescape")
+    found = (stdin.encoding or "utf-8").upper()
+    other = (
+        "another encoding with --encoding" if encoding is not None else f"its encoding: --encoding {encoding_in(data)}"
+    )
+    lines = not_empty(lines_of(stdin), "stdin, line", found, f"Name {other}")
+    if not reads_pairs(data):
         return Texts((Item(number, text) for number, text in lines), "stdin", "line")
-    return Texts((pair_in(line, number) for number, line in lines), "stdin", "line")
-
-
-def pair_in(line: str, number: int) -> Item:
-    """Return the pair of texts in a line of stdin; raise UserError if the line does not have exactly two texts."""
-    texts = line.split("\t")
-    if len(texts) != 2 or not all(text.strip() for text in texts):
-        raise UserError(
-            f"stdin, line {number:,}: the run classifies pairs of texts, so a line needs two texts with a tab between."
-        )
-    return Item(number, texts[0], pair=texts[1])
+    pairs = ((number, pair_in(line, f"stdin, line {number:,}")) for number, line in lines)
+    return Texts((Item(number, first, pair=second) for number, (first, second) in pairs), "stdin", "line")
 
 
 def request_for(
@@ -90,16 +96,28 @@ def request_for(
     delimiter: Delimiter | None,
     quoting: Quoting | None,
     encoding: str | None,
+    spelling: Spelling = "option",
 ) -> Request:
     """Return the request for the columns to read from a file.
 
     `data` has the arguments of the run's data source. By default, the text and id columns are those of the run, but the
-    id column is left out if the file lacks it. Several text columns are joined with the separator of the run. `keep` is
-    a comma-separated list of columns to copy into the answers. Raise UserError for a `pair_column` if the run does not
-    read pairs.
+    id column is left out if the file lacks it. The format of the file is that of the run's data, if the file fits it.
+    Several text columns are joined with the separator of the run. `keep` is a comma-separated list of columns to copy
+    into the answers. Messages write settings as `spelling` says. Raise UserError for a `pair_column` if the run does
+    not read pairs, and for settings that a file without columns does not have.
     """
     if pair_column and not reads_pairs(data):
-        raise UserError("--pair-column can only be used with runs that classify pairs of texts (data.pair_column).")
+        key = spelled("pair_column", spelling)
+        raise UserError(f"{key} can only be used with runs that classify pairs of texts (data.pair_column).")
+    has_columns = path.suffix.lower() not in LINES
+    options = {"text_column": text_column, "pair_column": pair_column, "id_column": id_column, "keep": keep}
+    given = [
+        spelled(name, spelling)
+        for name, value in {**options, "delimiter": delimiter, "quoting": quoting}.items()
+        if value
+    ]
+    if given and not has_columns:
+        raise UserError(f"{path} has no columns: each line is one text. Leave out {', '.join(given)}.")
     names = text_column or columns_in(data, "text_column") or ("text",)
     texts = [("text_column", name) for name in names]
     texts += [("pair_column", name) for name in pair_column or columns_in(data, "pair_column")]
@@ -109,13 +127,14 @@ def request_for(
         tuple(columns),
         delimiter or "auto",
         quoting or "auto",
-        as_options=True,
+        spelling=spelling,
         encoding=encoding or "auto",
         separator=separator_in(data),
         likely_encoding=encoding_in(data),
     )
+    request = with_format_of_run(request, path, data)
     usual = next(iter(columns_in(data, "id_column")), None)
-    if id_column is None and usual is not None and has_column(path, usual, request):
+    if id_column is None and has_columns and usual is not None and has_column(path, usual, request):
         id_column = usual
     if id_column is None:
         return request
@@ -145,8 +164,7 @@ def separator_in(data: Mapping[str, Any]) -> str:
 
 def encoding_in(data: Mapping[str, Any]) -> str:
     """Return the encoding to suggest for a file that is not UTF-8: the one of the run's data, if it is set."""
-    encoding = data.get("encoding")
-    return encoding if isinstance(encoding, str) and encoding not in ("", AUTO) else "cp1252"
+    return str(setting_in(data, "encoding") or "cp1252")
 
 
 def has_column(path: Path, name: str, request: Request) -> bool:
@@ -207,25 +225,32 @@ def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
             if line.strip():
                 yield number, line.rstrip("\n")
     except UnicodeDecodeError as error:
-        raise UserError(f"stdin is not valid {error.encoding}: byte 0x{error.object[error.start]:02x}.") from error
+        raise UserError(
+            f"stdin is not {error.encoding}: byte 0x{error.object[error.start]:02x}. Name its encoding with --encoding."
+        ) from error
     except OSError as error:
         raise UserError(
             f"stdin cannot be read ({error.strerror}). Pass texts on the command line or with --file."
         ) from error
 
 
-def not_empty(numbered: Iterable[tuple[int, str]], place: str) -> Iterator[tuple[int, str]]:
-    """Yield pairs (number, text); raise UserError for an empty text, at a position such as `{place} 3`."""
+def not_empty(numbered: Iterable[tuple[int, str]], place: str, encoding: str, advice: str) -> Iterator[tuple[int, str]]:
+    """Yield pairs (number, text); raise UserError for an empty text, at a position such as `{place} 3`.
+
+    Also raise UserError for a byte that is not in the encoding, which is a surrogate in the text. `advice` follows.
+    """
     for number, text in numbered:
         if not text.strip():
             raise UserError(f"{place} {number:,} is empty, so it cannot be classified.")
+        if (byte := _ESCAPED_BYTE.search(text)) is not None:
+            raise UserError(f"{place} {number:,}: byte 0x{ord(byte[0]) - 0xDC00:02x} is not {encoding}. {advice}.")
         yield number, valid_unicode(text, f"{place} {number:,}")
 
 
 def valid_unicode(text: str, place: str) -> str:
     """Return `text`; raise UserError if UTF-8 cannot encode it. `place` is its position for the message."""
     if not is_unicode(text):
-        raise UserError(f"{place}: the text contains an unpaired surrogate, or bytes that are not UTF-8.")
+        raise UserError(f"{place}: the text contains {half_a_character(text)}.")
     return text
 
 

@@ -25,7 +25,7 @@ from imdbcls.predict import parse, predict
 
 pytestmark = pytest.mark.slow
 
-TEXT = Request((("text_column", "text"),), as_options=True)
+TEXT = Request((("text_column", "text"),), spelling="option")
 TEXTS = ["A quiet, patient film.", "Two hours, “lost”.", "Not bad."]
 
 
@@ -137,11 +137,11 @@ def test_blank_lines_are_skipped_and_rows_before_a_mistake_are_answered(finished
 
 def test_invalid_utf8_is_reported(finished: Path) -> None:
     stdin = io.TextIOWrapper(io.BytesIO(b"good\ncaf\xe9\n"), encoding="utf-8")
-    with pytest.raises(imdbcls.UserError, match="stdin is not valid utf-8: byte 0xe9"):
-        predict(parse([str(finished)]), stdin, io.StringIO())
     with pytest.raises(
-        imdbcls.UserError, match="text 1: the text contains an unpaired surrogate, or bytes that are not UTF-8"
+        imdbcls.UserError, match=r"stdin, line 2: byte 0xe9 is not UTF-8\. Name its encoding: --encoding cp1252"
     ):
+        predict(parse([str(finished)]), stdin, io.StringIO())
+    with pytest.raises(imdbcls.UserError, match=r"text 1: byte 0xe9 is not UTF-8\. The command line must be"):
         answers(str(finished), "caf\udce9")  # how Python represents an invalid byte of an argument
 
 

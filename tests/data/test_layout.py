@@ -288,4 +288,4 @@ def test_usual_names_are_suggested_first_and_quoted_for_the_shell(tmp_path: Path
     with pytest.raises(UserError, match=r"""Use 'data.text_column="Der Text"'"""):
         require_columns(path, Request((("text_column", "text"),)))
     with pytest.raises(UserError, match="Use --text-column 'Der Text'"):
-        require_columns(path, Request((("text_column", "text"),), as_options=True))
+        require_columns(path, Request((("text_column", "text"),), spelling="option"))

@@ -18,8 +18,9 @@ from imdbcls.data.answers import Item
 from imdbcls.data.batch import Collator, pair_budgets
 from imdbcls.data.documents import Documents
 from imdbcls.data.files import read_files
+from imdbcls.data.text_lines import pair_in
 from imdbcls.data.tokens import pair_template, tokenize
-from imdbcls.data.unlabeled import from_arguments, in_chunks, pair_in
+from imdbcls.data.unlabeled import from_arguments, in_chunks
 from imdbcls.errors import UserError
 from imdbcls.exports.source import require_one_row
 from imdbcls.kernels.head_input import HeadInput
@@ -106,9 +107,9 @@ def test_arguments_and_lines_are_pairs() -> None:
     assert item.document == ("first", "second") and item.number == 1
     with pytest.raises(UserError, match="has 3 texts"):
         from_arguments(["a", "b", "c"], reads_pairs=True)
-    assert pair_in("a\tb", 1).document == ("a", "b")
+    assert pair_in("a\tb", "") == ("a", "b")
     with pytest.raises(UserError, match="stdin, line 7: the run classifies pairs of texts"):
-        pair_in("a b", 7)
+        pair_in("a b", "stdin, line 7")
 
 
 def test_a_chunk_counts_the_characters_of_both_texts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,17 @@ def test_imdb_path_mistakes_are_reported(tmp_path: Path) -> None:
             read_imdb(str(tmp_path / place))
 
 
+def test_an_archive_that_is_cut_off_anywhere_is_reported(tmp_path: Path) -> None:
+    write_folder(tmp_path / "aclImdb")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", compresslevel=1) as archive:
+        archive.add(tmp_path / "aclImdb", "aclImdb")
+    whole = (tmp_path / "a.tar.gz").read_bytes()
+    for end in range(40, len(whole), len(whole) // 100):
+        (tmp_path / "a.tar.gz").write_bytes(whole[:end])
+        with pytest.raises(UserError, match=r"not a complete \.tar\.gz archive"):
+            read_imdb(str(tmp_path / "a.tar.gz"))
+
+
 # --- the hub ---
 
 
@@ -453,12 +464,12 @@ MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
     "half an emoji": (
         "d.jsonl",
         '{"text": "a", "label": 2}\n{"text": "so good \\ud83d", "label": 1}\n',
-        "d.jsonl, line 2: 'text' contains an unpaired surrogate",
+        "d.jsonl, line 2: 'text' contains half of a character such as an emoji",
     ),
     "half an emoji as label": (
         "d.jsonl",
         '{"text": "a", "label": "\\ud83d"}\n',
-        "line 1: 'label' contains an unpaired surrogate",
+        "line 1: 'label' contains half of a character such as an emoji",
     ),
     "quote in a text": ("d.csv", 'text,label\n"a "b" c",x\n', r"line 2: .* \(write a quotation mark inside a field as"),
     "text that is a list": (

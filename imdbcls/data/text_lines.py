@@ -1,0 +1,36 @@
+"""Read text files without columns: each non-blank line is a text, or a pair of texts with a tab between."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from imdbcls.data.columns import TEXTS, Request
+from imdbcls.data.lines import lines_of
+from imdbcls.errors import UserError
+
+
+def line_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield the number of each non-blank line and its texts by column.
+
+    A text is in the first requested text column, and the second text of a pair in the first pair column. Raise
+    UserError for a line that does not fit the encoding, and for a pair that does not have exactly two texts.
+    """
+    settings = [setting for setting in TEXTS if any(each == setting for each, _ in request.columns)]
+    names = [next(name for each, name in request.columns if each == setting) for setting in settings]
+    for number, line in enumerate(lines_of(path, request), start=1):
+        if line.strip():
+            text = line.rstrip("\r\n")
+            texts = [text] if len(names) == 1 else pair_in(text, f"{path}, line {number:,}")
+            yield number, dict(zip(names, texts, strict=True))
+
+
+def names_in(request: Request) -> list[str]:
+    """Return the columns that a text file stands for: all requested columns of texts."""
+    return [name for setting, name in request.columns if setting in TEXTS]
+
+
+def pair_in(line: str, place: str) -> tuple[str, str]:
+    """Return the two texts in a line; raise UserError if the line does not have exactly two texts."""
+    texts = line.split("\t")
+    if len(texts) != 2 or not all(text.strip() for text in texts):
+        raise UserError(f"{place}: the run classifies pairs of texts, so a line needs two texts with a tab between.")
+    return texts[0], texts[1]
