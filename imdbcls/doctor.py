@@ -16,7 +16,7 @@ import shutil
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
-from functools import partial
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -30,6 +30,16 @@ from imdbcls.runtime.text_table import text_table
 from imdbcls.runtime.waiting import in_background
 
 LOW_DISK_BYTES = 2e9
+CLIENTS = (
+    "urllib.request",
+    "huggingface_hub.constants",
+    "wandb.errors",
+    "wandb.sdk.wandb_setup",
+    "wandb.sdk.lib.wbauth",
+    "imdbcls.runtime.hub",
+    "imdbcls.tracking.mlflow",
+    "imdbcls.tracking.server",
+)
 
 
 def command() -> None:
@@ -45,9 +55,10 @@ def main() -> None:
     argument_parser().parse_args()
     quiet_libraries()
     tune_process()
+    import_clients()
     # These checks wait for the network, so they run in the background while torch is imported.
     hub_answers = in_background(ask_hub)
-    wandb_found, mlflow_found = (in_background(partial(repeated, check)) for check in (wandb, mlflow))
+    wandb_found, mlflow_found = (in_background(check) for check in (wandb, mlflow))
     checks: dict[str, Callable[[], str]] = {
         "device": device,
         "numerics": numerics,
@@ -65,16 +76,15 @@ def main() -> None:
     write_out(text_table(rows, num_text_columns=2, width=columns_of(sys.stdout)))
 
 
-def repeated(check: Callable[[], str]) -> str:
-    """Return the finding of a check. Repeat the check after a SystemError.
+def import_clients() -> None:
+    """Import what the checks in the background use.
 
-    Two threads of Python 3.11 that parse source code at the same moment, as imports do, can disturb each other. The
-    error is "AST constructor recursion depth mismatch".
+    Two threads must not import the same package: one of them can get a partly initialised module. A check that uses a
+    module with an import error reports that error.
     """
-    try:
-        return check()
-    except SystemError:
-        return check()
+    for name in CLIENTS:
+        with contextlib.suppress(Exception):
+            import_module(name)
 
 
 def finding_of(check: Callable[[], str]) -> str:
