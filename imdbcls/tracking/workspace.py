@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import uuid4
 
 from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.views.markdown import verdict_markdown
@@ -22,9 +23,20 @@ def save_workspace(place: Place, comparison: Comparison, sections: Sequence[Pane
         saved.name, saved.sections = workspace.name, workspace.sections
         saved.settings, saved.runset_settings = workspace.settings, workspace.runset_settings
         workspace = saved
+    else:
+        workspace._internal_name = view_name()
     workspace.save()
     place.remember("workspace", workspace.url)
     return str(workspace.url)
+
+
+def view_name() -> str:
+    """Return a random name for a new view, without the letters n, w and v.
+
+    wandb_workspaces makes the URL by removing `nw-` and `-v` wherever they are in `nw-<id>-v`. If one of its own random
+    ids ends in "nw" or starts with "v", the URL is wrong.
+    """
+    return f"nw-{uuid4().hex[:11]}-v"
 
 
 def build_workspace(place: Place, comparison: Comparison, sections: Sequence[PanelSection], runs: RunSelection) -> Any:

@@ -21,6 +21,7 @@ from support.studies import HEADS, make_study, rendered_study
 from support.trackers import end, logs, summary, tracker
 from wandb_workspaces import expr
 from wandb_workspaces.reports.v2 import interface
+from wandb_workspaces.workspaces import internal
 
 from imdbcls import compose
 from imdbcls.comparison.views.rendered import Rendered
@@ -33,7 +34,7 @@ from imdbcls.tracking.panels import CONFUSION_TABLE, FIGURE, MISTAKES_TABLE, sec
 from imdbcls.tracking.report import build_report
 from imdbcls.tracking.runsets import group_colours, literal, runs_of, select_runs, swept_keys, wandb_id
 from imdbcls.tracking.saved_views import Place, title_of
-from imdbcls.tracking.workspace import build_workspace
+from imdbcls.tracking.workspace import build_workspace, view_name
 
 GROUPED = {"groupBy": "group_label.value", "groupAgg": "mean", "groupArea": "minmax", "aggregate": True}
 COMPARISON_ID = "comparison-heads-0123abcd"
@@ -266,6 +267,12 @@ def test_saved_views_of_another_project_are_not_replaced(tmp_path: Path) -> None
     assert Place("me", "films", tmp_path).url("report") is None
     (tmp_path / "wandb" / "published.json").write_text('{"report": "http://[", "workspace": 3}')
     assert place.url("report") is place.url("workspace") is None
+
+
+def test_url_contains_the_whole_name_of_the_workspace() -> None:
+    for _ in range(2000):  # one in 1,296 random ids of wandb_workspaces ends in "nw"
+        name = view_name()
+        assert internal._url_query_str_to_internal_name(internal._internal_name_to_url_query_str(name)) == name
 
 
 def test_titles_have_no_symbols_that_the_server_rejects() -> None:
