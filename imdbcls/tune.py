@@ -126,9 +126,10 @@ def train_best(tuning: "Tuning", settings: TuneSettings, cluster: "Cluster | Non
             "search space and choose another study=NAME."
         )
         return 1
-    if settings.winners.study:
-        return study_winners(winners, train, cluster)
-    sweep = train_winners(winners, settings.winners.seeds, tuning.claims, train, cluster)
+    num_seeds = settings.winners.num_seeds
+    if settings.winners.study and num_seeds > 0:
+        return study_winners(winners, num_seeds, train, cluster)
+    sweep = train_winners(winners, num_seeds, tuning.claims, train, cluster)
     code = sweep.conclude()
     publish_sweep(sweep)
     return code

@@ -10,6 +10,8 @@ from imdbcls.config.schema import Count, Name, Positive, Section, Seed
 
 DEFAULT_TRIALS = 20
 MAX_WINNER_SEEDS = 1000
+DEFAULT_WINNER_SEEDS = 3
+DEFAULT_STUDY_SEEDS = 10
 
 
 class TuneBudget(Section):
@@ -33,8 +35,15 @@ class SpaceSettings(Section):
 
 
 class WinnerSettings(Section):
-    seeds: Annotated[int, Ge(0), Le(MAX_WINNER_SEEDS)]
+    seeds: Annotated[int, Ge(0), Le(MAX_WINNER_SEEDS)] | None
     study: bool
+
+    @property
+    def num_seeds(self) -> int:
+        """The number of seeds per group, or with `study` the maximum."""
+        if self.seeds is None:
+            return DEFAULT_STUDY_SEEDS if self.study else DEFAULT_WINNER_SEEDS
+        return self.seeds
 
 
 class TuneSettings(CommandSettings):
@@ -55,6 +64,8 @@ class TuneSettings(CommandSettings):
                 f"budget.trials={budget.trials} and budget.hours={budget.hours:g} cannot be combined: groups that "
                 "reach different limits would have unequal budgets. Set one of them."
             )
+        if self.winners.study and self.winners.num_seeds == 1:
+            yield "winners.seeds=1 is too small for winners.study=true: a study needs at least 2 seeds per group."
         if self.storage is not None and "://" not in self.storage:
             yield (
                 f"storage={self.storage} must be the URL of an SQL database, such as sqlite:///tuning.db. Leave "

@@ -16,14 +16,17 @@ from imdbcls.sweeps.cluster import Cluster, Task
 from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.sweeps.multirun import Train
 
+FIRST_LOOK = 3  # seeds per group before the first look at the results, as in conf/study.yaml
 
-def study_winners(winners: Sequence[GridGroup], train: Train, cluster: Cluster | None) -> int:
-    """Train the winners with new seeds, as a study with the default settings of `python -m imdbcls.study`.
+
+def study_winners(winners: Sequence[GridGroup], max_seeds: int, train: Train, cluster: Cluster | None) -> int:
+    """Train the winners with at most `max_seeds` new seeds each, as a study with the defaults of `conf/study.yaml`.
 
     Return the exit code of the study.
     """
-    override = f"seeds.start={first_seed(winners)}"
-    settings = read_command_keys([override], StudySettings, "study.yaml").settings
+    first = min(max_seeds, FIRST_LOOK)
+    overrides = [f"seeds.start={first_seed(winners)}", f"seeds.max={max_seeds}", f"seeds.first={first}"]
+    settings = read_command_keys(overrides, StudySettings, "study.yaml").settings
     assert settings is not None
     return run_study(winners, settings, train, cluster)
 

@@ -36,9 +36,25 @@ def test_a_planned_study_of_winners_needs_two_groups() -> None:
         tune.read_command(["experiment=quickstart", "winners.study=true"])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "num_seeds"),
+    [([], 3), (["winners.study=true"], 10), (["winners.study=true", "winners.seeds=20"], 20)],
+)
+def test_a_planned_study_of_winners_has_more_seeds(arguments: list[str], num_seeds: int) -> None:
+    command = tune.read_command(["experiment=quickstart", "head=cls,mean", *arguments])
+    assert command.settings.winners.num_seeds == num_seeds
+
+
+def test_one_seed_is_not_enough_for_a_planned_study() -> None:
+    with pytest.raises(UserError, match=r"a study needs at least 2 seeds per group"):
+        tune.read_command(["experiment=quickstart", "head=cls,mean", "winners.study=true", "winners.seeds=1"])
+
+
 def test_help_lists_the_keys_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         tune.read_command(["--help"])
     output = capsys.readouterr().out
     assert exit_.value.code == 0 and "python -m imdbcls.tune head=cls,lstm budget.trials=20" in output
-    assert all(key in output for key in ("pruner=median", "budget.hours=null", "winners.seeds=3", "space.lr=tag(log"))
+    assert all(
+        key in output for key in ("pruner=median", "budget.hours=null", "winners.seeds=null", "space.lr=tag(log")
+    )
