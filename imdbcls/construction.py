@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 
 from imdbcls.config.allowed_targets import borrowed_targets, is_allowed
 from imdbcls.config.checking import check
-from imdbcls.config.schema import Built, DataConfig
+from imdbcls.config.schema import DataConfig
+from imdbcls.config.section import Built
 from imdbcls.config.signatures import ALL_LAYERS
 from imdbcls.data.documents import Corpus
 from imdbcls.data.splits import SPLIT_SETTINGS, make_corpus

@@ -117,7 +117,7 @@ def open_finished(
     """
     require_address_space()
     from imdbcls.config.checking import require_valid
-    from imdbcls.config.schema import with_later_keys
+    from imdbcls.config.earlier_versions import with_later_keys
 
     require_one_run(path)
     require_no_links(path)

@@ -87,6 +87,13 @@ def shown(value: Any) -> str:
     return text if len(text) <= 100 else text[:100] + "…"
 
 
+def spelled(value: Any) -> str:
+    """Return a value as a string, with flags and null spelled as in YAML."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun, such as `1 run` or `1,200 runs`. The plural of the noun must end in s."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

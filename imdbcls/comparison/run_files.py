@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from imdbcls.config.schema import with_later_keys
+from imdbcls.config.earlier_versions import with_later_keys
 from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
 from imdbcls.runs.format_version import RESULT, require_version

@@ -12,7 +12,7 @@ from annotated_types import DocInfo, Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, Mi
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from imdbcls.config.schema import MAX_COUNT, MAX_SEED
+from imdbcls.config.key_types import MAX_COUNT, MAX_SEED
 
 NUMBERS = {int: "a whole number", float: "a number"}
 LIST = "a list such as [a,b]"

@@ -18,18 +18,11 @@ from imdbcls.config.allowed_targets import (
     wrong_plugins,
 )
 from imdbcls.config.allowed_values import allows, alternatives, describe
+from imdbcls.config.exclusions import EXCLUSIONS
 from imdbcls.config.hints import nearest, nearest_keys
 from imdbcls.config.resolving import resolve
-from imdbcls.config.schema import (
-    EXCLUSIONS,
-    Built,
-    Config,
-    Section,
-    built_sections,
-    declared,
-    partial_config,
-    section_type,
-)
+from imdbcls.config.schema import Config, declared
+from imdbcls.config.section import Built, Section, built_sections, partial_config, section_type
 from imdbcls.config.signatures import ALL_LAYERS, LAST_LAYERS, Signature, own_signature, signature_of
 from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode, shown

@@ -19,7 +19,8 @@ from imdbcls.config.checking import sentence_on
 from imdbcls.config.commandline import own_version, without_plus
 from imdbcls.config.options import CONF, config_keys, help_width, lines_of_keys
 from imdbcls.config.quoting import readable
-from imdbcls.config.schema import Section, declared
+from imdbcls.config.schema import declared
+from imdbcls.config.section import Section
 from imdbcls.runtime.limits import require_address_space
 from imdbcls.runtime.torchrun import require_single_process
 

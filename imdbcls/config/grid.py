@@ -12,8 +12,9 @@ from imdbcls.config.checking import typed
 from imdbcls.config.composing import Loader
 from imdbcls.config.options import CONF
 from imdbcls.config.overrides import examine, without_hydra
-from imdbcls.config.schema import Config, spelled
+from imdbcls.config.schema import Config
 from imdbcls.errors import UserError
+from imdbcls.printable import spelled
 from imdbcls.runs.identity import group_hash
 
 SEED = "seed"

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from imdbcls.config.allowed_values import adapter_of
 from imdbcls.config.options import CONF, config_keys, groups
-from imdbcls.config.schema import Built, Config, Section, is_section
+from imdbcls.config.schema import Config
+from imdbcls.config.section import Built, Section, is_section
 from imdbcls.config.signatures import own_signature
 from imdbcls.config.types_of_keys import type_of_key
 

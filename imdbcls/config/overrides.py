@@ -25,16 +25,17 @@ from imdbcls.config.checking import check
 from imdbcls.config.composing import Loader
 from imdbcls.config.hints import nearest, nearest_keys, unknown_key
 from imdbcls.config.hydra_plugins import is_search, without_missing_parts, wrong_settings_of_search
+from imdbcls.config.key_types import NoEffect
 from imdbcls.config.options import CONF, config_keys
 from imdbcls.config.packages import missing_packages
 from imdbcls.config.paths import wrong_paths
 from imdbcls.config.quoting import as_one_value, is_readable, readable
 from imdbcls.config.resolving import flatten, look_up, plain_values, resolve
-from imdbcls.config.schema import Config, DataConfig, NoEffect, declared, spelled
+from imdbcls.config.schema import Config, DataConfig, declared
 from imdbcls.config.trust import named_by
 from imdbcls.config.types_of_keys import type_of_key
 from imdbcls.errors import UserError
-from imdbcls.printable import is_unicode, shown
+from imdbcls.printable import is_unicode, shown, spelled
 
 
 def compose(texts: Sequence[str]) -> Config:

@@ -5,19 +5,9 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Le, MinLen, Unit, doc
 
 from imdbcls.config.command_keys import CommandSettings
-from imdbcls.config.schema import (
-    MAX_LENGTH,
-    Config,
-    Count,
-    DataConfig,
-    FolderName,
-    Fraction,
-    HeadConfig,
-    Name,
-    Positive,
-    Probability,
-    Section,
-)
+from imdbcls.config.key_types import MAX_LENGTH, Count, FolderName, Fraction, Name, Positive, Probability
+from imdbcls.config.schema import Config, DataConfig, HeadConfig
+from imdbcls.config.section import Section
 
 HEAD = {"_target_": "imdbcls.models.masked_lm.MaskedTokenHead", "name": "mlm"}
 

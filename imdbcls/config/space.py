@@ -15,9 +15,10 @@ from hydra.errors import HydraException
 
 from imdbcls.config.assignments import Assignment
 from imdbcls.config.grid import GridGroup, groups_of
+from imdbcls.config.key_types import Neutral, SeedKey
 from imdbcls.config.options import groups as config_groups
 from imdbcls.config.overrides import examine
-from imdbcls.config.schema import Neutral, SeedKey, declared
+from imdbcls.config.schema import declared
 from imdbcls.errors import UserError
 
 SEED = "seed"

@@ -6,7 +6,8 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le, Lt, Unit
 
 from imdbcls.config.command_keys import CommandSettings
-from imdbcls.config.schema import MAX_SEED, Count, Finite, Positive, Section, Seed
+from imdbcls.config.key_types import MAX_SEED, Count, Finite, Positive, Seed
+from imdbcls.config.section import Section
 
 MAX_SEEDS = 1000  # per group
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le, Unit
 
 from imdbcls.config.command_keys import CommandSettings
-from imdbcls.config.schema import Count, Name, Positive, Section, Seed
+from imdbcls.config.key_types import Count, Name, Positive, Seed
+from imdbcls.config.section import Section
 
 DEFAULT_TRIALS = 20
 MAX_WINNER_SEEDS = 1000

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from imdbcls.config.schema import Built, Config, DataConfig, Section, is_section, section_type
+from imdbcls.config.schema import Config, DataConfig
+from imdbcls.config.section import Built, Section, is_section, section_type
 from imdbcls.config.signatures import own_signature
 
 

@@ -8,8 +8,8 @@ import pytest
 from support.runs import Launch
 
 import imdbcls
+from imdbcls.config.earlier_versions import with_later_keys
 from imdbcls.config.options import groups
-from imdbcls.config.schema import with_later_keys
 from imdbcls.data.sample import read_sample
 from imdbcls.data.splits import make_corpus
 

@@ -10,9 +10,11 @@ from support.runs import ROOT
 
 from imdbcls.config.allowed_targets import is_allowed
 from imdbcls.config.checking import require_valid
+from imdbcls.config.earlier_versions import with_later_keys
+from imdbcls.config.key_types import Copied
 from imdbcls.config.options import config_keys
 from imdbcls.config.resolving import look_up, resolve
-from imdbcls.config.schema import Config, Copied, declared, with_later_keys
+from imdbcls.config.schema import Config, declared
 from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
 from imdbcls.runs.identity import config_hash

@@ -11,7 +11,8 @@ import pytest
 
 from imdbcls.config.overrides import compose
 from imdbcls.config.paths import wrong_paths
-from imdbcls.config.schema import Config, partial_config
+from imdbcls.config.schema import Config
+from imdbcls.config.section import partial_config
 from imdbcls.construction import read_texts
 from imdbcls.data.hub import read_hub
 from imdbcls.data.imdb import read_imdb
