@@ -1,4 +1,7 @@
-"""Log runs and comparisons to W&B, TensorBoard and MLflow. Only this package imports them, when they are needed."""
+"""Log runs and comparisons to W&B, TensorBoard and MLflow.
+
+Only this package imports their client libraries, and it imports a library only when a tracker needs it.
+"""
 
 import contextlib
 import importlib
@@ -16,10 +19,11 @@ __all__ = ["RunIdentity", "Tracker", "Trackers", "WandbTracker", "import_early"]
 
 
 def import_early(config: TrackerConfig) -> None:
-    """Import the packages of the chosen trackers before a run is opened.
+    """Import the client libraries of the chosen trackers before a run is opened.
 
-    A sweep calls this once for all its jobs, because the imports take seconds. No thread is started. A warning
-    is logged if some of W&B's environment variables are ignored. Import errors are reported only when a run is opened.
+    The imports take seconds, so a sweep calls this function once for all its jobs. The function starts no thread. It
+    logs a warning if W&B's environment variables are ignored. Import errors are suppressed here and reported when a run
+    is opened.
     """
     if config.mode == "disabled":
         return

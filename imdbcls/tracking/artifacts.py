@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_NAME_LENGTH = 128  # of an artifact and of an alias
-MODEL_FILES = ("config.yaml", "result.json", "backbone/*", "checkpoints/best/*")  # what `imdbcls.predict` reads
+MODEL_FILES = ("config.yaml", "result.json", "backbone/*", "checkpoints/best/*")  # read by `imdbcls.predict`
 
 
 def dataset_artifact(name: str, split_hash: str, sizes: Mapping[str, int], source: Mapping[str, Any]) -> Any:
@@ -20,7 +20,7 @@ def dataset_artifact(name: str, split_hash: str, sizes: Mapping[str, int], sourc
 
     metadata = {"split_hash": split_hash, "documents": dict(sizes), "source": dict(source)}
     artifact = wandb.Artifact(valid_name(name), "dataset", metadata=metadata)
-    # `add_reference` would warn that it cannot read the URI.
+    # `add_reference` is not used, because it warns that it cannot read this URI.
     reference = f"imdbcls://splits/{split_hash}"
     artifact.manifest.add_entry(ArtifactManifestEntry(path=LogicalPath("splits"), ref=reference, digest=split_hash))
     return artifact
@@ -44,7 +44,7 @@ def model_artifact(study: str, run_folder: Path, metadata: Mapping[str, Any]) ->
 def files_artifact(name: str, kind: str, folder: Path, patterns: tuple[str, ...], metadata: Mapping[str, Any]) -> Any:
     """Return an artifact with the files in `folder` that match the patterns, or None if there are no such files.
 
-    wandb copies the files to the study's `wandb` folder, so `wandb sync` works after a checkpoint was removed.
+    wandb copies the files to the study's `wandb` folder, so `wandb sync` still works if a checkpoint is removed later.
     """
     import wandb
 
@@ -58,16 +58,16 @@ def files_artifact(name: str, kind: str, folder: Path, patterns: tuple[str, ...]
 
 
 def aliases_of(run_name: str, group_label: str | None) -> list[str]:
-    """Return the aliases of a run's artifacts: `latest`, the name of the run and the label of its group."""
+    """Return the aliases of a run's artifacts: `latest`, the run's name and its group label, if any."""
     aliases = ["latest", valid_alias(run_name), *([] if group_label is None else [valid_alias(group_label)])]
     return list(dict.fromkeys(aliases))
 
 
 def valid_name(name: str) -> str:
-    """Replace the characters that W&B does not allow in the name of an artifact."""
+    """Replace the characters that W&B does not allow in an artifact name, and truncate the name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:MAX_NAME_LENGTH]
 
 
 def valid_alias(alias: str) -> str:
-    """Replace the characters that W&B does not allow in an alias."""
+    """Replace the characters that W&B does not allow in an alias, and truncate the alias."""
     return re.sub(r"[/:]", "-", alias)[:MAX_NAME_LENGTH]

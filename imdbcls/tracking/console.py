@@ -7,9 +7,10 @@ from threading import Thread
 
 
 class ConsoleLog:
-    """A thread that passes each message of a queue to `write`, so that neither training nor a signal waits for W&B.
+    """Pass each message of a queue to `write` in a thread, so that training and signal handlers do not wait for W&B.
 
-    W&B's own capture is off, because it replaces `sys.stdout` and `sys.stderr`. The thread ends when `write` fails.
+    W&B's own console capture is off, because it replaces `sys.stdout` and `sys.stderr`. The thread ends when `write`
+    raises an error.
     """
 
     def __init__(self, messages: "SimpleQueue[str | None]", write: Callable[[str], None]) -> None:
@@ -24,6 +25,6 @@ class ConsoleLog:
                 self._write(message)
 
     def stop(self, seconds: float) -> None:
-        """Wait until all messages are written, but at most `seconds`."""
+        """Wait at most `seconds` until all messages in the queue are written, and end the thread."""
         self._messages.put(None)
         self._thread.join(seconds)

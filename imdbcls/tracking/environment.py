@@ -1,8 +1,8 @@
 """Apply W&B's environment variables to the tracker's settings, and derive the W&B ids of runs.
 
-A tracker setting on the command line overrides W&B's variable, and the variable overrides the default. Variables that
-contradict the run folder (the run's name, its group, the location of its logs) are ignored with a warning. One
-exception: in a W&B sweep, the agent's variable sets the run id.
+A tracker setting on the command line overrides the environment variable, and the variable overrides the default.
+Variables for the run's name, its group and the location of its logs are ignored with a warning, because the run folder
+determines these values. Exception: in a W&B sweep, the agent sets the run id by a variable.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from imdbcls.runtime.locks import build_lock
 from imdbcls.runtime.sweep_agent import in_sweep
 
 PROJECT = "imdbcls"
-# Tracker settings that are null by default, and the variables that replace null.
+# Tracker settings that are null by default, and the environment variables that are used instead of null.
 FROM_ENVIRONMENT = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "notes": "WANDB_NOTES"}
-# Ignored variables, and the reason that the warning gives: the value that is used instead.
+# Environment variables that are ignored. The warning gives the reason, which says where the value comes from instead.
 IGNORED = {
     "WANDB_RUN_GROUP": "the group is the study (study=NAME)",
     "WANDB_NAME": "the name is the run folder's name",
@@ -31,7 +31,7 @@ IGNORED = {
     "WANDB_DIR": "the logs are in the study's folder (runs_dir=FOLDER)",
 }
 USED_IN_SWEEPS = ("WANDB_RUN_ID", "WANDB_RESUME")  # not ignored in a W&B sweep, whose agent sets the run id
-SET_IN_SWEEPS = ("WANDB_DIR",)  # set by the agent, not by the user, so it is ignored without a warning
+SET_IN_SWEEPS = ("WANDB_DIR",)  # ignored without a warning in a W&B sweep, whose agent sets it
 MAX_ID_LENGTH = 128
 MAX_TAG_LENGTH = 64
 
@@ -40,9 +40,9 @@ _logged: set[str] = set()
 
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tracker's settings, in which environment variables replace null.
+    """Return the tracker's settings, where W&B's environment variables replace null.
 
-    If the project is still null, it becomes `PROJECT`. In a W&B sweep, the agent's project and entity override the
+    A project that is still null becomes `PROJECT`. In a W&B sweep, the agent's project and entity override the
     tracker's settings.
     """
     found = dict(settings)
@@ -70,7 +70,7 @@ def tags_of(tags: Iterable[object]) -> tuple[str, ...]:
 
 
 def ignored(mode: str) -> str | None:
-    """Return a warning about ignored variables. Return None if there are none, or if all were already reported."""
+    """Return a warning about ignored environment variables, or None if all of them were already reported."""
     reasons = {
         name: reason
         for name, reason in IGNORED.items()
@@ -89,7 +89,7 @@ def ignored(mode: str) -> str | None:
 
 @contextlib.contextmanager
 def without_ignored() -> Iterator[None]:
-    """Remove the ignored variables during the block, because some override the arguments of `wandb.init`."""
+    """Hide the ignored environment variables during the block: some would override the arguments of `wandb.init`."""
     names = [name for name in IGNORED if name in os.environ and not (in_sweep() and name in USED_IN_SWEEPS)]
     hidden = {name: os.environ.pop(name) for name in names}
     try:
@@ -99,7 +99,7 @@ def without_ignored() -> Iterator[None]:
 
 
 def run_id(study_folder: Path, name: str) -> str:
-    """Return the W&B id of a run: its name and the token of its study, or the id that a sweep agent set.
+    """Return the W&B id of a run: its name and its study's token, or in a W&B sweep, the id that the agent sets.
 
     A run that is resumed or started again in the same folder keeps its id. The token is random, so two studies with the
     same name on different machines never overwrite each other's runs.
@@ -110,7 +110,7 @@ def run_id(study_folder: Path, name: str) -> str:
     token = study_token(study_folder)
     clean = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
     max_length = MAX_ID_LENGTH - len(token) - 1
-    if clean != name or len(clean) > max_length:  # the digest distinguishes names that would become equal
+    if clean != name or len(clean) > max_length:  # distinct names stay distinct
         digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
         clean = f"{clean[: max_length - len(digest) - 1]}-{digest}"
     return f"{clean}-{token}"
@@ -135,7 +135,7 @@ def study_token(folder: Path) -> str:
 
 
 def _read(path: Path) -> str | None:
-    """Return the token in a file, or None if it is missing or damaged. Links are not followed."""
+    """Return the study token in a file, or None if the file is missing, damaged or a symbolic link."""
     with contextlib.suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
         text = file.read(64).decode("ascii", errors="replace").strip()
         return text if _TOKEN.fullmatch(text) else None

@@ -11,7 +11,10 @@ logger = logging.getLogger(__name__)
 
 
 class InOrder:
-    """A queue of requests. The first exception is logged as a warning that starts with `name`."""
+    """A queue of requests that a background thread calls in order.
+
+    The first exception of a request is logged as a warning that starts with `name`. Later exceptions are ignored.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -20,14 +23,14 @@ class InOrder:
         self._has_failed = False
 
     def put(self, request: Callable[[], None]) -> None:
-        """Add a request without waiting for it."""
+        """Add a request to the queue, and return at once."""
         if self._thread is None:  # a daemon thread does not delay process exit
             self._thread = Thread(target=self._work, daemon=True)
             self._thread.start()
         self._requests.put(request)
 
     def close(self, seconds: float) -> bool:
-        """Wait until all requests are done, for at most `seconds`. Return whether they are done."""
+        """Wait at most `seconds` until all requests are done. Return whether they are done."""
         self._requests.put(None)
         if self._thread is not None:
             self._thread.join(seconds)

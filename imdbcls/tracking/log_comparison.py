@@ -1,4 +1,4 @@
-"""Log a comparison as a W&B run of type `comparison`: its tables, its figures and the HTML page."""
+"""Log a comparison as a W&B run with the job type `comparison`: its tables, its figures and the HTML page."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -20,7 +20,7 @@ from imdbcls.tracking.runsets import GROUP_LABEL
 from imdbcls.tracking.session import RunIdentity, Session
 
 SESSION_KEYS = ("mode", "project", "entity", "tags", "notes", "connect_seconds", "finish_seconds")
-# Before an SVG drawing: fit it into a panel of any size.
+# HTML that precedes an SVG figure and fits the figure into a panel of any size.
 FIT = "<!doctype html><style>body{margin:0}body>svg{display:block;width:100vw;max-height:100vh}</style>"
 VIEW_SECONDS = 10.0  # time limit for logging one table or figure
 
@@ -28,7 +28,7 @@ VIEW_SECONDS = 10.0  # time limit for logging one table or figure
 def tracker_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the default W&B settings, with the project and entity from a run's config.
 
-    W&B's environment variables replace null; see `environment.resolved`.
+    W&B's environment variables replace null, as `environment.resolved` describes.
     """
     conf = files("imdbcls.conf")
     shared = yaml.safe_load(conf.joinpath("config.yaml").read_text(encoding="utf-8"))["tracker"]
@@ -42,10 +42,11 @@ def tracker_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def comparison_session(study: str, folder: Path, settings: Mapping[str, Any], hint: str | None = None) -> Session:
-    """Return the W&B run of a study's comparison, which is not open yet. W&B's local files go to `folder/wandb`.
+    """Return a session, not yet open, for the W&B run of a study's comparison.
 
-    `settings` are the shared keys of `tracker` and those of `tracker.wandb`, with the same meaning as in training.
-    Logging a study again replaces its earlier comparison. `hint` is the end of a message that it is logged offline.
+    W&B's local files go to `folder/wandb`. `settings` are the shared keys of `tracker` and the keys of `tracker.wandb`,
+    with the same meaning as in training. The new run replaces the W&B run of an earlier comparison of this study. If
+    the comparison is logged offline, a message says so and ends with `hint`.
     """
     identity = RunIdentity(study, f"comparison-{study}", "comparison", ("comparison",))
     config = {"study": study, GROUP_LABEL: "comparison"}
@@ -54,7 +55,7 @@ def comparison_session(study: str, folder: Path, settings: Mapping[str, Any], hi
 
 
 def log_views(run: Any, rendered: Rendered) -> None:
-    """Log the verdict, all tables, all figures and the page. Raise TimeoutError if W&B stops responding."""
+    """Log the verdict, all tables, all figures and the HTML page. Raise TimeoutError if W&B stops responding."""
     comparison = rendered.comparison
     run.summary.update({"comparison/verdict": headline(comparison), "comparison/metric": comparison.metric.key})
     for name, view in views_of(rendered).items():
@@ -63,7 +64,7 @@ def log_views(run: Any, rendered: Rendered) -> None:
 
 
 def views_of(rendered: Rendered) -> dict[str, Any]:
-    """Return the W&B objects by name."""
+    """Return the tables, the figures and the HTML page as W&B objects by key."""
     import wandb
 
     views: dict[str, Any] = {
@@ -76,7 +77,7 @@ def views_of(rendered: Rendered) -> dict[str, Any]:
 
 
 def figures_of_run(comparison: Comparison, drawings: Mapping[str, str]) -> dict[str, str]:
-    """Return the figures as HTML by name. Omit the narrow versions, which are for phones."""
+    """Return the figures as HTML by name, without the narrow versions for phones."""
     figures = {
         name: f"{FIT}{standalone(drawing)}" for name, drawing in drawings.items() if not name.endswith("_narrow")
     }
@@ -87,7 +88,7 @@ def figures_of_run(comparison: Comparison, drawings: Mapping[str, str]) -> dict[
 def unique(header: list[str]) -> list[str | int]:
     """Make column names unique, as W&B tables require. An empty name becomes `rank`.
 
-    A name that occurs more than once gets the preceding column's name as a prefix, each time that it occurs.
+    If a name occurs more than once, each occurrence gets the preceding column's name as a prefix.
     """
     names: list[str | int] = []
     for name in header:

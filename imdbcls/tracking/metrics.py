@@ -1,4 +1,4 @@
-"""W&B's metric definitions: the x-axis, the best value that the summary shows, and copies of the main curves."""
+"""Define how W&B shows metrics: the x-axis, the best value in the summary, and copies of the main curves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +12,14 @@ BEST = {
     **{f"val/{name}": "min" for name in LOWER_IS_BETTER},
     "train/loss": "min",
 }
-COPIES = "curves/"  # `wandb leet` sorts the plots by name and shows the first ones on its first page
+# Prefix of copied curves. `wandb leet` sorts plots by name, so its first page shows the copies.
+COPIES = "curves/"
 
 
 def define_metrics(run: Any) -> None:
     """Plot the metrics over the optimizer step, and show the best value so far in the summary of a running job.
 
-    The step, the epoch and the copies are hidden on the web page.
+    The web page hides the step, the epoch and the copied curves, whose names start with `COPIES`.
     """
     for name in (AXIS, "epoch"):
         run.define_metric(name, hidden=True)
@@ -30,6 +31,6 @@ def define_metrics(run: Any) -> None:
 
 
 def copies_of(point: Mapping[str, float | int], metric: str) -> dict[str, float | int]:
-    """Return the training loss, the validation metric and the validation loss under the names that sort first."""
+    """Return copies of the training loss, the validation metric and the validation loss, named with `COPIES`."""
     names = ("train/loss", f"val/{metric}", "val/loss")
     return {f"{COPIES}{name.replace('/', '_')}": point[name] for name in names if name in point}

@@ -32,19 +32,22 @@ PROJECT = "imdbcls"
 SERVER = "MLFLOW_TRACKING_URI"
 INTERRUPTED_SECONDS = 5.0  # a process that received a signal may be killed soon
 ARTIFACTS = ("config.yaml", "result.json", "metrics.jsonl", "predictions/test.parquet")
-AS_TAGS = ("group_hash", "group_label", "git_commit", "command")  # keys of the config that MLflow's table should show
+# Config keys that are logged as tags, because MLflow's table of runs shows tags.
+AS_TAGS = ("group_hash", "group_label", "git_commit", "command")
 
 
 class MlflowTracker(Tracker):
-    """An MLflow run: its experiment is the project, and its name is that of the run folder.
+    """Log a run to MLflow. The experiment is the project, and the run's name is the name of the run folder.
 
-    With the mode `auto` or `online`, the run is logged to the server or store in MLFLOW_TRACKING_URI. It is logged to
-    `folder/mlflow/mlflow.db` if the variable is not set, if the server does not answer within `connect_seconds`, or
-    with the mode `offline`. `folder` is the study's folder. A resumed run continues its MLflow run, and each step is
-    logged once. `project` defaults to MLFLOW_EXPERIMENT_NAME, else `imdbcls`.
+    With the mode `auto` or `online`, the run is logged to the server or store in MLFLOW_TRACKING_URI. The run is logged
+    to `folder/mlflow/mlflow.db` instead if this variable is not set, if the server does not answer within
+    `connect_seconds`, or if the mode is `offline`. `folder` is the study's folder.
 
-    A background thread sends everything, so a slow server does not delay training; the end of the run waits for at most
-    `finish_seconds`. UserError is raised only if `mode` is `online` and MLFLOW_TRACKING_URI is not set.
+    A resumed run continues its MLflow run, and each step is logged once. `project` defaults to the value of
+    MLFLOW_EXPERIMENT_NAME, or to `imdbcls` if this variable is not set.
+
+    A background thread sends all requests, so a slow server does not delay training. The end of the run waits for this
+    thread for at most `finish_seconds`. Raises UserError if `mode` is `online` and MLFLOW_TRACKING_URI is not set.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class MlflowTracker(Tracker):
         if (run := self._run) is None:
             return
         self._step, timed = int(point["step"]), (milliseconds(), dict(point))
-        # The thread compares the steps, because it asks the server for the last step first.
+        # The background thread compares the steps, because only that thread asks MLflow for the last step.
         self._put(lambda: run.log([timed] if timed[1]["step"] > self._sent_step else []))
 
     def log_test(
@@ -129,7 +132,7 @@ class MlflowTracker(Tracker):
         self._put_tables(tables)
 
     def finish(self, result: Mapping[str, Any], run_folder: Path) -> None:
-        """Log the numbers of the result as metrics, and files of the run folder as artifacts."""
+        """Log the numbers in `result` as metrics, and the files in `ARTIFACTS` as artifacts."""
         if (run := self._run) is None:
             return
         point = {**final_metrics(result), "step": self._step}
@@ -145,7 +148,10 @@ class MlflowTracker(Tracker):
         resume, arguments = self._resumed_step is not None, (self._folder, self._project, self._identity.name)
         uri = os.environ.get(SERVER, "")
         if not uri and self._mode == "online":
-            raise UserError(f"MLflow: {SERVER} is not set. Set it to the server's URL, or use tracker.mode=auto.")
+            raise UserError(
+                f"tracker=mlflow with tracker.mode=online needs {SERVER}, which is not set. Set it to the URL of the "
+                "MLflow server, or use tracker.mode=auto."
+            )
         if uri and self._mode != "offline":
             try:
                 if uri.startswith("http") and not is_reachable(without_password(uri), self._connect_seconds):
@@ -157,7 +163,7 @@ class MlflowTracker(Tracker):
         return MlflowRun(local_uri(self._folder), *arguments, resume=resume)
 
     def _catch_up(self, recorded: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """Find the last step that the run has, and send the recorded points that it lacks."""
+        """Ask MLflow for the last step of the run, and send the recorded points after that step."""
         assert self._run is not None
         self._sent_step = self._run.last_step()
         self._run.log([each for each in recorded if each[1]["step"] > self._sent_step])
@@ -181,7 +187,7 @@ class MlflowTracker(Tracker):
 
 
 def describe_auto() -> str:
-    """Return what `tracker=mlflow` would do on this machine. The only request checks if the server answers."""
+    """Return where `tracker=mlflow` would log on this machine. Send one request, to check that the server answers."""
     version, uri = installed_version("mlflow-skinny"), os.environ.get(SERVER, "")
     if version is None:
         return "not installed: pip install 'imdbcls[mlflow]' to use tracker=mlflow"

@@ -31,21 +31,21 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 class MlflowRun:
-    """One run in the store `uri`. `folder` keeps the run's id, and the artifacts of a store without a server."""
+    """One MLflow run in the store at `uri`. `folder` contains the run's id and, for a local store, the artifacts."""
 
     def __init__(self, uri: str, folder: Path, experiment: str, name: str, *, resume: bool) -> None:
         self.is_new = True
         self._client = MlflowClient(tracking_uri=uri)
         self._known = folder / f"{name}.json"  # the run's id and its store
         folder.mkdir(parents=True, exist_ok=True)
-        with build_lock(folder / ".mlflow.lock"):  # several jobs may create the store and the experiment
+        with build_lock(folder / ".mlflow.lock"):  # several jobs may create them at the same time
             experiment_id = self._experiment(experiment, folder)
         earlier = self._earlier(experiment_id)
         if earlier is not None and resume:
             self.is_new, self.id = False, earlier
             self._client.update_run(earlier, status="RUNNING")
         else:
-            if earlier is not None:  # a run that starts from the beginning replaces its earlier run
+            if earlier is not None:  # a run that starts from the beginning replaces its earlier MLflow run
                 self._client.delete_run(earlier)
             self.id = self._client.create_run(experiment_id, run_name=name).info.run_id
             write_atomically(
@@ -62,7 +62,10 @@ class MlflowRun:
         return str(self._client.create_experiment(name, (folder / "artifacts").as_uri() if is_local else None))
 
     def _earlier(self, experiment_id: str) -> str | None:
-        """Return the id of the MLflow run that an earlier process of this run created in the same store, if any."""
+        """Return the id of the MLflow run that an earlier process of this run created, or None.
+
+        Return None also if that MLflow run was deleted, or is in another store or experiment.
+        """
         try:
             known = json.loads(self._known.read_text(encoding="utf-8"))
             run = self._client.get_run(known["run"])
@@ -72,11 +75,11 @@ class MlflowRun:
         return str(known["run"]) if is_same else None
 
     def last_step(self) -> int:
-        """Return the last step in the run, or -1 if there is none. Every point has the metric `epoch`."""
+        """Return the last logged step, or -1 if there is none. The steps of the metric `epoch` are read."""
         return max((each.step for each in self._client.get_metric_history(self.id, "epoch")), default=-1)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
-        """Log params, in whose keys `_` replaces characters that MLflow does not allow, such as those of a label."""
+        """Log params. Replace characters in their keys that MLflow does not allow by `_`."""
         valid = {re.sub(r"[^\w.\- ]", "_", key): value for key, value in values.items()}
         params = [Param(key, spelled(value)[:MAX_PARAM_VAL_LENGTH]) for key, value in valid.items()]
         for first in range(0, len(params), MAX_PARAMS_TAGS_PER_BATCH):
@@ -87,7 +90,10 @@ class MlflowRun:
         self._client.log_batch(self.id, tags=tags)
 
     def log(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """Log points (time in milliseconds, values with `step`) in as few requests as possible."""
+        """Log the metrics of all points in as few requests as possible.
+
+        Each point is a pair: the time in milliseconds, and the values by name, including `step`.
+        """
         metrics = [
             Metric(name, float(value), milliseconds, int(point["step"]))
             for milliseconds, point in points
@@ -98,7 +104,7 @@ class MlflowRun:
             self._client.log_batch(self.id, metrics=metrics[first : first + MAX_METRICS_PER_BATCH])
 
     def log_tables(self, tables: Mapping[str, Table]) -> None:
-        """Log tables by path, in the JSON format that MLflow's pages show as a table."""
+        """Log each table as an artifact with its path, in the JSON format that MLflow's pages show as a table."""
         for path, (columns, rows) in tables.items():
             self._client.log_dict(self.id, {"columns": columns, "data": rows}, path)
 
@@ -110,5 +116,5 @@ class MlflowRun:
 
 
 def local_uri(folder: Path) -> str:
-    """Return the address of the local store in a folder. MLflow no longer develops its store of plain files."""
+    """Return the URI of the local SQLite store in a folder."""
     return f"sqlite:///{folder.absolute() / 'mlflow.db'}"

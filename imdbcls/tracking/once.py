@@ -11,8 +11,8 @@ from imdbcls.runtime.locks import file_lock
 def once(marker: Path) -> Iterator[bool]:
     """Yield True if this process should do the work, and False if another process is doing it or has done it.
 
-    If True is yielded, the marker file is locked during the block and marked as done after it. If the block raises an
-    error or the process is killed, the next process that enters the block does the work.
+    The process that does the work locks the marker file during the block, and writes `done` to the file at the end. If
+    the block raises an error or the process is killed, the next process that enters the block does the work.
     """
     from filelock import Timeout
 

@@ -1,4 +1,4 @@
-"""Write what a run records as tables and as Markdown, for trackers that show them."""
+"""Convert the records of a run to tables and Markdown for trackers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,14 @@ def table_page(table: Table) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return a value as the text of a table cell, in which line breaks and `|` are replaced."""
+    r"""Return a value as the text of a Markdown table cell: truncated, on one line, with `|` written as `\|`."""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     text = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def values_page(values: Mapping[str, Any]) -> str:
-    """Return flat values as a table with the columns `key` and `value`."""
+    """Return a mapping without nesting as a Markdown table with the columns `key` and `value`."""
     return table_page((["key", "value"], [[key, spelled(value)] for key, value in values.items()]))
 
 
@@ -38,7 +38,7 @@ def spelled(value: Any) -> str:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values by dotted key."""
+    """Flatten a nested mapping to a mapping with dotted keys."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         is_nested = isinstance(value, Mapping) and value
@@ -47,19 +47,22 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def confusion_table(labels: Sequence[int], predictions: Sequence[int], label_names: Sequence[str]) -> Table:
-    """Return the confusion matrix as a table: a row for each label, a column for each prediction."""
+    """Return the confusion matrix as a table, with one row per label and one column per prediction."""
     counts = confusion_matrix(np.array(labels), np.array(predictions), len(label_names))
     rows: list[list[str | int]] = [[name, *row] for name, row in zip(label_names, counts, strict=True)]
     return ["label \\ prediction", *label_names], rows
 
 
 def mistakes_table(mistakes: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the worst mistakes as a table."""
+    """Return misclassified documents as a table with the columns `MISTAKE_COLUMNS`."""
     return [*MISTAKE_COLUMNS], [[mistake[name] for name in MISTAKE_COLUMNS] for mistake in mistakes]
 
 
 def final_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers in `result.json` by name. `val/` metrics get the prefix `final/`, because curves have them."""
+    """Return the numbers in `result.json` by dotted key.
+
+    The prefix `final/` distinguishes `val/` and `train/` metrics from the curves with the same names.
+    """
     numbers = {
         key: value
         for key, value in flat(result).items()

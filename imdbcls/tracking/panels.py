@@ -1,7 +1,7 @@
 """The panels that the W&B workspace and the W&B report of a study share. Each section answers one question.
 
-The keys of the media and tables are those that `log_comparison` and `WandbTracker` log. Curves and bars show the mean
-over the seeds of a group, with a range from the lowest to the highest seed.
+The panels show tables and figures that `log_comparison` and `WandbTracker` log. Curves and bars show the mean over the
+seeds of a group, with a range from the lowest to the highest seed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ WIDE, HALF = {"w": COLUMNS, "h": 8}, {"w": COLUMNS // 2, "h": 8}
 
 @dataclass(frozen=True)
 class PanelSection:
-    """Panels under one title. `num_columns` is the number of panels next to each other in a workspace."""
+    """Panels under one title. A workspace shows `num_columns` panels side by side."""
 
     title: str
     panels: list[Any]
@@ -36,10 +36,10 @@ class PanelSection:
 
 
 def sections_of(comparison: Comparison, figures: Iterable[str], swept: Mapping[str, bool]) -> list[PanelSection]:
-    """Return the sections, without those that have no data.
+    """Return the sections that have at least one panel.
 
-    `figures` are the names of the figures that the comparison run logs. `swept` are config keys that differ in the
-    study, each with a flag that says whether its axis is logarithmic.
+    `figures` are the names of the figures that the comparison run logs. `swept` contains the config keys that differ in
+    the study. The value of each key says whether its axis is logarithmic.
     """
     metric, names = comparison.metric, list(figures)
     sections = [
@@ -119,7 +119,7 @@ def settings_panels(metric: Metric, swept: Mapping[str, bool]) -> list[Any]:
 
 
 def confusion_panels(figures: list[str]) -> list[Any]:
-    """Return the matrix of each group, and a chart of the selected runs."""
+    """Return a panel with the confusion matrix of each group, and a chart with that of the selected runs."""
     import wandb_workspaces.reports.v2 as reports
 
     columns = ("Actual", "Predicted", "nPredictions")
@@ -156,7 +156,7 @@ def mistake_panels(figures: list[str]) -> list[Any]:
 
 
 def media(figures: list[str], prefix: str, title: str) -> list[Any]:
-    """Return one panel that shows all figures whose name starts with `prefix`, or an empty list if there are none."""
+    """Return a list with one panel that shows all figures whose names start with `prefix`, or an empty list."""
     import wandb_workspaces.reports.v2 as reports
 
     keys = [FIGURE.format(name) for name in figures if name.startswith(prefix)]

@@ -11,9 +11,10 @@ Table = tuple[list[str | int], list[list[str | int]]]  # column names and rows
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """The fields by which a tracker lists a run.
+    """The name, the study and the tags under which a tracker lists a run.
 
-    `name` is the name of the run folder or, for a comparison, `comparison-<study>`.
+    `name` is the name of the run folder or, for a comparison, `comparison-<study>`. `job_type` is `train` or
+    `comparison`.
     """
 
     study: str
@@ -23,15 +24,20 @@ class RunIdentity:
 
 
 class Tracker(Protocol):
-    """Receives what a run records. It is a context manager: an exception in the block marks the run as failed.
+    """The interface of a tracker, which is a context manager. An exception in the block marks the run as failed.
 
-    A class that inherits from `Tracker` overrides only the methods that it needs. Its constructor receives those of
-    these arguments that it has: `identity`, `config` (the resolved config as nested values), `folder` (the study's
-    folder), `resumed_step` (the optimizer step from which a resumed run continues, or None for a new run), the shared
-    keys `mode`, `project`, `entity`, `tags` and `notes`, and its own keys in `tracker.<name>`.
+    A class that inherits from `Tracker` overrides only the methods that it needs. Its constructor may declare any of
+    these parameters:
 
-    A tracker may raise any exception: `Trackers` logs it once, and training continues. Only UserError from the
-    constructor or from `__enter__` ends the run. A method that waits delays training.
+    - `identity`, the study, name, job type and tags of the run
+    - `config`, the resolved config as nested values
+    - `folder`, the study's folder
+    - `resumed_step`, the optimizer step from which a resumed run continues, or None for a new run
+    - `mode`, `project`, `entity`, `tags` and `notes`, the keys that all trackers share
+    - its own keys in `tracker.<name>`
+
+    A tracker may raise any exception: `Trackers` logs the first one, and training continues. UserError ends the run if
+    the constructor or `__enter__` raises it. Methods should return quickly, because training waits for them.
     """
 
     def __enter__(self) -> Self:
@@ -50,10 +56,10 @@ class Tracker(Protocol):
     def log_data(
         self, split_hash: str, sizes: Mapping[str, int], make_tables: Callable[[], Mapping[str, Table]]
     ) -> None:
-        """Record the data: the hash of its splits, the documents per split, and tables that describe it."""
+        """Record the hash of the splits, the number of documents per split, and the tables of the data card."""
 
     def log(self, point: Mapping[str, float | int]) -> None:
-        """Record one line of `metrics.jsonl`. Its `step` increases, except that a resumed run repeats some steps."""
+        """Record one line of `metrics.jsonl`. `step` increases with each call. A resumed run may repeat steps."""
 
     def log_test(
         self,
@@ -69,4 +75,4 @@ class Tracker(Protocol):
         """
 
     def finish(self, result: Mapping[str, Any], run_folder: Path) -> None:
-        """Record the content of `result.json`. The files in `run_folder` are complete."""
+        """Record the content of `result.json`. At this point, all files in `run_folder` are complete."""

@@ -26,7 +26,7 @@ from imdbcls.tracking.workspace import save_workspace
 
 logger = logging.getLogger(__name__)
 
-STEP_SECONDS = 10.0  # time limit for each step after the comparison run
+STEP_SECONDS = 10.0  # time limit for each step of publishing, except logging the comparison
 MAX_ALERT_TITLE = 63  # characters
 
 
@@ -42,11 +42,12 @@ class Alert:
 def publish(
     rendered: Rendered, folder: Path, settings: Mapping[str, Any], alert: Alert | None = None
 ) -> dict[str, str]:
-    """Publish a comparison, and return the URLs of what was published by name.
+    """Publish a comparison. Return the URLs of the comparison run, the workspace and the report by name.
 
-    W&B's local files go to `folder/wandb`. `settings` are the shared keys of `tracker` and those of `tracker.wandb`.
-    Without a server, only the comparison run is logged, offline, and no URL is returned. A predictions file has no runs
-    in W&B and therefore no workspace and no report. If W&B fails or stops responding, a single warning is logged.
+    W&B's local files go to `folder/wandb`. `settings` are the shared keys of `tracker` and the keys of `tracker.wandb`.
+    Without a server, the comparison run is logged offline, and no URL is returned. The systems in a predictions file
+    have no W&B runs, so no workspace and no report are saved for them. If W&B fails or stops responding, a single
+    warning is logged.
 
     Raises UserError if the mode is `online` and no valid key is configured.
     """
@@ -94,7 +95,10 @@ def verdict_of(rendered: Rendered) -> str:
 
 
 def send_alert(folder: Path, settings: Mapping[str, Any], alert: Alert) -> None:
-    """Send an alert about a study folder that cannot be compared. It belongs to an empty, failed comparison run."""
+    """Send an alert about a study folder that cannot be compared.
+
+    The alert needs a W&B run, so an empty comparison run is started and marked as failed.
+    """
     session = comparison_session(folder.name, folder, settings)
     session.open()
     if session.run is not None:
@@ -104,7 +108,7 @@ def send_alert(folder: Path, settings: Mapping[str, Any], alert: Alert) -> None:
 
 
 def publish_views(steps: "Steps", rendered: Rendered, place: Place, run: Any) -> dict[str, str]:
-    """Name the groups of the runs, and save the workspace and the report. Return their URLs."""
+    """Set the group names of the W&B runs, and save the workspace and the report. Return the URLs of both by name."""
     study, comparison = rendered.study, rendered.comparison
     runs = select_runs(study, comparison, place.folder, run.id)
     missing = steps.take("name the groups of the runs", lambda: relabel(place, runs.ids))
@@ -130,18 +134,18 @@ def urls_text(urls: Mapping[str, str]) -> str:
 
 
 def publish_command(folder: Path) -> str:
-    """Return the command that publishes the comparison of a study folder, also if WANDB_MODE is offline."""
+    """Return the command that publishes the comparison of a study folder, even if WANDB_MODE is set to offline."""
     mode = "" if os.environ.get("WANDB_MODE", "online") == "online" else " --wandb-mode online"
     return f"python -m imdbcls.compare {shlex.quote(str(folder))} --wandb{mode}"
 
 
 def offline_command(folder: Path) -> str:
-    """Return the command that uploads the runs of a study folder, which were logged offline, and their comparison."""
+    """Return the command that uploads the offline runs of a study folder and then publishes their comparison."""
     return f"wandb sync {shlex.quote(str(folder / 'wandb'))} && {publish_command(folder)}"
 
 
 class Steps:
-    """Steps that W&B may refuse or never finish. After a step that did not finish in time, no further step is taken."""
+    """Run the steps of publishing, each of which may fail or hang. After a timeout, skip all further steps."""
 
     def __init__(self, remedy: str) -> None:
         self.problems: dict[str, str] = {}  # reason by step
@@ -149,7 +153,7 @@ class Steps:
         self._remedy = remedy
 
     def take(self, what: str, step: Callable[[], Any], limit: float | None = STEP_SECONDS) -> Any:
-        """Return the result of a step, or None if it fails or does not finish in `limit` seconds."""
+        """Run a step and return its result, or None if it fails, exceeds `limit` seconds or is skipped."""
         if self.is_stuck:
             return None
         try:

@@ -1,4 +1,4 @@
-"""Give the W&B runs of a study the names that its comparison uses, so that both show the same groups."""
+"""Set the group names of a study's W&B runs to the group names of its comparison."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -10,9 +10,9 @@ PAGE = 100  # runs in one request
 
 
 def relabel(place: Place, ids: Mapping[str, Sequence[str]]) -> list[str]:
-    """Set `group_label` in the config of each run to the name of its group. Return the ids that the server lacks.
+    """Set `group_label` in the W&B config of each run to the name of its group.
 
-    `ids` are run ids by the name of their group.
+    `ids` maps the name of each group to the W&B ids of its runs. Return the ids of runs that are not on the server.
     """
     import wandb
 
@@ -24,7 +24,7 @@ def relabel(place: Place, ids: Mapping[str, Sequence[str]]) -> list[str]:
             label = missing.pop(run.id, None)
             if label is not None and run.config.get(GROUP_LABEL) != label:
                 run.config[GROUP_LABEL] = label
-                if GROUP_LABEL in run.summary:  # a copy of the key in `result.json`
+                if GROUP_LABEL in run.summary:  # the summary of a finished run has a copy
                     run.summary[GROUP_LABEL] = label
                 run.update()
     return list(missing)

@@ -1,4 +1,4 @@
-"""Build and save the W&B report of a study: the verdict, panels for each question, and the tables."""
+"""Build and save the W&B report of a study: the verdict, sections of panels, and the tables."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,7 @@ def save_report(
 def build_report(
     place: Place, comparison: Comparison, sections: Sequence[PanelSection], runs: RunSelection, comparison_url: str
 ) -> Any:
-    """Return the report. `comparison_url` is the page of the W&B run that has the figures."""
+    """Return the report, not yet saved. `comparison_url` is the URL of the comparison's W&B run."""
     import wandb_workspaces.reports.v2 as reports
 
     runset = reports.Runset(
@@ -67,7 +67,7 @@ def section_blocks(section: PanelSection, runset: Any) -> list[Any]:
 
 
 def arrange(panels: Sequence[Any]) -> None:
-    """Place the panels in rows of a report's grid, in their order."""
+    """Set the positions of the panels in a report's grid: row by row, in their order."""
     x = y = height = 0
     for panel in panels:
         if x + panel.layout.w > COLUMNS:

@@ -1,4 +1,4 @@
-"""Select the runs of a study in W&B: filters, the keys that were swept, colours and pinned columns."""
+"""Select the W&B runs of a study, and derive their colours, the pinned columns and the swept config keys."""
 
 import contextlib
 import re
@@ -16,7 +16,7 @@ from imdbcls.tracking import environment
 
 GROUP_LABEL = "group_label"  # the key of a run's W&B config by which all panels are grouped
 JOB_TYPES = ("train", "comparison")
-CHOICE = re.compile(r"(head|backbone|data)\.name")  # keys that name a choice, although `choices_of` leaves them out
+CHOICE = re.compile(r"(head|backbone|data)\.name")  # config keys that name a choice; `choices_of` omits them
 MAX_SWEPT = 12  # axes of a parallel coordinates plot
 
 
@@ -24,20 +24,20 @@ MAX_SWEPT = 12  # axes of a parallel coordinates plot
 class RunSelection:
     """The W&B runs of a study and of its comparison."""
 
-    filters: str  # selects them, in the filter language of wandb-workspaces
-    ids: Mapping[str, Sequence[str]]  # of the training runs, by the name of their group, best group first
+    filters: str  # selects these runs, in the filter language of wandb-workspaces
+    ids: Mapping[str, Sequence[str]]  # of the training runs by group name, best group first
     comparison_id: str
     columns: Sequence[str]  # the first columns of the table of runs
 
     @property
     def colours(self) -> dict[str, str]:
-        """The colour of each training run: that of its group on the page of the comparison."""
+        """The colour of each training run by id, equal to the colour of its group in the comparison's figures."""
         palette = group_colours()
         return {run: palette[i % len(palette)] for i, runs in enumerate(self.ids.values()) for run in runs}
 
 
 def select_runs(study: Study, comparison: Comparison, folder: Path, comparison_id: str) -> RunSelection:
-    """Return the W&B runs of a compared study folder."""
+    """Return the selection of a study's W&B runs and its comparison run."""
     return RunSelection(
         filters=runs_of(group_names(study)),
         ids={group.name: [wandb_id(folder, run) for run in group.runs] for group in comparison.groups},
@@ -49,7 +49,7 @@ def select_runs(study: Study, comparison: Comparison, folder: Path, comparison_i
 def runs_of(studies: Iterable[str]) -> str:
     """Return a filter that selects the training runs and the comparison run of each of these studies.
 
-    A study is the W&B group with its name.
+    The W&B group of a run is the name of its study.
     """
     names = sorted(set(studies))
     group = f"= {literal(names[0])}" if len(names) == 1 else f"in [{', '.join(map(literal, names))}]"
@@ -59,20 +59,20 @@ def runs_of(studies: Iterable[str]) -> str:
 def literal(text: str) -> str:
     r"""Return a string literal of wandb-workspaces' filter language, with every special character as `\U...`.
 
-    wandb-workspaces replaces `=`, `<` and `>` also inside of literals, before it parses them as Python literals.
+    This protects the text: wandb-workspaces replaces `=`, `<` and `>` even inside string literals.
     """
     escaped = (c if c.isascii() and (c.isalnum() or c in "_-.") else f"\\U{ord(c):08x}" for c in text)
     return f'"{"".join(escaped)}"'
 
 
 def group_names(study: Study) -> set[str]:
-    """Return the W&B groups of a study's runs and of its comparison. They differ if the study folder was renamed."""
+    """Return the W&B groups of a study's runs and of its comparison. The groups differ if the study was renamed."""
     recorded = (run.result.get("study") for group in study.groups for run in group.runs)
     return {study.name, *(name for name in recorded if isinstance(name, str) and name)}
 
 
 def wandb_id(folder: Path, run: RunSummary) -> str:
-    """Return the W&B id of a run: from the URL of its page if a valid one is recorded, else derived from its name."""
+    """Return the W&B id of a run, from its recorded W&B URL or, if there is none, from the name of the run."""
     found = ""
     with contextlib.suppress(ValueError):  # the URL may come from an untrusted folder
         found = urlsplit(run.url or "").path.partition("/runs/")[2].strip("/")
@@ -87,7 +87,7 @@ def group_colours() -> list[str]:
 
 
 def pinned_columns(comparison: Comparison) -> list[str]:
-    """Return the first columns of the table of runs: group, seed, and the metric of the comparison."""
+    """Return the first columns of the table of runs: group, seed, and the validation and test metric."""
     name = comparison.metric.name
     return [f"config:{GROUP_LABEL}.value", "config:seed.value", f"summary:val/{name}", f"summary:test/{name}"]
 
@@ -95,10 +95,9 @@ def pinned_columns(comparison: Comparison) -> list[str]:
 def swept_keys(study: Study) -> dict[str, bool]:
     """Return the dotted config keys that have several values in the study.
 
-    Each key is mapped to whether its axis in the parallel coordinates plot is logarithmic.
-
-    If several keys always change together, such as `lr` and `optimizer.lr`, only the shortest is returned. A key that
-    only one head has, such as `head.bidirectional`, is not returned unless its value differs between groups.
+    The value of each key says whether its axis in the parallel coordinates plot is logarithmic. If several keys always
+    change together, such as `lr` and `optimizer.lr`, only the shortest key is returned. A key that some groups lack,
+    such as `head.bidirectional`, is returned if its value differs between the groups that have it.
     """
     runs = [group.runs[0] for group in study.groups]
     chosen = [
@@ -116,7 +115,10 @@ def swept_keys(study: Study) -> dict[str, bool]:
 
 
 def is_choice(key: str, config: Mapping[str, Any]) -> bool:
-    """Return whether a key names the choice of its section: its `name`, or its class if the section has no name."""
+    """Return whether a config key identifies the choice of its section.
+
+    This key is `name` in the sections `head`, `backbone` and `data`, and `_target_` in sections without `name`.
+    """
     section, _, last = key.rpartition(".")
     if last != "_target_" or "." in section:
         return CHOICE.fullmatch(key) is not None

@@ -55,7 +55,7 @@ class Place:
 
 
 def earlier(load: Callable[[str], T], url: str | None) -> T | None:
-    """Return the view at `url`. Return None if there is no URL, or if the view cannot be loaded, e.g. was deleted."""
+    """Load the report or workspace at `url`. Return None if `url` is None or cannot be loaded."""
     if url is None:
         return None
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, LookupError, *server_errors()):
@@ -64,13 +64,16 @@ def earlier(load: Callable[[str], T], url: str | None) -> T | None:
 
 
 def server_errors() -> tuple[type[Exception], ...]:
-    """Return the exceptions that wandb raises if the server answers with an error."""
+    """Return the types of exceptions that wandb raises if the server answers with an error."""
     import wandb
 
     return (wandb.errors.Error,)
 
 
 def title_of(text: str) -> str:
-    """Return a title that W&B accepts: without symbols and characters with a meaning in URLs, at most `MAX_TITLE`."""
+    """Replace symbols, control characters and URL delimiters by `_`, and truncate to `MAX_TITLE` characters.
+
+    W&B rejects some titles that contain these characters.
+    """
     clean = "".join("_" if unicodedata.category(c)[0] in "SC" else c for c in text)
     return re.sub(r"[/?#%\\]", "_", clean)[:MAX_TITLE]

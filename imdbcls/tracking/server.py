@@ -14,9 +14,9 @@ PROBE_SECONDS = 5.0
 
 
 def stop_helper() -> None:
-    """Stop the wandb-core process that wandb started, and kill it if this fails or takes too long.
+    """Stop wandb-core, the helper process of wandb. Kill it if it does not stop within `PROBE_SECONDS`.
 
-    wandb's own exit hook waits without a limit, and it does not run in a forked job.
+    wandb's own exit hook has no time limit, and it does not run in a forked job.
     """
     if "wandb" not in sys.modules:
         return
@@ -32,7 +32,7 @@ def stop_helper() -> None:
 
 
 def set_environment(data_folder: Path) -> list[str]:
-    """Set environment variables for wandb unless the user has set them. Return the names of the changed variables."""
+    """Set environment variables for wandb, unless the user has set them. Return the names of those that were set."""
     wanted = {
         # By default, wandb sends reports about its own errors and, at exit, waits until they are sent.
         "WANDB_ERROR_REPORTING": "false",
@@ -61,7 +61,7 @@ def why_not_online(settings: Any) -> str | None:
 
 
 def effective_mode(mode: str) -> str:
-    """Return how `tracker.mode` logs on this machine: `online`, `offline` or `disabled`. No request is sent."""
+    """Return the mode in which W&B logs on this machine: `online`, `offline` or `disabled`. Send no request."""
     mode = mode_of(mode)
     if mode in ("offline", "disabled"):
         return mode
@@ -69,14 +69,14 @@ def effective_mode(mode: str) -> str:
     from wandb.sdk import wandb_setup
 
     settings = wandb_setup.singleton().settings  # `wandb.setup` would start a process
-    wandb.termsetup(wandb.Settings(silent=True), None)  # else wandb prints where it found the key
+    wandb.termsetup(wandb.Settings(silent=True), None)  # keeps wandb from printing where it found the key
     if mode == "auto" and settings.mode in ("offline", "disabled"):
         return str(settings.mode)
     return "online" if why_not_online(settings) is None else "offline"
 
 
 def describe_auto() -> str:
-    """Return how `tracker.mode=auto` logs on this machine, and why. The only request checks if the server answers."""
+    """Return how `tracker.mode=auto` logs on this machine, and why. Send one request, to check the server."""
     if mode_of("auto") == "disabled":
         return "WANDB_DISABLED is set: nothing is logged"
     from wandb.sdk import wandb_setup

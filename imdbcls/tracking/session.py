@@ -20,7 +20,7 @@ from imdbcls.tracking.stopping import StopFlag
 
 logger = logging.getLogger(__name__)
 
-# The end of the warning after a failure of W&B, by job type.
+# The last part of a warning about a failure of W&B, by job type.
 UNAFFECTED = {
     "train": "the run continues and is recorded in its folder",
     "comparison": "the files of the comparison are still written",
@@ -28,11 +28,11 @@ UNAFFECTED = {
 
 
 class Session:
-    """A W&B run. `run` is wandb's own object between `open` and `close`, or None if the run was not started.
+    """A W&B run. Between `open` and `close`, `run` is the `wandb.Run`, or None if the run was not started.
 
-    The arguments are those of `WandbTracker`, except that `resume` replaces `resumed_step`. With `resume`, the session
-    continues the earlier W&B run with the same id, if there is one. `offline_hint` is the end of the message that the
-    run is logged offline; by default, it says how to view and upload the log.
+    The arguments are those of `WandbTracker`, with two exceptions. If `resume` is true, the session continues an
+    earlier W&B run with the same id. If the run is logged offline, a message says so and ends with `offline_hint`. By
+    default, this hint says how to view and upload the log.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Session:
         self._set_variables: list[str] = []
 
     def open(self) -> None:
-        """Start the run, unless the mode is `disabled`. After a failure, log a warning and leave `run` None.
+        """Start the run, unless the mode is `disabled`. If this fails, log a warning, and `run` stays None.
 
         Raises UserError if the mode is `online` and no valid key is configured.
         """
@@ -99,17 +99,16 @@ class Session:
             self._clean_up()
 
     def abandon(self) -> None:
-        """Give up the run without an upload or a warning, because its server has stopped answering."""
+        """Drop a run whose server has stopped answering. Upload nothing, and log no warning."""
         self.run = None
         self._clean_up()
 
     def log_views(self, views: Mapping[str, Any], patience: float, *, commit: bool = True) -> None:
-        """Log tables, plots and pages. Raise TimeoutError if this takes longer than `patience * finish_seconds`.
+        """Log tables, plots and pages. If `commit` is false, metrics can still be logged for W&B's current step.
 
-        TimeoutError is also raised if the server does not answer. Without `commit`, W&B's current step stays open, so
-        that metrics can still be logged for that step.
+        Raises TimeoutError if the server does not answer, or if logging takes longer than `patience * finish_seconds`.
         """
-        # When wandb logs a table, it waits for the server, so check first that the server answers.
+        # wandb waits for the server when it logs a table, so check first that the server answers.
         if not self.run.offline and not is_reachable(self.run.settings.base_url, PROBE_SECONDS):
             raise TimeoutError(f"{self.run.settings.base_url} does not answer")
         within(patience * self._finish_seconds, lambda: self.run.log(dict(views), commit=commit))
@@ -117,8 +116,9 @@ class Session:
     def log_console(self, text: str) -> None:
         """Log a message for the `output.log` of the run.
 
-        Offline, the message is logged as if it were captured from stdout, because `wandb leet` does not show the lines
-        of `write_logs`. Online, wandb's helper process drops captured lines, because the capture is off.
+        Offline, the message is logged as if it were captured from stdout, because `wandb leet` does not show lines
+        logged by `write_logs`. Online, `write_logs` is used, because wandb drops captured lines if its console capture
+        is off.
         """
         if self.run.offline:
             self.run._interface.publish_output_raw("stdout", f"{text}\n", nowait=True)
@@ -128,8 +128,8 @@ class Session:
     def log_artifact(self, artifact: Any, aliases: Sequence[str], *, is_input: bool = False) -> None:
         """Log an artifact as an output of the run or, with `is_input`, as data that the run uses.
 
-        The artifact is only passed on to wandb's helper process, which uploads it or writes it to the offline log.
-        wandb's own methods ask the server first, and `run.use_artifact` refuses to work offline.
+        The artifact is passed to wandb's helper process, which uploads it or writes it to the offline log. wandb's
+        public methods are not used: they wait for the server, and `run.use_artifact` raises an error offline.
         """
         artifact.finalize()
 
@@ -142,7 +142,7 @@ class Session:
 
     @contextlib.contextmanager
     def guarded(self, what: str) -> Iterator[None]:
-        """Catch exceptions in the block. Log the first one of the run as a warning that starts with `W&B {what}`."""
+        """Catch exceptions in the block. Log only the run's first one, as a warning that starts with `W&B {what}`."""
         try:
             yield
         except Exception as error:
@@ -192,7 +192,7 @@ class Session:
         return "offline"
 
     def _start_online(self, url: str) -> str | None:
-        """Start the run on the server. Return why this failed, or None."""
+        """Start the run on the server. Return None on success, else the reason of the failure."""
         if not is_reachable(url, min(PROBE_SECONDS, self._connect_seconds)):
             return f"{url} does not answer"
         earlier_logs = set(self.logs())
@@ -200,17 +200,17 @@ class Session:
             self.run = self._start("online")
         except Exception as error:
             stop_helper()
-            for log in set(self.logs()) - earlier_logs:  # remove the empty log, which viewers would list
+            for log in set(self.logs()) - earlier_logs:  # viewers would list these empty logs
                 shutil.rmtree(log.parent, ignore_errors=True)
             return first_line(error)
-        if self._identity.job_type == "train":  # the URL of a comparison is logged with those of its views
+        if self._identity.job_type == "train":  # `publish` returns the URL of a comparison
             logger.info(f"W&B: {self.run.url}")
         return None
 
     def _start(self, mode: Literal["online", "offline"]) -> Any:
         import wandb
 
-        in_sweep = environment.in_sweep()  # the agent then sets project, entity and id; wandb warns about other values
+        in_sweep = environment.in_sweep()  # the agent sets project, entity and id; wandb warns about other values
         return wandb.init(
             mode=mode,
             project=None if in_sweep else self._project,
@@ -223,7 +223,7 @@ class Session:
             tags=self._tags,
             config=self._config,
             dir=str(self._folder),
-            # A run that starts from the beginning overwrites the W&B run with the same id; a resumed run continues it.
+            # A resumed run continues the W&B run with the same id. Any other run overwrites that W&B run.
             resume="allow" if self._resume else None,
             reinit="finish_previous",
             settings=wandb.Settings(
@@ -236,7 +236,7 @@ class Session:
                 init_timeout=self._connect_seconds,
                 finish_timeout=self._finish_seconds,
                 finish_timeout_raises=True,
-                # A killed process loses the records since the last flush (this interval is in seconds).
+                # Seconds between two flushes of the log. A killed process loses the records since the last flush.
                 x_transaction_log_flush_interval=2.0,
             ),
         )
@@ -244,7 +244,7 @@ class Session:
     def _finish(self, exit_code: int, seconds: float) -> None:
         run, self.run = self.run, None
         try:
-            # wandb observes finish_timeout only if its helper process is not stuck.
+            # `within` is needed, because wandb ignores finish_timeout if its helper process hangs.
             within(seconds, lambda: run.finish(exit_code=exit_code))
         except Exception as error:
             if run.offline:

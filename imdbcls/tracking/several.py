@@ -1,4 +1,4 @@
-"""Hold none, one or several trackers, so that a failing one disturbs neither training nor the others."""
+"""Combine any number of trackers into one. A tracker that fails stops neither training nor the other trackers."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,12 @@ logger = logging.getLogger(__name__)
 
 
 class Trackers(Tracker):
-    """Trackers by name, as one tracker. `constructors` are called when the block is entered.
+    """A tracker that forwards every call to several trackers.
 
-    Each tracker logs at most one warning for its exceptions. A tracker that cannot be started receives nothing. Only
-    UserError from a start is raised, after the trackers that have started are closed.
+    `constructors` contains the constructor of each tracker by name. They are called when the block is entered. For each
+    tracker, the first exception is logged as a warning, and later exceptions are ignored. A tracker that cannot be
+    started receives no calls. If starting a tracker raises UserError, the started trackers are closed, and the error is
+    re-raised.
     """
 
     def __init__(self, constructors: Mapping[str, Callable[[], Tracker]] | None = None) -> None:

@@ -1,8 +1,9 @@
-"""Stop a run because W&B asks for it: `early_terminate` of a sweep, or the stop button on the website.
+"""Stop a run when W&B asks for it: by `early_terminate` of a sweep, or by the stop button on the website.
 
-The server sets a flag on the run. wandb reads it every 15 seconds and calls `StopFlag`. In a sweep, the agent reads it
-too and sends SIGTERM. The same signal may also come from the agent's own end or from a batch system. These interrupt
-the run, and it is resumed later. Therefore the flag decides what a signal meant.
+The server sets a stop flag on the run. wandb reads the flag every 15 seconds and calls `StopFlag`. The agent of a sweep
+also reads the flag, and sends SIGTERM to the run. SIGTERM may have another cause: the agent exits, or a batch system
+ends the job. Such a run can be resumed later, but a run that W&B stopped is finished. The flag tells the two cases
+apart.
 """
 
 import logging
@@ -24,7 +25,7 @@ query RunStopped($entity: String!, $project: String!, $run: String!) {
 
 
 class StopFlag:
-    """The server's request to stop a run. wandb calls the object, in a thread of its own, when it sees the request."""
+    """The server's request to stop a run. When wandb reads the request, it calls this object in its own thread."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -37,16 +38,16 @@ class StopFlag:
         signal.pthread_kill(main_thread, signal.SIGINT)  # as wandb does by default
 
     def explains_signal(self, run: Any) -> bool:
-        """Return whether a signal came because W&B asks to stop the run. In a sweep, ask the server if necessary.
+        """Return whether a signal was sent because W&B asks to stop the run. In a sweep, ask the server if necessary.
 
-        If the server does not answer, the answer is no: the run is then resumed instead of given up.
+        Return False if the server does not answer, so that the run can be resumed.
         """
         if not self._is_set and in_sweep() and not run.offline:
             try:
                 within(ASK_SECONDS, lambda: self._ask(run))
             except Exception as error:
                 reason = type(error).__name__
-                logger.info(f"W&B did not answer whether to stop the run ({reason}); assuming that it should continue.")
+                logger.info(f"W&B did not say whether to stop the run ({reason}), so the run can be resumed.")
         return self._is_set
 
     def _ask(self, run: Any) -> None:

@@ -23,12 +23,14 @@ IMPORTED_LATER = ("torch.utils.tensorboard", "tensorboard.plugins.hparams.api_pb
 
 
 class TensorboardTracker(Tracker):
-    """A TensorBoard run. `tensorboard --logdir runs/<study>/tensorboard` shows the runs of a study.
+    """Log a run to TensorBoard. `tensorboard --logdir runs/<study>/tensorboard` shows the runs of a study.
 
     `folder` is the study's folder. The curves are scalars over the optimizer step. The config, the tags, the notes, the
-    data and the worst mistakes are texts; the resolved config and the final metrics also fill the HParams page, which
-    compares runs. A resumed run continues after `resumed_step`: TensorBoard ignores the scalars that an earlier process
-    logged for later steps. A run that starts from the beginning replaces its earlier event files.
+    data and the worst mistakes are logged as text. The HParams page, which compares runs, shows the resolved config and
+    the final metrics.
+
+    A resumed run continues after `resumed_step`: TensorBoard ignores the scalars that an earlier process logged for
+    later steps. A run that starts from the beginning replaces its earlier event files.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class TensorboardTracker(Tracker):
             about = {"study": self._identity.study, "tags": ", ".join(self._tags), "notes": self._notes or ""}
             self._text("run", values_page(about), 0)
             self._text("config", values_page(self._config), 0)
-        if self._is_new and self._resumed_step is not None:  # the run had another tracker before
+        if self._is_new and self._resumed_step is not None:  # earlier processes used other trackers
             for point in read_points(self._metrics):
                 self.log(point)
         return self
@@ -88,7 +90,7 @@ class TensorboardTracker(Tracker):
         for name, value in point.items():
             if name != "step":
                 self._writer.add_scalar(name, value, self._step)
-        self._writer.flush()  # a killed process loses no step
+        self._writer.flush()  # so that a killed process loses no step
 
     def log_test(
         self,
@@ -114,7 +116,7 @@ class TensorboardTracker(Tracker):
 
     @property
     def _end(self) -> int:
-        """The step of what is logged after training. A run that resumes after its last step replaces it."""
+        """The step of records that are logged after training. A run resumed after its last step replaces them."""
         return self._step + 1
 
     def _text(self, name: str, markdown: str, step: int) -> None:
@@ -122,7 +124,7 @@ class TensorboardTracker(Tracker):
 
 
 def describe() -> str:
-    """Return what `tracker=tensorboard` would do on this machine."""
+    """Return where `tracker=tensorboard` would log on this machine, or how to install TensorBoard."""
     version = installed_version("tensorboard")
     if version is None:
         return "not installed: pip install 'imdbcls[tensorboard]' to use tracker=tensorboard"
@@ -130,5 +132,5 @@ def describe() -> str:
 
 
 def is_hparam(value: Any) -> bool:
-    """Return whether TensorBoard's HParams page accepts a value as it is."""
+    """Return whether TensorBoard's HParams page accepts a value without conversion to a string."""
     return isinstance(value, bool | int | float | str)

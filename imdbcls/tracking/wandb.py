@@ -1,4 +1,4 @@
-"""`tracker=wandb`: log a run to Weights & Biases. The run folder is authoritative, and training never waits for W&B."""
+"""`tracker=wandb`: log a run to Weights & Biases. A failure of W&B never stops training."""
 
 import json
 import subprocess
@@ -37,22 +37,25 @@ ARTIFACT_FIELDS = ("name", "head", "backbone", "seed", "group_label", "group_has
 
 
 class WandbTracker(Tracker):
-    """A W&B run as a context manager. An exception in the block marks the run as failed.
+    """Log a run to W&B. An exception in the block marks the W&B run as failed.
 
-    `Interrupted` also marks the run as preempted, because a signal stopped the run, which may be resumed. If W&B asked
-    for the stop, the run ends as stopped instead, and `Interrupted.stopped_by` says so. The process may then be killed
-    soon, so the upload has only a few seconds.
+    `Interrupted` means that a signal stopped the run. The W&B run is then also marked as preempted, because the run may
+    be resumed. If W&B asked for the stop, the W&B run ends with the status `stopped` instead, and
+    `Interrupted.stopped_by` is set. The process may be killed soon, so the upload is limited to a few seconds.
 
-    `mode` is `auto`, `online`, `offline` or `disabled`. `auto` is online if a key is configured and the server answers,
-    and else offline, unless WANDB_MODE or WANDB_DISABLED says otherwise. `folder` is the study's folder, and W&B writes
-    to `folder/wandb`. `resumed_step` is the optimizer step from which a resumed run continues, or None for a new run;
-    steps that W&B already has are not sent again. `project`, `entity` and `notes` default to W&B's environment
-    variables if they are None. `tags` are added to the tags in `identity`. `connect_seconds` and `finish_seconds` limit
-    the wait for a silent server at the start and at the end. With `console`, the messages of the run are logged, and
-    with `log_model`, the best weights. `publish` has no effect on a run: a sweep reads it after its last run.
+    - `mode` is `auto`, `online`, `offline` or `disabled`. `auto` means `online` if a key is configured and the server
+      answers, and else `offline`. WANDB_MODE and WANDB_DISABLED override `auto`.
+    - `folder` is the study's folder. W&B writes to `folder/wandb`.
+    - `resumed_step` is the optimizer step from which a resumed run continues, or None for a new run. Steps that W&B
+      already has are not sent again.
+    - `project`, `entity` and `notes` default to W&B's environment variables if they are None.
+    - `tags` are added to the tags in `identity`.
+    - `connect_seconds` and `finish_seconds` limit the wait for the server at the start and at the end.
+    - `console` logs the messages of the run, and `log_model` logs the best weights.
+    - `publish` has no effect on a run. A sweep reads it after its last run.
 
-    If W&B fails, a warning is logged and training continues. UserError is raised only if `mode` is `online` and no
-    valid API key is configured.
+    If W&B fails, a warning is logged and training continues. Raises UserError if `mode` is `online` and no valid API
+    key is configured.
     """
 
     def __init__(
@@ -115,7 +118,7 @@ class WandbTracker(Tracker):
         return self
 
     def _log_lost_steps(self) -> None:
-        """Log the steps of `metrics.jsonl` that a killed process wrote there, but that did not reach W&B."""
+        """Log the steps in `metrics.jsonl` that W&B lacks, because the earlier process was killed."""
         with self._session.guarded("could not log the last steps of a killed process"):
             for point in read_points(self._metrics):
                 self.log(point)
@@ -138,7 +141,7 @@ class WandbTracker(Tracker):
     def log_data(
         self, split_hash: str, sizes: Mapping[str, int], make_tables: Callable[[], Mapping[str, Table]]
     ) -> None:
-        """Log that the run uses these splits, as an artifact, and log the data card as tables by name.
+        """Log the splits as an input artifact of the run, and the data card as tables.
 
         The tables are logged only by the first run of the study with this `split_hash`.
         """
@@ -195,7 +198,7 @@ class WandbTracker(Tracker):
     def finish(self, result: Mapping[str, Any], run_folder: Path) -> None:
         """Copy `result`, the content of `result.json`, to the run's W&B summary, and log the files of the run.
 
-        Remove the values of curves from the summary, unless `result` has the same keys.
+        Values of curves are removed from the summary, unless `result` has the same keys.
         """
         if self._session.run is None:
             return
@@ -242,8 +245,8 @@ class WandbTracker(Tracker):
     def _earlier_step(self, own_log: Path) -> int:
         """Return the last step in the local logs of earlier processes of this run.
 
-        Return -1 for a new run, or if there are no such logs. The log of a killed process may lack its last steps and
-        end inside a record, which is removed. If a log cannot be read, `resumed_step` is assumed.
+        Return -1 for a new run, or if there are no such logs. The log of a killed process may lack the last steps. If
+        it ends inside a record, this record is removed. For a log that cannot be read, `resumed_step` is assumed.
         """
         if self._resumed_step is None:
             return -1

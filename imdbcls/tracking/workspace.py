@@ -1,4 +1,4 @@
-"""Build and save the W&B workspace of a study: its runs and its comparison, with panels for each question."""
+"""Build and save the W&B workspace of a study: its runs, the verdict of its comparison, and sections of panels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from imdbcls.tracking.panels import WIDE, PanelSection
 from imdbcls.tracking.runsets import GROUP_LABEL, RunSelection
 from imdbcls.tracking.saved_views import Place, earlier, title_of
 
-MAX_RUNS = 100  # in one panel
+MAX_RUNS = 100  # limit of a panel
 
 
 def save_workspace(place: Place, comparison: Comparison, sections: Sequence[PanelSection], runs: RunSelection) -> str:
@@ -31,19 +31,19 @@ def save_workspace(place: Place, comparison: Comparison, sections: Sequence[Pane
 
 
 def view_name() -> str:
-    """Return a random name for a new view, without the letters n, w and v.
+    """Return a name `nw-<id>-v` for a new view, with a random hexadecimal id.
 
-    wandb_workspaces makes the URL by removing `nw-` and `-v` wherever they are in `nw-<id>-v`. If one of its own random
-    ids ends in "nw" or starts with "v", the URL is wrong.
+    wandb_workspaces builds the URL of a view by removing every `nw-` and `-v` from the name. Its own random ids may end
+    in `nw` or start with `v`, and then the URL is wrong. A hexadecimal id contains neither letter.
     """
     return f"nw-{uuid4().hex[:11]}-v"
 
 
 def build_workspace(place: Place, comparison: Comparison, sections: Sequence[PanelSection], runs: RunSelection) -> Any:
-    """Return the workspace.
+    """Return the workspace, not yet saved.
 
-    Runs are not grouped in the table, so that scatter plots and parallel coordinates show each run in the colour of its
-    group. Curves and bars group their runs themselves.
+    The table of runs is not grouped, so that scatter plots and parallel coordinates show each run in the colour of its
+    group. Plots of curves and bars have their own option for grouping.
     """
     import wandb_workspaces.reports.v2 as reports
     import wandb_workspaces.workspaces as workspaces
@@ -70,6 +70,6 @@ def build_workspace(place: Place, comparison: Comparison, sections: Sequence[Pan
             order=[expr.Ordering(expr.Config(f"{GROUP_LABEL}.value"), ascending=True)],
             run_settings=colours,
             pinned_columns=[*runs.columns],
-            pinned_runs=[runs.comparison_id],  # always loaded, because it has the figures
+            pinned_runs=[runs.comparison_id],  # pinned runs are always loaded; this run has the figures
         ),
     )
