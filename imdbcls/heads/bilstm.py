@@ -35,8 +35,15 @@ class BiLSTMHead(nn.Module):
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         hidden_BTD = self.dropout(hidden_BTD)
-        forward_BTD = recurrent_outputs(self.forward_lstm, hidden_BTD)
-        reversed_BTD = recurrent_outputs(self.backward_lstm, reverse_within_length(hidden_BTD, mask_BT))
-        # Pooling ignores the order of the tokens, so each direction is pooled separately and in its own order.
-        pooled = [self.pool(outputs_BTD, mask_BT) for outputs_BTD in (forward_BTD, reversed_BTD)]
-        return self.output(self.dropout(torch.cat(pooled, dim=1)))
+        forward_BD = self.pooled_output(self.forward_lstm, hidden_BTD, mask_BT)
+        backward_BD = self.pooled_output(self.backward_lstm, hidden_BTD, mask_BT, backward=True)
+        return self.output(self.dropout(torch.cat([forward_BD, backward_BD], dim=1)))
+
+    def pooled_output(self, lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
+        """Return the pooled outputs of an LSTM that reads each document, from its end to its start if `backward`.
+
+        Pooling ignores the order of the tokens, so each direction is pooled in its own order.
+        """
+        if backward:
+            hidden_BTD = reverse_within_length(hidden_BTD, mask_BT)
+        return self.pool(recurrent_outputs(lstm, hidden_BTD), mask_BT)

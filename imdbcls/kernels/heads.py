@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imdbcls.heads.bilstm import BiLSTMHead
 from imdbcls.heads.lstm import LSTMHead
 from imdbcls.heads.max_seq import MaxSeqHead
 from imdbcls.heads.transformer import TransformerHead
@@ -24,7 +25,7 @@ def accelerate_head(head: nn.Module) -> None:
 
     - `nn.Dropout` in any head: on the CPU, masks for tensors with three or more dimensions (token vectors) take a tenth
       of PyTorch's time.
-    - `LSTMHead`: on the CPU, the recurrence uses the compiled kernels.
+    - `LSTMHead`, `BiLSTMHead`: on the CPU, the recurrence uses the compiled kernels.
     - `TransformerHead`: its layer computes only the first token, because the head reads no other token.
     - `MaxSeqHead`: its attention does not compute keys and values, because there is only one query.
 
@@ -36,6 +37,8 @@ def accelerate_head(head: nn.Module) -> None:
             module.forward = MethodType(dropout, module)  # type: ignore[method-assign]
         elif isinstance(module, LSTMHead) and type(module).final_output is LSTMHead.final_output:
             module.final_output = final_output  # type: ignore[method-assign, assignment]
+        elif isinstance(module, BiLSTMHead) and type(module).pooled_output is BiLSTMHead.pooled_output:
+            module.pooled_output = MethodType(pooled_output, module)  # type: ignore[method-assign]
         elif isinstance(module, TransformerHead) and type(module).forward is TransformerHead.forward:
             module.layer.forward = MethodType(first_token_of_layer, module.layer)  # type: ignore[method-assign]
         elif isinstance(module, MaxSeqHead) and type(module).forward is MaxSeqHead.forward:
@@ -46,7 +49,7 @@ def kernels_of_head(head: nn.Module, dtype: torch.dtype) -> Iterator[Kernels | N
     """Yield the kernels that each LSTM in the head uses on the CPU, or None if it uses PyTorch's implementation."""
     accelerated: set[nn.Module] = set()
     for module in head.modules():
-        if vars(module).get("final_output") is final_output:
+        if vars(module).keys() & {"final_output", "pooled_output"}:  # methods that `accelerate_head` replaced
             accelerated.update(module.children())
     for module in head.modules():
         if isinstance(module, nn.LSTM):
@@ -68,6 +71,21 @@ def final_output(layer: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backwar
     if kernels is None:
         return LSTMHead.final_output(layer, hidden_BTD, mask_BT, backward=backward)
     return lstm.final_output(kernels, layer, hidden_BTD, mask_BT, backward=backward)
+
+
+def pooled_output(
+    self: BiLSTMHead, layer: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False
+) -> Tensor:
+    """Compute `BiLSTMHead.pooled_output` with the compiled kernels, if available. Pool each document without padding.
+
+    The result has the kernels' dtype.
+    """
+    kernels = lstm.kernels_for(layer, hidden_BTD)
+    if kernels is None:
+        return BiLSTMHead.pooled_output(self, layer, hidden_BTD, mask_BT, backward=backward)
+    output_NH = lstm.token_outputs(kernels, layer, hidden_BTD, mask_BT, backward=backward)
+    documents = output_NH.split(mask_BT.sum(dim=1).tolist())
+    return torch.cat([self.pool(each.unsqueeze(0), mask_BT.new_ones(1, len(each))) for each in documents])
 
 
 def first_token_of_layer(

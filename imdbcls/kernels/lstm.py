@@ -1,4 +1,4 @@
-"""Compute the final output of an LSTM over documents of different lengths with compiled kernels.
+"""Compute the outputs of an LSTM over documents of different lengths with compiled kernels.
 
 The rows are the non-padding tokens of all documents, one after another. In bfloat16, unused rows follow, because matrix
 products need a rounded number of rows (`products.py`). Widths are multiples of 32, so these rows do not affect other
@@ -54,6 +54,22 @@ def final_output(
     With `backward`, the LSTM reads each document from its end to its start. `kernels` must come from `kernels_for`.
     Padding is on the right and is not read.
     """
+    return run(kernels, lstm, hidden_BTD, mask_BT, backward, all_tokens=False)
+
+
+def token_outputs(
+    kernels: Kernels, lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False
+) -> Tensor:
+    """Return the LSTM's output at each non-padding token; output_NH in the dtype of the kernels.
+
+    The rows are in the order of the tokens in `mask_BT`, also with `backward`. See `final_output`.
+    """
+    return run(kernels, lstm, hidden_BTD, mask_BT, backward, all_tokens=True)
+
+
+def run(
+    kernels: Kernels, lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, backward: bool, all_tokens: bool
+) -> Tensor:
     offsets = cu_seqlens_of(mask_BT)
     rows_ND = hidden_BTD.to(kernels.dtype).flatten(0, 1)
     if int(offsets[-1]) < len(rows_ND):
@@ -61,8 +77,8 @@ def final_output(
     rows_ND = F.pad(rows_ND, (0, 0, 0, padded_rows(len(rows_ND), kernels.dtype) - len(rows_ND)))
     parameters = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
     keep = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (rows_ND, *parameters))
-    final_BH: Tensor = CompiledLSTM.apply(kernels, rows_ND, offsets, backward, keep, *parameters)
-    return final_BH
+    outputs: Tensor = CompiledLSTM.apply(kernels, rows_ND, offsets, backward, all_tokens, keep, *parameters)
+    return outputs
 
 
 class CompiledLSTM(torch.autograd.Function):
@@ -75,6 +91,7 @@ class CompiledLSTM(torch.autograd.Function):
         rows_ND: Tensor,
         offsets: Tensor,  # (B + 1) int64: the first row of each document, then the number of tokens
         reverse: bool,  # read each document from its end to its start
+        all_tokens: bool,  # return output_NH instead of final_BH
         keep: bool,  # save the tensors that the backward pass needs
         weight_GD: Tensor,
         weight_GH: Tensor,
@@ -84,26 +101,30 @@ class CompiledLSTM(torch.autograd.Function):
         prepared, weight_GH = prepare(kernels, weight_GD), weight_GH.to(kernels.dtype)
         gates_NG = linear(kernels, rows_ND, prepared, bias_G + bias2_G)
         num_documents, hidden_size = len(offsets) - 1, weight_GH.shape[1]
-        final_BH = rows_ND.new_empty((num_documents, hidden_size))
+        outputs = rows_ND.new_empty((int(offsets[-1]) if all_tokens else num_documents, hidden_size))
+        final_BH, output_NH = (None, outputs) if all_tokens else (outputs, None)
         previous_NH = rows_ND.new_empty((len(rows_ND), hidden_size)) if keep else None
         cell_NH = torch.empty((len(rows_ND), hidden_size)) if keep else None
         kernels.call(
-            "lstm", gates_NG, weight_GH, offsets, final_BH, previous_NH, cell_NH, num_documents, hidden_size, reverse
-        )
-        ctx.kernels, ctx.reverse = kernels, reverse
+            "lstm", gates_NG, weight_GH, offsets, final_BH, output_NH, previous_NH, cell_NH, num_documents, hidden_size,
+            reverse,
+        )  # fmt: skip
+        ctx.kernels, ctx.reverse, ctx.all_tokens = kernels, reverse, all_tokens
         ctx.save_for_backward(rows_ND, offsets, prepared, weight_GH, gates_NG, previous_NH, cell_NH)
-        return final_BH
+        return outputs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_final_BH: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_outputs: Tensor) -> tuple[Tensor | None, ...]:
         rows_ND, offsets, prepared, weight_GH, gates_NG, previous_NH, cell_NH = ctx.saved_tensors
         kernels = ctx.kernels
-        num_documents, hidden_size = d_final_BH.shape
+        d_outputs = d_outputs.contiguous()
+        d_final_BH, d_output_NH = (None, d_outputs) if ctx.all_tokens else (d_outputs, None)
+        num_documents, hidden_size = len(offsets) - 1, weight_GH.shape[1]
         d_gates_NG = torch.empty_like(gates_NG)
         d_bias_BG = torch.empty((num_documents, 4 * hidden_size))  # the kernel uses one row per group of documents
         kernels.call(
-            "lstm_backward", gates_NG, weight_GH, offsets, cell_NH, d_final_BH.contiguous(), d_gates_NG, d_bias_BG,
+            "lstm_backward", gates_NG, weight_GH, offsets, cell_NH, d_final_BH, d_output_NH, d_gates_NG, d_bias_BG,
             num_documents, hidden_size, ctx.reverse,
         )  # fmt: skip
         d_rows_ND = linear_backward(kernels, d_gates_NG, prepared) if ctx.needs_input_grad[1] else None
@@ -112,4 +133,4 @@ class CompiledLSTM(torch.autograd.Function):
         d_weight_GH = weight_gradient(kernels, d_gates_NG, previous_NH, num_rows)
         # The two bias gradients must be separate tensors: autograd does not copy them, and clipping changes each one
         # in place.
-        return None, d_rows_ND, None, None, None, d_weight_GD, d_weight_GH, d_bias_BG[0], d_bias_BG[0].clone()
+        return None, d_rows_ND, None, None, None, None, d_weight_GD, d_weight_GH, d_bias_BG[0], d_bias_BG[0].clone()

@@ -7,6 +7,7 @@ import torch
 from support.heads import ALL_MAKERS, CLASSES, HIDDEN, batch_of, make_batch
 from torch import Tensor, nn
 
+from imdbcls.heads.bilstm import BiLSTMHead
 from imdbcls.heads.lstm import LSTMHead
 from imdbcls.heads.transformer import TransformerHead
 from imdbcls.kernels.heads import accelerate_head, kernels_of_head
@@ -82,22 +83,28 @@ def test_subclass_keeps_overridden_methods() -> None:
         def final_output(lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
             return torch.zeros(len(hidden_BTD), lstm.hidden_size)
 
+    class ZeroBiLSTMHead(BiLSTMHead):
+        def pooled_output(self, lstm: nn.LSTM, hidden: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
+            return torch.zeros(len(hidden), lstm.hidden_size)
+
     settings = {"hidden_size": HIDDEN, "num_labels": CLASSES, "dropout": 0.1}
-    for head in (MeanOfLayerHead(**settings), ZeroLSTMHead(**settings, bidirectional=False)):
+    zeros = ZeroLSTMHead(**settings, bidirectional=False), ZeroBiLSTMHead(**settings, pooling="max")
+    for head in (MeanOfLayerHead(**settings), *zeros):
         expected_BC = head.eval()(*make_batch())
         accelerate_head(head)
         assert torch.equal(head(*make_batch()), expected_BC)
 
 
 def test_nested_head_is_accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`kernels_of_head` reports the kernels of the nested LSTM; a plain `nn.LSTM` uses PyTorch's."""
+    """`kernels_of_head` reports the kernels of the nested LSTMs; a plain `nn.LSTM` uses PyTorch's."""
     kernels = object()
     monkeypatch.setattr("imdbcls.kernels.lstm.load", lambda dtype: kernels)
-    inner = LSTMHead(hidden_size=HIDDEN, num_labels=CLASSES, dropout=0.1, bidirectional=True)
-    head = nn.ModuleDict({"lstm": inner, "own": nn.LSTM(HIDDEN, HIDDEN)})
-    assert list(kernels_of_head(head, torch.float32)) == [None, None, None]
+    settings = {"hidden_size": HIDDEN, "num_labels": CLASSES, "dropout": 0.1}
+    inner = LSTMHead(**settings, bidirectional=False), BiLSTMHead(**settings, pooling="max")
+    head = nn.ModuleList([*inner, nn.LSTM(HIDDEN, HIDDEN)])
+    assert list(kernels_of_head(head, torch.float32)) == [None] * 4
     accelerate_head(head)
-    assert list(kernels_of_head(head, torch.float32)) == [kernels, kernels, None]
+    assert list(kernels_of_head(head, torch.float32)) == [kernels] * 3 + [None]
 
 
 def test_fast_dropout_has_pytorchs_distribution() -> None:

@@ -200,7 +200,7 @@ def test_unsupported_sizes_are_rejected(dtype: torch.dtype) -> None:
     for width in (24, 40):
         gates, weight, final = (torch.zeros(4 * width, width, dtype=dtype) for _ in range(3))
         with pytest.raises(ValueError, match="lstm failed: unsupported sizes"):
-            loaded.call("lstm", gates, weight, cu_seqlens_of((1,)), final, None, None, 1, width, False)
+            loaded.call("lstm", gates, weight, cu_seqlens_of((1,)), final, None, None, None, 1, width, False)
     if dtype == HALF:
         with pytest.raises(ValueError, match="weight_gradient failed: unsupported sizes"):
             loaded.call("weight_gradient", odd, odd, torch.zeros(40, 40), 40, 40, 40)
@@ -223,10 +223,10 @@ def calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
             *(offsets, zeros(rows, 192), zeros(2, 192, of=single), 2, 2, 32),
         ),
         "weight_gradient": (zeros(rows, 64), zeros(rows, 32), zeros(64, 32, of=single), rows, 64, 32),
-        "lstm": (zeros(rows, 128), zeros(128, 32), offsets, zeros(2, 32), None, None, 2, 32, False),
+        "lstm": (zeros(rows, 128), zeros(128, 32), offsets, zeros(2, 32), zeros(rows, 32), None, None, 2, 32, False),
         "lstm_backward": (
-            *(zeros(rows, 128), zeros(128, 32), offsets, zeros(rows, 32, of=single), zeros(2, 32), zeros(rows, 128)),
-            *(zeros(2, 128, of=single), 2, 32, False),
+            *(zeros(rows, 128), zeros(128, 32), offsets, zeros(rows, 32, of=single), zeros(2, 32), zeros(rows, 32)),
+            *(zeros(rows, 128), zeros(2, 128, of=single), 2, 32, False),
         ),
     }
     if dtype == torch.float32:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from imdbcls.heads.lstm import LSTMHead
 from imdbcls.heads.pooling import last_real_token, reverse_within_length
-from imdbcls.kernels import loading, products
+from imdbcls.kernels import loading, lstm, products
 from imdbcls.kernels.building import object_path
 from imdbcls.kernels.compiled import Dropout
 from imdbcls.kernels.encoder import accelerate
@@ -411,13 +411,22 @@ def test_number_of_threads_does_not_change_bits(loaded: loading.Kernels) -> None
 
 
 def final_and_gradients(
-    head: LSTMHead, hidden_BTD: Tensor, mask_BT: Tensor, using: loading.Kernels | None, *, bf16: bool = False
+    head: LSTMHead,
+    hidden_BTD: Tensor,
+    mask_BT: Tensor,
+    using: loading.Kernels | None,
+    *,
+    bf16: bool = False,
+    all_tokens: bool = False,
 ) -> dict[str, Tensor]:
-    """Return the final outputs of both directions by name, and all gradients of a fixed function of them.
+    """Return the outputs of both directions by name, and all gradients of a fixed function of them.
 
-    Use the kernels `using` if they support the width, else PyTorch's LSTM, in bfloat16 with `bf16`.
+    The outputs are the final ones, or those at all tokens with `all_tokens`. Use the kernels `using` if they support
+    the width, else PyTorch's LSTM, in bfloat16 with `bf16`.
     """
     output = pytorch_output if using is None else final_output
+    if all_tokens:
+        output = pytorch_outputs if using is None else partial(lstm.token_outputs, using)
     head.zero_grad()
     hidden_BTD = hidden_BTD.clone().requires_grad_()
     assert head.backward_lstm is not None
@@ -439,6 +448,13 @@ def pytorch_output(lstm: torch.nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, 
     """Compute `LSTMHead.final_output` in the autocast dtype."""
     hidden_BTD = reverse_within_length(hidden_BTD, mask_BT) if backward else hidden_BTD
     return last_real_token(lstm(hidden_BTD)[0], mask_BT)
+
+
+def pytorch_outputs(lstm: torch.nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
+    """Return the outputs at the non-padding tokens in the order of the document, in the autocast dtype."""
+    if not backward:
+        return lstm(hidden_BTD)[0][mask_BT]
+    return reverse_within_length(lstm(reverse_within_length(hidden_BTD, mask_BT))[0], mask_BT)[mask_BT]
 
 
 def lstm_and_batch(width: int, lengths: tuple[int, ...]) -> tuple[LSTMHead, Tensor, Tensor]:
@@ -466,6 +482,23 @@ def test_lstm_is_as_exact_as_pytorchs(loaded: loading.Kernels, width: int, lengt
         assert error <= 1.2 * their_error + limit(loaded, 0.0005) * value.norm(), name
     plain = final_and_gradients(head, hidden_BTD, mask_BT, None)
     assert (width % 32 == 0) != all(torch.equal(ours[name], plain[name]) for name in ours)
+
+
+@pytest.mark.parametrize(("width", "lengths"), [(96, LENGTHS), (32, (1,)), (64, (1, 9, 2) * 13)])
+def test_lstm_outputs_at_all_tokens(loaded: loading.Kernels, width: int, lengths: tuple[int, ...]) -> None:
+    """They are as exact as PyTorch's, and the last one that is read has the bits of the final output."""
+    head, hidden_BTD, mask_BT = lstm_and_batch(width, lengths)
+    run = partial(final_and_gradients, all_tokens=True)
+    exact = run(copy.deepcopy(head).double(), hidden_BTD.double(), mask_BT, None)
+    bf16 = loaded.dtype == HALF
+    ours, theirs = (run(head, hidden_BTD, mask_BT, using, bf16=bf16) for using in (loaded, None))
+    assert ours.keys() == exact.keys() and len(exact) == 11
+    for name, value in exact.items():
+        error, their_error = (ours[name] - value).norm(), (theirs[name] - value).norm()
+        assert error <= 1.2 * their_error + limit(loaded, 0.0005) * value.norm(), name
+    final, ends = final_and_gradients(head, hidden_BTD, mask_BT, loaded, bf16=bf16), cu_seqlens_of(lengths)
+    assert torch.equal(ours["forwards"][ends[1:] - 1], final["forwards"])
+    assert torch.equal(ours["backwards"][ends[:-1]], final["backwards"])
 
 
 def test_lstm_bias_gradients_are_separate_tensors(loaded: loading.Kernels) -> None:
@@ -499,21 +532,24 @@ def test_lstm_bits_do_not_depend_on_threads_or_saved_tensors(loaded: loading.Ker
     num_rows, dtype = sum(lengths), loaded.dtype
     sizes = (len(lengths), width, backwards)
     weight_GH, offsets = (0.1 * random(4 * width, width)).to(dtype), cu_seqlens_of(lengths)
-    d_final_BH = random(len(lengths), width).to(dtype)
+    d_final_BH, d_output_NH = (random(num, width).to(dtype) for num in (len(lengths), num_rows))
 
     def all_results() -> list[Tensor]:
         gates_NG = random(num_rows, 4 * width).to(dtype)
         alone_BH, final_BH = (unwritten(len(lengths), width, dtype=dtype) for _ in range(2))
-        loaded.call("lstm", gates_NG, weight_GH, offsets, alone_BH, None, None, *sizes)
+        alone_NH, output_NH = (unwritten(num_rows, width, dtype=dtype) for _ in range(2))
+        loaded.call("lstm", gates_NG, weight_GH, offsets, alone_BH, None, None, None, *sizes)
+        loaded.call("lstm", gates_NG, weight_GH, offsets, None, alone_NH, None, None, *sizes)
         assert torch.equal(gates_NG, random(num_rows, 4 * width).to(dtype))
         previous_NH, cell_NH = unwritten(num_rows, width, dtype=dtype), unwritten(num_rows, width)
-        loaded.call("lstm", gates_NG, weight_GH, offsets, final_BH, previous_NH, cell_NH, *sizes)
+        loaded.call("lstm", gates_NG, weight_GH, offsets, final_BH, output_NH, previous_NH, cell_NH, *sizes)
         d_gates_NG, d_bias_BG = unwritten(num_rows, 4 * width, dtype=dtype), unwritten(len(lengths), 4 * width)
-        loaded.call("lstm_backward", gates_NG, weight_GH, offsets, cell_NH, d_final_BH, d_gates_NG, d_bias_BG, *sizes)
-        assert torch.equal(alone_BH, final_BH) and not final_BH[1::3].any()
+        given = (gates_NG, weight_GH, offsets, cell_NH, d_final_BH, d_output_NH)
+        loaded.call("lstm_backward", *given, d_gates_NG, d_bias_BG, *sizes)
+        assert torch.equal(alone_BH, final_BH) and not final_BH[1::3].any() and torch.equal(alone_NH, output_NH)
         tolerance = 0.02 if dtype == HALF else 2e-5
         torch.testing.assert_close(d_bias_BG[0], d_gates_NG.float().sum(0), rtol=tolerance, atol=tolerance)
-        return [gates_NG, final_BH, previous_NH, cell_NH, d_gates_NG, d_bias_BG[0]]
+        return [gates_NG, final_BH, output_NH, previous_NH, cell_NH, d_gates_NG, d_bias_BG[0]]
 
     one_thread, three_threads = with_one_and_three_threads(all_results)
     assert all(

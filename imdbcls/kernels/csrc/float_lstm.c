@@ -18,11 +18,12 @@ static int64_t group_size_of(int64_t B, int num_threads) {
 /* ---- Forward ----------------------------------------------------------------------------------------------------- */
 
 /* gates_NG contains the input part of the gates, including the biases. final_BH gets the last output of each document,
-   or zeros for a document without tokens. For backward, gates_NG is overwritten with the gates, previous_NH gets the
-   outputs of the previous step, and cell_NH gets the cell states. If previous_NH and cell_NH are NULL, nothing is saved
-   for backward, and gates_NG does not change. H is a multiple of 16. */
-int lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, float *final_BH, float *previous_NH,
-         float *cell_NH, int64_t B, int64_t H, int backwards, int num_threads) {
+   or zeros for a document without tokens. output_NH gets the output at each token. Each of the two may be NULL. For
+   backward, gates_NG is overwritten with the gates, previous_NH gets the outputs of the previous step, and cell_NH gets
+   the cell states. If previous_NH and cell_NH are NULL, nothing is saved for backward, and gates_NG does not change. H
+   is a multiple of 16. */
+int lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, float *final_BH, float *output_NH,
+         float *previous_NH, float *cell_NH, int64_t B, int64_t H, int backwards, int num_threads) {
     if (H % PANEL || (previous_NH && !cell_NH)) return BAD_ARGUMENTS;
     if (!are_valid_offsets(offsets_B1, B)) return BAD_OFFSETS;
     const int64_t G = 4 * H, size = group_size_of(B, num_threads);
@@ -30,7 +31,7 @@ int lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, flo
     Workspace workspace = workspace_of(num_threads, 3 * size * H * (int64_t)sizeof(float));
     if (!packed || !workspace.start) return free(packed), free(workspace.start), NO_MEMORY;
     pack_weight(weight_GH, packed, G, H, num_threads);
-    memset(final_BH, 0, (size_t)(B * H) * sizeof(float));
+    if (final_BH) memset(final_BH, 0, (size_t)(B * H) * sizeof(float));
 #pragma omp parallel for num_threads(num_threads) schedule(dynamic)
     for (int64_t group = 0; group < (B + size - 1) / size; group++) {
         Sequence sequences[DOCUMENTS];
@@ -57,7 +58,8 @@ int lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, flo
                         const f32s c = next_cell(z, load_full(cell + i * H + u)), h = output_of(z, c);
                         store_f32(cell + i * H + u, ALL_LANES, c);
                         store_f32(next + i * H + u, ALL_LANES, h);
-                        if (ends) store_f32(final_BH + (group * size + i) * H + u, ALL_LANES, h);
+                        if (ends && final_BH) store_f32(final_BH + (group * size + i) * H + u, ALL_LANES, h);
+                        if (output_NH) store_f32(output_NH + n * H + u, ALL_LANES, h);
                         if (!previous_NH) continue;
                         for (int gate = 0; gate < 4; gate++) store_f32(gates_NG + n * G + gate * H + u, ALL_LANES, z[gate]);
                         store_f32(cell_NH + n * H + u, ALL_LANES, c);
@@ -75,10 +77,11 @@ int lstm(float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, flo
 
 /* ---- Backward ---------------------------------------------------------------------------------------------------- */
 
-/* Compute d_gates_NG, the gradient of the input of `lstm`, and its sum over the rows in the first row of d_bias_BG. */
+/* Compute d_gates_NG, the gradient of the input of `lstm`, and its sum over the rows in the first row of d_bias_BG. The
+   gradients d_final_BH and d_output_NH may be NULL. */
 int lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
-                  const float *d_final_BH, float *d_gates_NG, float *d_bias_BG, int64_t B, int64_t H, int backwards,
-                  int num_threads) {
+                  const float *d_final_BH, const float *d_output_NH, float *d_gates_NG, float *d_bias_BG, int64_t B,
+                  int64_t H, int backwards, int num_threads) {
     if (H % PANEL) return BAD_ARGUMENTS;
     if (!are_valid_offsets(offsets_B1, B)) return BAD_OFFSETS;
     const int64_t G = 4 * H, size = group_size_of(B, num_threads);
@@ -108,7 +111,9 @@ int lstm_backward(const float *gates_NG, const float *weight_GH, const int64_t *
                         f32s z[4], d[4], c_before = splat(0), d_h = load_full(d_output + i * PANEL + u - j);
                         for (int gate = 0; gate < 4; gate++) z[gate] = load_full(gates_NG + n * G + gate * H + u);
                         if (t > 0) c_before = load_full(cell_NH + preceding * H + u);
-                        if (t + 1 == sequences[i].length) d_h = add(d_h, load_full(d_final_BH + document * H + u));
+                        if (t + 1 == sequences[i].length && d_final_BH)
+                            d_h = add(d_h, load_full(d_final_BH + document * H + u));
+                        if (d_output_NH) d_h = add(d_h, load_full(d_output_NH + n * H + u));
                         const f32s d_c = step_backward(z, c_before, load_full(cell_NH + n * H + u), d_h,
                                                        load_full(d_cell + i * H + u), d);
                         store_f32(d_cell + i * H + u, ALL_LANES, d_c);

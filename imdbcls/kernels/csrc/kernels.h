@@ -48,11 +48,12 @@ int attention_backward(const element *qkv_N3H, const element *context_NH, const 
                        float *d_bias_B3H, int64_t num_documents, int64_t num_heads, int64_t D, int num_threads);
 int weight_gradient(const element *d_y_NO, const element *x_NK, float *d_weight_OK, int64_t N, int64_t O, int64_t K,
                     int num_threads);
-int lstm(element *gates_NG, const element *weight_GH, const int64_t *offsets_B1, element *final_BH,
-         element *OR_NULL previous_NH, float *OR_NULL cell_NH, int64_t B, int64_t H, int backwards, int num_threads);
+int lstm(element *gates_NG, const element *weight_GH, const int64_t *offsets_B1, element *OR_NULL final_BH,
+         element *OR_NULL output_NH, element *OR_NULL previous_NH, float *OR_NULL cell_NH, int64_t B, int64_t H,
+         int backwards, int num_threads);
 int lstm_backward(const element *gates_NG, const element *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
-                  const element *d_final_BH, element *d_gates_NG, float *d_bias_BG, int64_t B, int64_t H, int backwards,
-                  int num_threads);
+                  const element *OR_NULL d_final_BH, const element *OR_NULL d_output_NH, element *d_gates_NG,
+                  float *d_bias_BG, int64_t B, int64_t H, int backwards, int num_threads);
 
 #ifdef FLOATS
 int pack_weight(const float *weight_OK, float *packed_PKC, int64_t O, int64_t K, int num_threads);

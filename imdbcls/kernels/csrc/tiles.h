@@ -118,8 +118,9 @@ static inline void product_32x32(float *c, int64_t c_width, const bf16 *a, int64
                      b + part % 2 * TILE, b_step, num_steps, accumulate);
 }
 
-/* Do the same as product_32x32 for 16 rows of a, without `accumulate`. */
-static inline void product_16x32(float *c, int64_t c_width, const bf16 *a, int64_t a_width, int64_t a_step, const bf16 *b,
+/* Do the same as product_32x32 for eight rows, without `accumulate`. c and each step of a have 16 rows in memory, because
+   a tile has 16 rows. With AMX, all 16 rows of c are written; otherwise only the first eight. */
+static inline void product_8x32(float *c, int64_t c_width, const bf16 *a, int64_t a_width, int64_t a_step, const bf16 *b,
                                  int64_t b_step, int64_t num_steps) {
 #ifdef __AMX_BF16__
     if (uses_amx) {
@@ -139,9 +140,8 @@ static inline void product_16x32(float *c, int64_t c_width, const bf16 *a, int64
         return;
     }
 #endif
-    for (int part = 0; part < 4; part++)
-        product_8x16(c + part / 2 * 8 * c_width + part % 2 * 16, c_width, a + part / 2 * 8 * a_width, a_width, a_step,
-                     b + part % 2 * TILE, b_step, num_steps, 0);
+    product_8x16(c, c_width, a, a_width, a_step, b, b_step, num_steps, 0);
+    product_8x16(c + 16, c_width, a, a_width, a_step, b + TILE, b_step, num_steps, 0);
 }
 
 /* Transpose 16 x 16 words of 32 bits. Widths are in words. */
