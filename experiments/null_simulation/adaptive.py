@@ -77,7 +77,7 @@ def draw_compressed(setting: Setting, generator: np.random.Generator) -> list[Sa
     values, vectors = np.linalg.eigh((joined_NS.T @ joined_NS).astype(np.float64))
     factor = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
     parts = np.split(factor, np.cumsum(setting.num_seeds)[:-1], axis=1)
-    return [Sample(sample.values_S, part, units) for sample, part in zip(samples, parts, strict=True)]
+    return [replace(sample, sums_GS=part) for sample, part in zip(samples, parts, strict=True)]
 
 
 def num_seeds_of(rounds: Sequence[Round]) -> list[int]:

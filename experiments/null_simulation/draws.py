@@ -34,6 +34,8 @@ class Setting:
     ] = ()  # probability that a seed predicts one class only, which is right for half of the documents
     num_films: int = 0  # films of unequal size; 0: documents are independent
     film_sd: float = 0.0  # standard deviation of the interaction of head and film, in units of the normal variable
+    head_sd: float = HEAD_SD  # the same for head x document
+    residual_sd: float = RESIDUAL_SD  # the same for seed x document
 
     @cached_property
     def accuracies(self) -> NDArray[np.float64]:
@@ -62,15 +64,17 @@ def draw_outcomes(setting: Setting, generator: np.random.Generator) -> list[NDAr
     outcomes = []
     for head, (num_seeds, sd) in enumerate(zip(setting.num_seeds, setting.seed_sds, strict=True)):
         seed_sd = sd / POINTS
-        variance = DIFFICULTY_SD**2 + HEAD_SD**2 + RESIDUAL_SD**2 + setting.film_sd**2 + seed_sd**2
+        variance = DIFFICULTY_SD**2 + setting.head_sd**2 + setting.residual_sd**2 + setting.film_sd**2 + seed_sd**2
         target = ACCURACY - (setting.behind[head] / 100 if setting.behind else 0.0)
         score_N = difficulty_N + np.float32(ndtri(target) * variance**0.5)
-        score_N += HEAD_SD * generator.standard_normal(num_documents, dtype=np.float32)
+        score_N += np.float32(setting.head_sd) * generator.standard_normal(num_documents, dtype=np.float32)
         if setting.films_N is not None:
             of_film = setting.film_sd * generator.standard_normal(setting.num_films, dtype=np.float32)
             score_N += of_film[setting.films_N]
         shifts_S = seed_sd * generator.standard_normal(num_seeds, dtype=np.float32)
-        noise_SN = RESIDUAL_SD * generator.standard_normal((num_seeds, num_documents), dtype=np.float32)
+        noise_SN = np.float32(setting.residual_sd) * generator.standard_normal(
+            (num_seeds, num_documents), dtype=np.float32
+        )
         correct_SN = noise_SN > -(score_N + shifts_S[:, None])
         if setting.collapse:
             for seed in np.flatnonzero(generator.random(num_seeds) < setting.collapse[head]):
@@ -82,7 +86,7 @@ def draw_outcomes(setting: Setting, generator: np.random.Generator) -> list[NDAr
 def sample_of_outcomes(correct_SN: NDArray[np.bool_], units: Units) -> Sample:
     """Return the accuracy of a head, as `imdbcls.comparison.samples.sample_of` does for predictions."""
     values_S = correct_SN.mean(axis=1)
-    return Sample.of(values_S, (correct_SN - values_S[:, None].astype(np.float32)).T, units)
+    return Sample.of(values_S, (correct_SN - values_S[:, None].astype(np.float32)).T, units, step=1.0)
 
 
 def draw_samples(setting: Setting, generator: np.random.Generator, units: Units) -> list[Sample]:

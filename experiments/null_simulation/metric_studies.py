@@ -57,8 +57,13 @@ def metric_studies(share: float, generator: np.random.Generator, num_studies: in
         for metric in METRICS.values():
             evaluated = [[metric.evaluate(predictions) for predictions in head] for head in heads]
             samples = [
-                Sample.of([value for value, _ in head], np.stack([influence for _, influence in head], 1), units)
-                for head in evaluated
+                Sample.of(
+                    [value for value, _ in head],
+                    np.stack([influence for _, influence in head], 1),
+                    units,
+                    step=metric.step(models[0]),
+                )
+                for models, head in zip(heads, evaluated, strict=True)
             ]
             (new,) = infer(samples, [Pair(0, 1)], 0.003)
             with without(*OLD):

@@ -10,7 +10,7 @@ from imdbcls.comparison import inference, race, statistics
 from imdbcls.comparison.inference import Inference, Pair, infer
 from imdbcls.comparison.power import chance_to_settle
 from imdbcls.comparison.sequential import Look
-from imdbcls.comparison.statistics import Estimate, Sample, Units, holm
+from imdbcls.comparison.statistics import Estimate, Sample, SeedVariance, Units, holm, t_tail
 from imdbcls.comparison.verdicts import LEVEL, outcome_of
 
 
@@ -26,6 +26,24 @@ def unweighted_variance_factor(units: Units) -> float:
     return len(units) / (len(units) - 1) / units.num_documents**2
 
 
+def estimate_without_steps(
+    value: float,
+    seed_variances: Sequence[SeedVariance | None],
+    document_variance: float,
+    document_df: float,
+    step: float = 0.0,
+) -> Estimate:
+    known = tuple(variance for variance in seed_variances if variance is not None)
+    return Estimate(value, known, max(0.0, document_variance), document_df)
+
+
+def p_equivalence_without_steps(estimate: Estimate, margin: float) -> float:
+    """Return the p-value of TOST. Without a variance, it is the probability that no unit shows a difference."""
+    if estimate.standard_error == 0:
+        return (1 - margin) ** (estimate.document_df + 1) if abs(estimate.value) < margin else 1.0
+    return t_tail((margin - abs(estimate.value)) / estimate.standard_error, estimate.degrees_of_freedom)
+
+
 # By rule: what to replace, and by what.
 REPLACEMENTS: dict[str, tuple[tuple[Any, str, Any], ...]] = {
     "floor": ((Sample, "floor", property(lambda sample: 0.0)),),
@@ -38,12 +56,17 @@ REPLACEMENTS: dict[str, tuple[tuple[Any, str, Any], ...]] = {
         (Look, "repeated_p", lambda look, p, sides=2: p),
     ),
     "flat prior of futility": ((race, "chance_by_flat_prior", chance_to_settle),),
+    "steps": (
+        (statistics, "estimate_of", estimate_without_steps),
+        (Estimate, "p_equivalence", p_equivalence_without_steps),
+        (statistics, "ROUNDING", 0.0),
+    ),
     "unequal clusters": (
         (Units, "degrees_of_freedom", property(lambda units: float(len(units) - 1))),
         (Units, "variance_factor", property(unweighted_variance_factor)),
     ),
 }
-OLD = ("floor", "shrinkage", "upper limits", "two against many", "unequal clusters")
+OLD = ("floor", "shrinkage", "upper limits", "two against many", "unequal clusters", "steps")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from draws import Setting, draw_outcomes, draw_samples, sample_of_outcomes
 from metric_studies import METRIC_NAMES, calibration_studies, metric_studies
 from rules import OLD, infer_by_old_rules, p_over_documents, without
 from scipy import stats
+from small_studies import print_small
 from tables import Numbers, Runner, percent, print_header, print_row
 
 from imdbcls.comparison.inference import Inference, Pair, infer, short_list
@@ -89,7 +90,7 @@ def error_studies(setting: Setting, generator: np.random.Generator, num_studies:
         samples = [sample_of_outcomes(correct_SN, units) for correct_SN in outcomes]
         new = judged(samples, setting.accuracies, infer)
         with without(*OLD):
-            samples = [Sample(each.values_S, each.sums_GS, old_units) for each in samples]
+            samples = [replace(each, units=old_units) for each in samples]
             old = judged(samples, setting.accuracies, infer_by_old_rules)
         rows.append([number for pair in zip(old, new, strict=True) for number in pair])
     return np.array(rows, dtype=float)
@@ -435,6 +436,7 @@ def main() -> None:
         "settle": print_settle,
         "pooled": print_pooled,
         "adaptive": print_adaptive,
+        "small": print_small,
     }
     tables = [*ERROR_TABLES, *others]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -28,6 +28,8 @@ class Metric:
     name: str  # as in result.json, without the split
     evaluate: Callable[[Predictions], tuple[float, Floats]]  # value and influence (N,); NaN if not defined
     needs_probabilities: bool = True
+    # Influence of one changed prediction, given predictions with the labels; 0: the metric has no smallest change.
+    step: Callable[[Predictions], float] = lambda _: 0.0
     upper: float = 1.0  # largest possible value
     default_margin: float | None = None  # default of --margin, as a fraction; None: no default
 
@@ -85,6 +87,16 @@ def macro_f1(predictions: Predictions) -> tuple[float, Floats]:
     return float(f1_C.mean()), influence_N
 
 
+def step_of_f1(predictions: Predictions) -> float:
+    """Return the mean over classes of 1 / (C q), where C is the number of classes, and q the share of a class.
+
+    Macro F1 weights a document by 1 / (C q) of its class. The mean over documents of the squared weight, divided by
+    that of the weight, is the mean over classes of the weight. It is 1 if all classes are equally frequent.
+    """
+    shares_C = np.bincount(predictions.true_labels, minlength=len(predictions.label_names)) / len(predictions.ids)
+    return float((1 / (len(shares_C) * shares_C[shares_C > 0])).mean())
+
+
 def auroc(predictions: Predictions) -> tuple[float, Floats]:
     """Return the area under the ROC curve, and its influence (N,). Both are NaN if a class has no documents.
 
@@ -126,8 +138,8 @@ def log_loss(predictions: Predictions) -> tuple[float, Floats]:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", accuracy, needs_probabilities=False, default_margin=0.003),
-        Metric("f1", macro_f1, needs_probabilities=False, default_margin=0.003),
+        Metric("accuracy", accuracy, needs_probabilities=False, step=lambda _: 1.0, default_margin=0.003),
+        Metric("f1", macro_f1, needs_probabilities=False, step=step_of_f1, default_margin=0.003),
         Metric("auroc", auroc),
         Metric("brier", brier, upper=2.0),
         Metric("loss", log_loss, upper=float("inf")),

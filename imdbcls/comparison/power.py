@@ -74,10 +74,12 @@ def chance_to_settle(estimate: Estimate, num_seeds: int, levels: tuple[float, fl
     scales_Q = variance_scales(of_mean**2 / uncertainty if uncertainty > 0 else NORMAL_ABOVE)
     of_mean_Q = scales_Q * of_mean
     then_of_mean_Q = scales_Q * sum(variance.of_mean for variance in larger.seed_variances)
-    errors_Q = np.sqrt(estimate.document_variance + then_of_mean_Q)
+    variances_Q = estimate.document_variance + then_of_mean_Q
     df, (for_better, for_equivalent) = larger.degrees_of_freedom, levels
-    significant_Q = t_quantile(1 - for_better / 2, df) * errors_Q
-    equivalent_Q = np.zeros_like(errors_Q) if margin is None else margin - t_quantile(1 - for_equivalent, df) * errors_Q
+    significant_Q = t_quantile(1 - for_better / 2, df) * np.sqrt(variances_Q)
+    equivalent_Q = np.zeros_like(variances_Q)
+    if margin is not None:
+        equivalent_Q = larger.equivalence_limit(margin, for_equivalent, variances_Q)
     kept_Q = (estimate.value**2 + then_of_mean_Q) / np.maximum(estimate.value**2 + of_mean_Q, TINY)
     means_Q, deviations_Q = kept_Q * estimate.value, np.sqrt(kept_Q * (of_mean_Q - then_of_mean_Q))
     return float(np.mean(chance_outside(means_Q, deviations_Q, equivalent_Q, significant_Q)))
@@ -94,9 +96,10 @@ def chance_by_flat_prior(
     """
     larger = with_seeds(estimate, num_seeds)
     now, then = (sum(variance.of_mean for variance in each.seed_variances) for each in (estimate, larger))
-    error, df = larger.standard_error, larger.degrees_of_freedom
-    high = t_quantile(1 - levels[0] / 2, df) * error
-    low = 0.0 if margin is None else margin - t_quantile(1 - levels[1], df) * error
+    high = t_quantile(1 - levels[0] / 2, larger.degrees_of_freedom) * larger.standard_error
+    low = 0.0
+    if margin is not None:
+        low = float(larger.equivalence_limit(margin, levels[1], larger.variance))
     if low >= high:
         return 1.0
     w = max(now - then, TINY) ** 0.5

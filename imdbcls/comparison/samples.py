@@ -20,7 +20,7 @@ def sample_of(group: Group, metric: Metric, units: Units, rows: NDArray | None =
     chosen = [run.predictions if rows is None else run.predictions.take(rows) for run in group.runs]
     evaluated = [metric.evaluate(predictions) for predictions in chosen]
     values_S, influence_NS = [value for value, _ in evaluated], np.stack([influence for _, influence in evaluated], 1)
-    return Sample.of(values_S, influence_NS, units, group.collapsed_S)
+    return Sample.of(values_S, influence_NS, units, group.collapsed_S, metric.step(chosen[0]))
 
 
 def is_undefined(sample: Sample) -> bool:

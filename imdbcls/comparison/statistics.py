@@ -24,6 +24,13 @@ these variances decide which differences are significant. Two rules raise a vari
 underestimated, it gets too little weight, and the resulting degrees of freedom are too high. The weights here are
 therefore the upper 75 % confidence limits of the variances.
 
+**Steps.** Accuracy and F1 change in steps: a document is right or wrong. If two groups agree on all documents, the
+estimated variance of their difference is zero, although they may differ on other documents. A difference that is larger
+than the observed one implies that more documents differ than were observed. Equivalence tests and intervals therefore
+use the variance under the hypothesis that they reject, as Tango's score test for paired proportions does (1998,
+Statistics in Medicine 17:891; see `Estimate.variance_if`). The variance of a difference is at least that of one
+differing document. Both rules hardly change anything if many documents differ.
+
 `experiments/null_simulation` reports the error rates with and without each rule.
 """
 
@@ -40,6 +47,8 @@ from imdbcls.comparison.sign_flips import p_of_sign_flips
 
 POOL_SEEDS = 4  # weight of the mean seed variance over groups, as a number of seeds
 MIN_POOLED = 3  # minimum number of groups with several seeds for a mean seed variance
+TINY = 1e-30  # smallest variance in divisions
+ROUNDING = 1e-5  # smaller document variances of a difference, as a share of those of both groups, are rounding errors
 LIMIT = 0.75  # confidence level of the upper limits that weight the degrees of freedom
 
 
@@ -82,6 +91,20 @@ class Units:
         bias = float((squares_G * (1 - 2 * shares_G + (shares_G**2).sum())).sum() / max(1.0, squares_G.sum()))
         return 1 / (bias * self.num_documents**2) if bias > 1e-12 else 0.0
 
+    def design_effect(self, influence_NS: NDArray, sums_GS: NDArray) -> float:
+        """Return the variance of a mean with clusters, divided by its variance if all documents were independent.
+
+        The result is at least 1. Without variance, return its largest value: all documents of a cluster are then taken
+        as equal.
+        """
+        if self.codes_N is None:
+            return 1.0
+        largest = self.num_documents / (self.degrees_of_freedom + 1)
+        of_documents = float((influence_NS.astype(np.float64) ** 2).sum())
+        if of_documents == 0:
+            return largest
+        return float(np.clip((sums_GS.astype(np.float64) ** 2).sum() / of_documents, 1.0, largest))
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -91,6 +114,7 @@ class Sample:
     sums_GS: NDArray[np.floating]  # influence of each unit on each value; zero on average over documents
     units: Units  # samples that share this object are paired: they have the same documents in the same order
     collapsed_S: NDArray[np.bool_] | None = None  # which seeds predict one class for nearly all documents; None: none
+    step: float = 0.0  # change of a value if the prediction for one independent document changes; 0: no smallest change
 
     @classmethod
     def of(
@@ -99,8 +123,18 @@ class Sample:
         influence_NS: NDArray,
         units: Units,
         collapsed_S: NDArray[np.bool_] | None = None,
+        step: float = 0.0,
     ) -> "Sample":
-        return cls(np.asarray(values_S, dtype=np.float64), units.sums(influence_NS), units, collapsed_S)
+        """Build a sample. `step` is the influence of a changed prediction: 1 for accuracy, 0 without a smallest change.
+
+        Clustered documents have less information than independent ones. The step is therefore multiplied by the design
+        effect: the variance of a value with clusters, divided by its variance without them (Kish 1965, "Survey
+        Sampling").
+        """
+        sums_GS = units.sums(influence_NS)
+        if step > 0:
+            step *= units.design_effect(influence_NS, sums_GS) / units.num_documents
+        return cls(np.asarray(values_S, dtype=np.float64), sums_GS, units, collapsed_S, step)
 
     def __len__(self) -> int:
         return len(self.values_S)
@@ -108,7 +142,7 @@ class Sample:
     def seeds(self, rows: NDArray | Sequence[int]) -> "Sample":
         """Return the sample of only the seeds in `rows` (indices)."""
         collapsed_S = None if self.collapsed_S is None else self.collapsed_S[rows]
-        return Sample(self.values_S[rows], self.sums_GS[:, rows], self.units, collapsed_S)
+        return replace(self, values_S=self.values_S[rows], sums_GS=self.sums_GS[:, rows], collapsed_S=collapsed_S)
 
     @property
     def num_collapsed(self) -> int:
@@ -205,6 +239,7 @@ class Estimate:
     seed_variances: tuple[SeedVariance, ...]  # of the groups with several seeds
     document_variance: float
     document_df: float  # degrees of freedom of the document variance
+    step: float = 0.0  # smallest change of the value, see `Sample.step`; 0: none
 
     @property
     def variance(self) -> float:
@@ -223,9 +258,30 @@ class Estimate:
         uncertainty = sum(limit**2 / df for limit, df in limits)
         return float(sum(limit for limit, _ in limits) ** 2 / uncertainty) if uncertainty > 0 else float("inf")
 
+    def variance_if(self, truth: float) -> float:
+        """Return the variance if `truth` is the true value, which is farther from zero than the estimate.
+
+        With one seed, b and c documents that differ in either direction, and w = 1 / N, this is the variance of Tango's
+        score test (1998) for small rates: (b + c) w² is replaced by its most likely value, given that the expected
+        difference is `truth`.
+        """
+        farther = max(0.0, truth * (truth - self.value))
+        return (self.variance + (self.variance**2 + 4 * self.step**2 * farther) ** 0.5) / 2
+
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        half_width = t_quantile(0.5 + level / 2, self.degrees_of_freedom) * self.standard_error
-        return self.value - half_width, self.value + half_width
+        """Return the interval of Student's t, extended to all true values that the score test does not reject.
+
+        The score test uses `variance_if` and the degrees of freedom of documents. It can extend the end that is farther
+        from zero, and an end beyond zero. The distance e of such an end from the value v solves
+        e² = t² `variance_if(v ± e)`, which is a cubic equation.
+        """
+        below = above = t_quantile(0.5 + level / 2, self.degrees_of_freedom) * self.standard_error
+        t = t_quantile(0.5 + level / 2, self.document_df)
+        if self.step > 0 and np.isfinite(t):
+            steps = t**4 * self.step**2
+            above = max(above, float(largest_root(t**2 * self.variance + steps, steps * self.value)))
+            below = max(below, float(largest_root(t**2 * self.variance + steps, -steps * self.value)))
+        return self.value - below, self.value + above
 
     def p_value(self) -> float:
         """Return the two-sided p-value for a true value of zero. An undefined value (NaN) is never significant."""
@@ -236,20 +292,45 @@ class Estimate:
     def p_equivalence(self, margin: float) -> float:
         """Return the p-value of TOST (Schuirmann 1987): the larger p of the one-sided tests at -margin and margin.
 
-        With a standard error of zero, the t-test is not possible. If then |value| < margin, return the probability that
-        no unit shows a difference although each unit does so with probability `margin`; otherwise, return 1.
+        Each test is a t-test and, for a metric with steps, also a score test (see `interval`). The larger p counts.
+        Without a variance, return 1: nothing is known about other documents.
         """
         if self.standard_error == 0:
-            return (1 - min(margin, 1.0)) ** (self.document_df + 1) if abs(self.value) < margin else 1.0
-        return t_tail((margin - abs(self.value)) / self.standard_error, self.degrees_of_freedom)
+            return 1.0
+        distance = margin - abs(self.value)
+        p = t_tail(distance / self.standard_error, self.degrees_of_freedom)
+        if self.step > 0 and distance > 0:
+            error = replace(self, value=abs(self.value)).variance_if(margin) ** 0.5
+            p = max(p, t_tail(distance / error, self.document_df))
+        return p
+
+    def equivalence_limit(self, margin: float, level: float, variance: NDArray[np.float64] | float) -> NDArray:
+        """Return the largest absolute difference for which `p_equivalence` is below `level`; negative: there is none.
+
+        `variance` replaces the variance of the estimate, for example by the one that is expected with more seeds.
+        """
+        limit = margin - t_quantile(1 - level, self.degrees_of_freedom) * np.sqrt(variance)
+        t = t_quantile(1 - level, self.document_df)
+        if self.step > 0 and np.isfinite(t):
+            limit = np.minimum(limit, margin - largest_root(t**2 * variance, t**4 * self.step**2 * margin))
+        return np.asarray(limit)
+
+
+def largest_root(p: NDArray[np.float64] | float, q: float) -> NDArray[np.float64]:
+    """Return the largest real root of x³ = p x + q for p >= 0 (Viète), or sqrt(p / 3) if q is too negative for it."""
+    p = np.maximum(p, TINY)
+    ratio = 1.5 * 3**0.5 * q / p**1.5
+    one_root = np.cosh(np.arccosh(np.maximum(ratio, 1.0)) / 3)
+    three_roots = np.cos(np.arccos(np.clip(ratio, -1.0, 1.0)) / 3)
+    return 2 * (p / 3) ** 0.5 * np.where(ratio > 1, one_root, three_roots)
 
 
 def mean_over_seeds(sample: Sample, seed_variance: SeedVariance | None) -> Estimate:
     """Estimate the mean over seeds. Without a seed variance, the estimate covers the variation over documents only."""
-    return Estimate(
+    return estimate_of(
         value=float(sample.values_S.mean()),
-        seed_variances=() if seed_variance is None else (seed_variance,),
-        document_variance=max(0.0, sample.shared_variance),
+        seed_variances=[seed_variance],
+        document_variance=sample.shared_variance,
         document_df=sample.units.degrees_of_freedom,
     )
 
@@ -269,12 +350,34 @@ def difference_over_seeds(
     `covariance_between` is `a.covariance(b)`, if the caller already has it.
     """
     between = a.covariance(b) if covariance_between is None else covariance_between
-    return Estimate(
+    of_both = a.shared_variance + b.shared_variance
+    of_difference = of_both - 2 * float(between.mean())
+    return estimate_of(
         value=float(a.values_S.mean() - b.values_S.mean()),
-        seed_variances=tuple(variance for variance in seed_variances if variance is not None),
-        document_variance=max(0.0, a.shared_variance + b.shared_variance - 2 * float(between.mean())),
+        seed_variances=seed_variances,
+        document_variance=of_difference if of_difference > ROUNDING * of_both else 0.0,
         document_df=min(a.units.degrees_of_freedom, b.units.degrees_of_freedom),
+        step=max(a.step, b.step),
     )
+
+
+def estimate_of(
+    value: float,
+    seed_variances: Sequence[SeedVariance | None],
+    document_variance: float,
+    document_df: float,
+    step: float = 0.0,
+) -> Estimate:
+    """Build an estimate whose variance is at least `step` squared: the variance if one document differs.
+
+    An estimate without any variance gets the step of a metric that changes by 1 / N if one unit changes. This happens
+    if two groups have the same scores on every document, or if a group is right on every document.
+    """
+    known = tuple(variance for variance in seed_variances if variance is not None)
+    of_seeds, of_documents = sum(variance.of_mean for variance in known), max(0.0, document_variance)
+    if of_seeds + of_documents == 0:
+        step = max(step, 1 / (document_df + 1))
+    return Estimate(value, known, max(of_documents, step**2 - of_seeds), document_df, step)
 
 
 def t_quantile(probability: float, df: float) -> float:

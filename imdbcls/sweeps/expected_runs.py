@@ -37,6 +37,6 @@ def simulated_runs(plan: Plan, num_documents: int, shifts: NDArray[np.float64], 
         influence_US = scale * (group_U[:, None] + noise_US)
         luck_S = SEED_SD * generator.standard_normal(len(plan.seeds))
         values_S = shift + luck_S + influence_US.mean(axis=0)
-        samples.append(Sample.of(values_S, influence_US - influence_US.mean(axis=0), units))
+        samples.append(Sample.of(values_S, influence_US - influence_US.mean(axis=0), units, step=scale**2))
     last = race(samples, plan)[-1]
     return sum(standing.num_seeds or last.num_seeds for standing in last.standings)
