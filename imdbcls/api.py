@@ -233,18 +233,19 @@ def is_pair(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(text, str) for text in value)
 
 
-def compose(*choices: str) -> Config:
+def compose(*choices: str, config_dir: str | Path | None = None) -> Config:
     """Return the config that `python -m imdbcls.train` would run with the same arguments.
 
-    For example, `compose("head=lstm", "lr=3e-5")`. `python -m imdbcls.train --help` lists the arguments. If an
-    experiment defines a sweep, the sweep is ignored: pass the head and the seed of a single run. Raises UserError with
-    one line per mistake.
+    For example, `compose("head=lstm", "lr=3e-5")`. `python -m imdbcls.train --help` lists the arguments. `config_dir`
+    is a folder with YAML files of your own, as `--config-dir` of the command: `compose("experiment=reviews",
+    config_dir="my_conf")`. If an experiment defines a sweep, the sweep is ignored: pass the head and the seed of a
+    single run. Raises UserError with one line per mistake.
     """
     from imdbcls.config import overrides  # Hydra is not needed to load a run
 
     if not all(isinstance(choice, str) for choice in choices):
         raise UserError('compose expects one string per choice, such as compose("head=lstm", "lr=3e-5").')
-    return overrides.compose(choices)
+    return overrides.compose(choices, None if config_dir is None else str(config_dir))
 
 
 def run(config: Config) -> FinishedRun:

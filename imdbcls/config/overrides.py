@@ -38,16 +38,28 @@ from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode, shown, spelled
 
 
-def compose(texts: Sequence[str]) -> Config:
+def compose(texts: Sequence[str], folder: str | None = None) -> Config:
     """Return the valid config of one run, as the command composes it from the same overrides.
 
-    The sweep of an experiment is ignored, so the keys and groups that it would sweep keep their defaults; the
-    experiment's other values apply. Raise UserError with every mistake.
+    `folder` has YAML files of the user, as --config-dir. The sweep of an experiment is ignored, so the keys and groups
+    that it would sweep keep their defaults; the experiment's other values apply. Raise UserError with every mistake.
     """
-    examined = examine(texts, "single")
+    if folder is not None and not Path(folder).is_dir():
+        raise UserError(f"config_dir={folder} is not a folder.")
+    if options := [text for text in texts if text.startswith("-")]:
+        raise UserError(*map(python_for, options))
+    examined = examine(texts, "single", folder)
     if examined.mistakes or examined.config is None:
         raise UserError(*examined.mistakes)
     return examined.config
+
+
+def python_for(option: str) -> str:
+    """Return the sentence for a command-line option in the arguments of `compose`."""
+    name, _, value = option.partition("=")
+    if name in ("--config-dir", "-cd"):
+        return f"{option} is an option of the command. In Python, write compose(..., config_dir={value or 'FOLDER'!r})."
+    return f"{option} is an option of the command. compose takes choices and keys, such as head=lstm and lr=3e-5."
 
 
 @dataclass(frozen=True)
@@ -141,8 +153,8 @@ def without_sweep(assignment: Assignment, checker: OverrideChecker) -> Assignmen
         ways = "" if assignment.is_group else f", or write {assignment.key}=[...] for a list"
         if not assignment.is_group and all(isinstance(each.value(), str) for each in assignment.alternatives):
             ways += f", or {as_one_value(assignment.line)} for one string"
-        remedy = "--cfg and --info show one run, so set one value" if checker.mode == "show" else MULTIRUN
-        checker.report(f"{assignment.line} has several values: {remedy}{ways}.")
+        remedy = {"show": "--cfg and --info show one run, so set one value", "single": "set one value"}
+        checker.report(f"{assignment.line} has several values: {remedy.get(checker.mode, MULTIRUN)}{ways}.")
     return replace(assignment, alternatives=assignment.alternatives[:1])
 
 

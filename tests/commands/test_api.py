@@ -104,6 +104,33 @@ def test_compose_gives_the_config_of_the_command() -> None:
         imdbcls.compose("lrr=1")
 
 
+def test_compose_reads_a_folder_of_config_files(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\nlr: 2e-4\nstudy: mine\n")
+    config = imdbcls.compose(*TINY, "experiment=mine", config_dir=tmp_path)
+    assert config.study == "mine" and config.lr == 2e-4
+    (tmp_path / "experiment/other.yaml").write_text("# @package _global_\nplugins: [other_package]\n")
+    with pytest.raises(imdbcls.UserError, match="plugins=other_package is refused: it comes from a YAML file"):
+        imdbcls.compose(*TINY, "experiment=other", config_dir=str(tmp_path))
+    with pytest.raises(imdbcls.UserError, match=r"config_dir=nowhere is not a folder\."):
+        imdbcls.compose(*TINY, config_dir="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        ("--config-dir=my_conf", r"In Python, write compose\(\.\.\., config_dir='my_conf'\)\.$"),
+        ("--multirun", "--multirun is an option of the command. compose takes choices and keys, such as head=lstm"),
+        ("head=cls,lstm", r"^head=cls,lstm has several values: set one value\.$"),
+        ("tracker.notes=a, b", "set one value, or write .* or 'tracker.notes=\"a, b\"' for one string"),
+    ],
+)
+def test_advice_of_compose_is_python(choice: str, sentence: str) -> None:
+    with pytest.raises(imdbcls.UserError, match=sentence) as error:
+        imdbcls.compose(*TINY, choice)
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_compose_and_run_reject_wrong_types() -> None:
     for choices in (["head=cls"], None, 3, b"head=cls"):
         with pytest.raises(imdbcls.UserError, match="compose expects one string"):

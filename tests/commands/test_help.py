@@ -11,7 +11,7 @@ from support.runs import ROOT
 
 from imdbcls.config import options
 from imdbcls.config.other_names import OTHER_NAMES
-from imdbcls.config.overrides import compose
+from imdbcls.config.overrides import compose, examine
 from imdbcls.errors import UserError
 
 SAMPLE, OTHER = (f"imdbcls/data/sample/{split}.jsonl" for split in ("train", "test"))
@@ -30,8 +30,9 @@ def command(*arguments: str, module: str = "train") -> subprocess.CompletedProce
 
 
 def mistakes(*texts: str) -> list[str]:
+    """Return the mistakes that the command `imdbcls.train` reports."""
     with pytest.raises(UserError) as caught:
-        compose(texts)
+        raise UserError(*examine(texts, "run").mistakes)
     return str(caught.value).splitlines()
 
 

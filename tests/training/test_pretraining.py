@@ -155,7 +155,7 @@ def test_the_result_lists_the_epochs_of_a_soup(tmp_path: Path) -> None:
         ("data.unlabelled=none.csv", "data.unlabelled=none.csv"),
         ("data.unlabelled_limit=-1", "data.unlabelled_limit=-1 is not"),
         ("lr=1e-4,1e-3", "lr=1e-4,1e-3 has several values: set one value."),
-        ("seed=0,1", "seed=0,1 has several values"),
+        ("seed=0,1", "seed=0,1 has several values: set one value"),
         ("backbone.freeze=true", "backbone.freeze=true: pretraining trains the encoder."),
         ("backbone.lora_rank=4", "backbone.lora_rank=4: pretraining does not support LoRA."),
         ("trainer.head_first_epochs=1", "trainer.head_first_epochs=1: pretraining trains the encoder in every epoch."),
