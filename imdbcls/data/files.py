@@ -5,7 +5,7 @@ from typing import Annotated
 
 from annotated_types import doc
 
-from imdbcls.data.columns import ColumnNames, Delimiter, Encoding, Quoting, joined_name, names_of, request_of
+from imdbcls.data.columns import ColumnNames, Delimiter, Encoding, Quoting, request_of
 from imdbcls.data.documents import Source
 from imdbcls.data.sources import make_source
 from imdbcls.data.tables import read_table
@@ -55,13 +55,13 @@ def read_files(
     tables = {split: read_table(path, f"data.{split}", request) for split, path in paths.items() if path is not None}
     source = make_source(
         tables,
-        joined_name(names_of(text_column)),
+        text_column,
         label_column,
         id_column,
         group_column,
         part_column,
         skip_empty=skip_empty,
-        pair_column=None if pair_column is None else joined_name(names_of(pair_column)),
+        pair_column=pair_column,
     )
     rows = ", ".join(f"{len(table.numbers):,} rows from {table.name}" for table in tables.values())
     return replace(source, notes=(f"Read {rows}.", *source.notes))

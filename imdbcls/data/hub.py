@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from annotated_types import doc
 
-from imdbcls.data.columns import ColumnNames, Request, joined_name, missing_columns, names_of, request_of
+from imdbcls.data.columns import ColumnNames, Request, missing_columns, request_of
 from imdbcls.data.documents import Source
 from imdbcls.data.local_files import local_dataset
 from imdbcls.data.sources import make_source
@@ -70,14 +70,14 @@ def read_hub(
         labels = {str(index): name for index, name in enumerate(declared)}
     return make_source(
         tables,
-        joined_name(names_of(text_column)),
+        text_column,
         label_column,
         id_column,
         group_column,
         part_column,
         labels=labels,
         skip_empty=skip_empty,
-        pair_column=None if pair_column is None else joined_name(names_of(pair_column)),
+        pair_column=pair_column,
     )
 
 

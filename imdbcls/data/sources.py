@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from imdbcls.data.columns import missing_columns, request_of
+from imdbcls.data.columns import ColumnNames, joined_name, missing_columns, names_of, request_of
 from imdbcls.data.documents import Documents, Source, cell_text, is_whole, label_name
 from imdbcls.data.tables import Table
 from imdbcls.data.text_column import MappedTexts, as_names
@@ -31,7 +31,7 @@ _FRACTION = re.compile(r"[+-]?\d+\.\d*[1-9]\d*")
 
 def make_source(
     tables: dict[str, Table],
-    text_column: str,
+    text_column: ColumnNames,
     label_column: str,
     id_column: str | None,
     group_column: str | None,
@@ -39,20 +39,23 @@ def make_source(
     *,
     labels: dict[str, str] | None = None,
     skip_empty: bool | None = None,
-    pair_column: str | None = None,
+    pair_column: ColumnNames | None = None,
 ) -> Source:
     """Turn the tables of `train` and, if present, of `validation` and `test` into a source.
 
     The classes are the labels that occur in train. `labels` maps each label in the data to the name of its class, in
-    class order; with None, the labels are the class names. `pair_column` contains second texts. `skip_empty` skips rows
-    in which a text or the label is missing, and adds a note. None is for readers without this setting: no rows are
+    class order; with None, the labels are the class names. `pair_column` contains second texts. If `text_column` or
+    `pair_column` names several columns, the tables have one column with their joined texts. `skip_empty` skips rows in
+    which a text or the label is missing, and adds a note. None is for readers without this setting: no rows are
     skipped, and errors do not suggest the setting.
 
     Raise UserError for a table without rows, a missing column, a row whose text, label or cluster is missing, a label
     that does not occur in train, a repeated id, and for training labels that are all equal, too many or fractions.
     """
-    request = request_of(text_column, label_column, id_column, group_column, part_column, pair_column=pair_column)
-    texts = (text_column,) if pair_column is None else (text_column, pair_column)
+    first = joined_name(names_of(text_column))
+    second = None if pair_column is None else joined_name(names_of(pair_column))
+    request = request_of(first, label_column, id_column, group_column, part_column, pair_column=second)
+    texts = (first,) if second is None else (first, second)
     for split, table in tables.items():
         if not table.numbers:
             raise UserError(f"{table.name} contains no documents.")
@@ -73,12 +76,12 @@ def make_source(
         split: documents_of(
             table,
             split,
-            text_column=text_column,
+            text_column=first,
             label_column=label_column,
             id_column=id_column,
             group_column=group_column,
             part_column=part_column,
-            pair_column=pair_column,
+            pair_column=second,
             class_of=class_of,
             allowed=f"the training classes: {classes}",
             hint=hint,

@@ -13,7 +13,10 @@ def weighted_sum(weights_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
 
 
 def mean_over_tokens(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return the mean vector of each document's non-padding tokens, with shape (B, D)."""
+    """Return the mean vector of each document's non-padding tokens, with shape (B, D), in the dtype of the input.
+
+    `token_mean` computes the same mean in float32.
+    """
     return weighted_sum(mask_BT / mask_BT.sum(dim=1, keepdim=True), hidden_BTD)
 
 
@@ -23,8 +26,11 @@ def max_over_tokens(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def masked_softmax(scores_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Compute the softmax over the non-padding tokens in float32; the result is exactly zero at padding."""
-    return scores_BT.float().masked_fill(~mask_BT, float("-inf")).softmax(dim=1)
+    """Compute the softmax over the non-padding tokens in float32; the result is exactly zero at padding.
+
+    For several scores per token, scores_BRT, the mask is mask_B1T.
+    """
+    return scores_BT.float().masked_fill(~mask_BT, float("-inf")).softmax(dim=-1)
 
 
 def token_mean(hidden_LBTD: Tensor, mask_BT: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
+from imdbcls.heads.pooling import masked_softmax
+
 
 class SelfAttentiveHead(nn.Module):
     """A = softmax of W_2 tanh(W_1 Hᵀ) over the non-padding tokens → A H → dropout → Linear(R D, C).
@@ -42,7 +44,7 @@ class SelfAttentiveHead(nn.Module):
     def weights_of_hops(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """Return the weights A of each hop in float32, weights_BRT; zero at padding."""
         scores_BRT = self.hops(self.projection(hidden_BTD).tanh()).transpose(1, 2)
-        return scores_BRT.float().masked_fill(~mask_BT.unsqueeze(1), float("-inf")).softmax(dim=2)
+        return masked_softmax(scores_BRT, mask_BT.unsqueeze(1))
 
     def pooling_weights(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """Return the mean of the hops' weights for each token, weights_BT, as in the paper's section 2.3."""
