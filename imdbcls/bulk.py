@@ -16,8 +16,8 @@ from imdbcls.errors import UserError
 from imdbcls.runtime.row_progress import RowProgress
 
 if TYPE_CHECKING:
-    from imdbcls.api import FinishedRun
     from imdbcls.data.token_counts import TokenCounts
+    from imdbcls.finished_run import FinishedRun
 
 logger = logging.getLogger(__name__)
 

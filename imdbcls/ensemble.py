@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from imdbcls.errors import UserError
 
 if TYPE_CHECKING:
-    from imdbcls.api import FinishedRun
     from imdbcls.data.token_counts import TokenCounts
+    from imdbcls.finished_run import FinishedRun
     from imdbcls.runs.predictions import Predictions
 
 

@@ -30,8 +30,8 @@ from imdbcls.runtime.arguments import at_least
 from imdbcls.runtime.console import columns_of, write_out
 
 if TYPE_CHECKING:
-    from imdbcls.api import FinishedRun
     from imdbcls.explanations import Explanation
+    from imdbcls.finished_run import FinishedRun
 
 logger = logging.getLogger("imdbcls.explain")  # `__name__` is `__main__` in a command
 

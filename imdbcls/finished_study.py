@@ -10,7 +10,7 @@ from imdbcls.runs.group_label import group_label
 if TYPE_CHECKING:
     import pandas
 
-    from imdbcls.api import FinishedRun
+    from imdbcls.finished_run import FinishedRun
 
 SHOWN = ("group", "seed", "val/accuracy", "test/accuracy", "train_seconds")  # columns of the table in a notebook
 PREFIXES = ("val/", "test/")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imdbcls.api import FinishedRun
 from imdbcls.construction import read_texts
 from imdbcls.ensemble import require_same_classes
 from imdbcls.errors import UserError
 from imdbcls.explanations.explaining import explain
 from imdbcls.explanations.html import Section, Side, about, page_html
+from imdbcls.finished_run import FinishedRun
 from imdbcls.runs.data_origin import describe_source
 
 

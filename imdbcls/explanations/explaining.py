@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imdbcls.api import FinishedRun
 from imdbcls.data.batch import Batch
 from imdbcls.ensemble import Ensemble
 from imdbcls.errors import UserError
@@ -18,6 +17,7 @@ from imdbcls.explanations.explanation import Explanation
 from imdbcls.explanations.mean import mean_explanation
 from imdbcls.explanations.reading import Reading, read
 from imdbcls.finished import FinishedModel
+from imdbcls.finished_run import FinishedRun
 from imdbcls.models.classifier import Classifier
 from imdbcls.printable import is_unicode, shown
 

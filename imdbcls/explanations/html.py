@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from imdbcls.api import FinishedRun
 from imdbcls.comparison.views.templates import packaged, source_hash, templates
 from imdbcls.explanations.explanation import Explanation
 from imdbcls.explanations.wording import facts, level_of, pieces, prediction_text, strongest_words
+from imdbcls.finished_run import FinishedRun
 from imdbcls.printable import printable
 
 PACKAGE = "imdbcls.explanations"

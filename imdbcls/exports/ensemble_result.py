@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from imdbcls.api import FinishedRun
 from imdbcls.comparison.run_files import number
 from imdbcls.ensemble import Ensemble
+from imdbcls.finished_run import FinishedRun
 from imdbcls.models.metrics import metrics_of
 
 OF_THE_DATA = ("split_hash", "train_documents", "test_documents", "token_counts", "label_names")

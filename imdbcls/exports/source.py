@@ -7,12 +7,12 @@ from typing import Any
 
 from tokenizers.processors import TemplateProcessing
 
-from imdbcls.api import FinishedRun
 from imdbcls.config.schema import Config
 from imdbcls.data.tokens import end_token
 from imdbcls.ensemble import Ensemble, require_same_documents
 from imdbcls.errors import UserError
 from imdbcls.finished import FinishedModel, load_finished, load_plain
+from imdbcls.finished_run import FinishedRun
 from imdbcls.models.classifier import Classifier
 
 SIDES = {"head": "right", "tail": "left"}  # of the truncation, by `data.truncation`

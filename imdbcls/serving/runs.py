@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imdbcls.api import FinishedRun, load_ensemble, load_run
+from imdbcls.api import load_ensemble, load_run
 from imdbcls.ensemble import Ensemble, require_different, require_same_classes, runs_of
 from imdbcls.errors import UserError
+from imdbcls.finished_run import FinishedRun
 from imdbcls.serving.schema import EnsembleInfo, RunInfo
 
 
