@@ -1,8 +1,8 @@
 """Classification heads. A head maps the token vectors of a document to one logit per class.
 
-A head is an `nn.Module`. Its constructor takes the keyword arguments `hidden_size` and `num_labels`, and its own
-settings, which come from its YAML file. The type hints are the schema of these settings: `Annotated[float, Ge(0),
-Lt(1)]` gives a range. `forward(hidden_BTD, mask_BT)` returns `logits_BC`.
+A head is an `nn.Module`. Its constructor takes `hidden_size`, `num_labels` and the settings in the head's YAML file,
+all as keyword arguments. The type hints are the schema of these settings: `Annotated[float, Ge(0), Lt(1)]` gives a
+range. `forward(hidden_BTD, mask_BT)` returns `logits_BC`.
 
 - `hidden_BTD`: the encoder's last hidden states, in float32, or in bfloat16 under autocast.
 - `mask_BT`: bool, True at non-padding tokens. Documents are padded on the right and have at least one such token.
@@ -20,9 +20,12 @@ A head that averages the token vectors can also define `pooling_weights(hidden_B
 `imdbcls.explain` shows them.
 
 A head is plain PyTorch. `imdbcls.kernels.accelerate_head` adds the fast kernels from outside. A head does not declare
-whether it reads only the first token; `imdbcls.models.head_probe` tests this. If it does, the last layer of an
-accelerated encoder computes only that token, and the head gets `hidden_B1D` with the same `mask_BT`. A head that reads
-several layers and only the first token, or only `pooling.token_mean` of each layer, gets `hidden_LB1D`.
+which tokens it reads; `imdbcls.models.head_probe` tests this:
+
+- If a head reads only the first token, the last layer of an accelerated encoder computes only that token. The head gets
+  `hidden_B1D` with the same `mask_BT`.
+- If a head reads several layers, but only the first token or only `pooling.token_mean` of each layer, the head gets
+  `hidden_LB1D`.
 
 Shape suffixes: L layers, B documents, T tokens, D hidden size, C classes.
 """

@@ -15,9 +15,9 @@ class CNNHead(nn.Module):
     """For each width h: Conv1d(D → F, h) → ReLU → maximum over the windows. All → dropout → Linear(widths · F, C).
 
     This is the model of Kim (2014), section 2, equations 2 to 5, with the paper's widths 3, 4 and 5, 100 filters each,
-    ReLU, and dropout 0.5. Differences: the input is the encoder's output instead of word vectors; the norms of the rows
-    of the linear layer are not limited (the paper's l2 constraint of 3); and no window contains padding, except that a
-    document of fewer than h tokens has one window, which is filled up with zeros.
+    ReLU, and dropout 0.5. Differences: the input is the encoder's output instead of word vectors, and the paper's l2
+    constraint on the rows of the linear layer is omitted. Windows contain no padding, with one exception: a document of
+    fewer than h tokens has one window, padded with zeros.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class CNNHead(nn.Module):
 def max_over_windows(convolution: nn.Module, width: int, hidden_BDT: Tensor, mask_BT: Tensor) -> Tensor:
     """Return ReLU(maximum of the convolution over the windows without padding), with shape (B, F).
 
-    This equals the maximum of the ReLU. `hidden_BDT` is zero at padding.
+    This equals the maximum of the ReLU, because ReLU is monotonic. `hidden_BDT` is zero at padding.
     """
-    scores_BFT = convolution(F.pad(hidden_BDT, (0, width - 1)))  # one window for each first token
+    scores_BFT = convolution(F.pad(hidden_BDT, (0, width - 1)))  # one window starts at each token
     first_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
     num_windows_B1 = (mask_BT.sum(dim=1, keepdim=True) - (width - 1)).clamp(min=1)
     has_padding_BT = first_T >= num_windows_B1

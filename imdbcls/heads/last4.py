@@ -9,8 +9,9 @@ from torch import Tensor, nn
 class LastFourHead(nn.Module):
     """First token of each of the last `num_layers` layers → concatenated → dropout → Linear(num_layers · D, C).
 
-    Concatenating the last four layers gives the best features in table 7 of Devlin et al. (2019). The paper tags names
-    and classifies each token with a BiLSTM; this head classifies the document with a linear layer over the first token.
+    Concatenating the last four layers gives the best features in table 7 of Devlin et al. (2019). The paper recognizes
+    named entities and classifies each token with a BiLSTM; this head classifies the document with a linear layer over
+    the first token.
     """
 
     reads_last_layers = True

@@ -1,4 +1,4 @@
-"""`head=layer_attention`: a weighted average of the first token's vectors of all layers (Song et al. 2020)."""
+"""`head=layer_attention`: attention over the first token's vectors of all layers (Song et al. 2020)."""
 
 from typing import Annotated
 

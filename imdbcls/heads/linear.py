@@ -11,7 +11,8 @@ class LinearHead(nn.Module):
 
     In Devlin et al. (2019, BERT), section 4.1, the logits are C Wᵀ, where C is the vector of the first token and W the
     only new weights. Differences: this head has dropout and a bias, and it has no pooler. The authors' code applies the
-    pretrained pooler, Linear(D, D) → tanh, to the first token before this layer; `head=cls` has that layer, untrained.
+    pretrained pooler, Linear(D, D) → tanh, to the first token before this layer. `head=cls` has such a pooler, with
+    random initial weights.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:

@@ -34,7 +34,7 @@ class LSTMHead(nn.Module):
 
     @staticmethod
     def final_output(lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
-        """Return the LSTM's output after it has read each document; final_BD.
+        """Return the LSTM's output at the last token that it reads of each document, with shape (B, D).
 
         The LSTM reads the non-padding tokens from the first to the last, or from the last to the first if `backward`.
         Padding is on the right, so it does not influence this output.

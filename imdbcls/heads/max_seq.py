@@ -27,7 +27,7 @@ class MaxSeqHead(nn.Module):
     ) -> None:
         super().__init__()
         if hidden_size % num_heads:
-            raise ValueError(f"num_heads={num_heads} does not divide the hidden size, which is {hidden_size}")
+            raise ValueError(f"num_heads={num_heads} must divide the hidden size of the encoder, {hidden_size}")
         self.num_layers = num_layers
         self.attention = nn.MultiheadAttention(hidden_size, num_heads, batch_first=True)
         self.dropout = nn.Dropout(dropout)

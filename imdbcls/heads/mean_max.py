@@ -13,8 +13,8 @@ class MeanMaxHead(nn.Module):
     """[mean ; maximum] over the non-padding tokens → dropout → Linear(2 D, C).
 
     Howard and Ruder (2018, ULMFiT), section 3.3 (concat pooling), concatenate the last hidden state of an LSTM, the
-    maximum and the mean. Differences: without the last state, because an encoder's token vectors all depend on the
-    complete document, and with one linear layer instead of two with batch normalization.
+    maximum and the mean. Differences: this head omits the last state, because every token vector of an encoder depends
+    on the complete document. It has one linear layer instead of two with batch normalization.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:

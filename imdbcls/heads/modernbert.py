@@ -11,9 +11,9 @@ from imdbcls.heads.pooling import mean_over_tokens
 class ModernBertHead(nn.Module):
     """Mean over the non-padding tokens → Linear(D, D) → GELU → LayerNorm → dropout → Linear(D, C).
 
-    This is `ModernBertForSequenceClassification` of transformers with `classifier_pooling="mean"`. As there, the first
-    linear layer and the LayerNorm have no bias, and epsilon is 1e-5. Differences: dropout is 0.1 by default (there 0),
-    and the initial weights are those of `nn.Linear` (there a truncated normal distribution).
+    This is `ModernBertForSequenceClassification` of transformers with `classifier_pooling="mean"`. As in transformers,
+    the first linear layer and the LayerNorm have no bias, and epsilon is 1e-5. Differences: dropout is 0.1 by default
+    instead of 0, and `nn.Linear` draws the initial weights, not a truncated normal distribution.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:

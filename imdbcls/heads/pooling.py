@@ -1,4 +1,4 @@
-"""What several heads share: pooling over the non-padding tokens, and recurrent layers.
+"""Functions that several heads use: pooling over the non-padding tokens, and running recurrent layers.
 
 Shape suffixes: see `imdbcls.heads`.
 """
@@ -36,7 +36,8 @@ def masked_softmax(scores_BT: Tensor, mask_BT: Tensor) -> Tensor:
 def token_mean(hidden_LBTD: Tensor, mask_BT: Tensor) -> Tensor:
     """Return the mean over the non-padding tokens in float32, mean_LBD, of one layer or of several layers.
 
-    With T = 1, return the only vector of each document, whatever the width of the mask: the mean of a mean is itself.
+    If T is 1, the single vector of each document is returned, because it is already the mean. The mask is not read, and
+    may have more than one column.
     """
     if hidden_LBTD.shape[-2] == 1:
         return hidden_LBTD[..., 0, :].float()
@@ -59,7 +60,7 @@ def reverse_within_length(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def recurrent_outputs(layer: nn.Module, hidden_BTD: Tensor) -> Tensor:
-    """Return the outputs of an LSTM or a GRU at each token, from a zero initial state, in the dtype of its weights."""
+    """Return the output of an LSTM or a GRU at each token, in the dtype of its weights. The initial state is zero."""
     # CUDA autocast would run the layer in float16, where small gradients underflow.
     with torch.autocast(hidden_BTD.device.type, enabled=False):
         return layer(hidden_BTD.to(next(layer.parameters()).dtype))[0]

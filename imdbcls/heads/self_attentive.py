@@ -16,9 +16,9 @@ class SelfAttentiveHead(nn.Module):
     """A = softmax of W_2 tanh(W_1 Hᵀ) over the non-padding tokens → A H → dropout → Linear(R D, C).
 
     These are equations 6 and 7 of Lin et al. (2017), with the paper's sizes: `attention_size` (d_a) 350 and `num_hops`
-    (R) 30. As there, W_1 and W_2 have no bias. Differences: H is the encoder's output instead of that of a BiLSTM; one
-    linear layer replaces the paper's multilayer perceptron; and the penalty on similar hops (equation 8) is left out,
-    because a head returns only logits.
+    (R) 30. As in the paper, W_1 and W_2 have no bias. Differences: H is the output of the encoder instead of a BiLSTM,
+    and one linear layer replaces the paper's multilayer perceptron. The penalty on similar hops (equation 8) is
+    omitted, because a head returns only logits.
     """
 
     def __init__(

@@ -82,8 +82,8 @@ def load_backbone(
 ) -> Backbone:
     """Load an encoder and its tokenizer. Only safetensors weights are read; code from a model repository never runs.
 
-    - `path`: a local folder, `package:NAME/FOLDER` (a folder in an installed Python package) or a hub id. The folder
-      can be that of a finished run: its encoder's best weights are then loaded, without its head.
+    - `path`: a local folder, `package:NAME/FOLDER` (a folder in an installed Python package) or a hub id. If the folder
+      is the run folder of a finished run, the best weights of the run's encoder are loaded, without the head.
     - `pretrained`: load the weights; if false, initialize them from PyTorch's current random state.
     - `dropout`, `attention_dropout`: the dropout probabilities. None keeps the model's own probability.
     - `fast`: run BERT and RoBERTa with the layers of `imdbcls.kernels` on the CPU, and BERT, RoBERTa and ModernBERT
@@ -134,7 +134,8 @@ def make_backbone(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedToke
 def freeze(backbone: Backbone, layers: bool | int) -> None:
     """Freeze the encoder (True), its embeddings and the lowest `layers` layers (int), or nothing (False).
 
-    The backward pass ends at the lowest trainable layer. Raises UserError if the number leaves no trainable layer.
+    The backward pass ends at the lowest trainable layer. Raises UserError if `layers` is not smaller than the number of
+    layers.
     """
     if layers is False:
         return
@@ -144,8 +145,8 @@ def freeze(backbone: Backbone, layers: bool | int) -> None:
     embeddings, stack = parts_of(backbone.encoder)
     if layers >= len(stack):
         raise UserError(
-            f"backbone.freeze={layers} freezes all {len(stack)} layers of backbone={backbone.name}: set a number up "
-            f"to {len(stack) - 1}, or set true to train only the head."
+            f"backbone.freeze={layers} freezes all {len(stack)} layers of backbone={backbone.name}. Set a number up "
+            f"to {len(stack) - 1}, or true to train only the head."
         )
     for part in (*embeddings, *stack[:layers]):
         part.requires_grad_(False)
@@ -154,12 +155,13 @@ def freeze(backbone: Backbone, layers: bool | int) -> None:
 def recompute_activations(backbone: Backbone) -> Backbone:
     """Enable gradient checkpointing (Chen et al. 2016): store only layer inputs, and recompute the layers in backward.
 
-    This saves memory, and a step takes about a third more time. The gradients are the same, also with dropout.
+    This saves memory, but a training step takes about a third more time. The gradients do not change, even with
+    dropout.
     """
     if not backbone.encoder.supports_gradient_checkpointing:
         raise UserError(
-            f"backbone.gradient_checkpointing=true: {type(backbone.encoder).__name__} does not support it. To save "
-            "memory, reduce trainer.micro_batch_size instead."
+            f"{type(backbone.encoder).__name__} does not support backbone.gradient_checkpointing=true. To save memory, "
+            "reduce trainer.micro_batch_size instead."
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer releases of transformers rename the method
@@ -212,7 +214,10 @@ def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 def load_weights_of_run(path: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
-    """Build the encoder of a finished run with its best weights. Raises UserError if they do not fit."""
+    """Build the encoder of a finished run with the run's best weights.
+
+    Raises UserError if the weights do not fit the encoder in `config.json`, or contain NaN or infinity.
+    """
     file = weights_of_run(folder)
     require_architecture(architecture(folder), tensor_shapes(file))
     encoder = random_encoder(path, config)
@@ -291,7 +296,7 @@ ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
     """Set the dropout probabilities in the model's config, under the keys that its architecture uses.
 
-    Some architectures have one probability for all dropout (T5, XLNet); `dropout` sets it. Raises UserError if a
+    Some architectures (T5, XLNet) have a single dropout probability, which `dropout` sets. Raises UserError if a
     probability is above 0 and the architecture has no such dropout.
     """
     for key, probability, names in (

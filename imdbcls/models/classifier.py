@@ -18,8 +18,9 @@ class Classifier(nn.Module):
     rows. The encoder and the head process each window like a document, and the logits of the document are the weighted
     average over its windows.
 
-    `tokens` are the token vectors that the head needs. With "first", an accelerated encoder computes only the first
-    token in its last layer. With "first" or "mean", a head that reads several layers gets hidden_LB1D.
+    `tokens` says which token vectors the head needs: "all", only the "first" token, or only the "mean". With "first",
+    the last layer of an accelerated encoder computes only the first token. With "first" or "mean", a head that reads
+    several layers gets hidden_LB1D.
 
     Shape suffixes: L layers, B documents, W windows, T tokens, D hidden size, C classes, N non-padding tokens.
     """
@@ -29,12 +30,13 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = head
         self.tokens: kernels.Tokens = tokens
-        # Compiles the function that runs the encoder in training (see `torch_compile`); None to run it uncompiled.
+        # Compiles the function that runs the encoder in training (see `torch_compile`). None: the encoder runs
+        # uncompiled.
         self.compile_encode: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None
 
     @property
     def head_input(self) -> kernels.HeadInput:
-        """The hidden states that the head gets."""
+        """The layers and the tokens of the hidden states that the head gets."""
         return kernels.HeadInput(layers_read(self.head), self.tokens)
 
     @property
@@ -43,7 +45,7 @@ class Classifier(nn.Module):
         return not any(parameter.requires_grad for parameter in self.encoder.parameters())
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode. A frozen encoder stays in evaluation mode, so that all passes give the same output."""
+        """Set training or evaluation mode. A frozen encoder stays in evaluation mode, so it has no random dropout."""
         super().train(mode)
         if self.encoder_is_frozen:
             self.encoder.eval()
@@ -68,8 +70,8 @@ class Classifier(nn.Module):
         - `features`: the cached output of the encoder for these rows. If given, the encoder does not run.
         - `token_types_BT`: token types of pairs of texts (int64); None: the encoder's default.
 
-        Pass all values of `Batch.inputs`: a missing value is computed here, and this waits for CUDA. Hidden states at
-        padding are undefined; heads ignore them.
+        Pass all values of `Batch.inputs`. A missing value is computed here, and on CUDA this makes the host wait for
+        the device. Hidden states at padding are undefined; heads ignore them.
         """
         hidden = self.encode(input_ids_BT, mask_BT, token_indices_N, token_types_BT) if features is None else features
         logits = self.head(hidden, mask_BT).float()
@@ -102,7 +104,7 @@ class Classifier(nn.Module):
 
 
 def layers_read(head: Any) -> Literal["last", "all"] | int:
-    """Return the layers that a head reads: the last, all (with the embeddings), or the number of last layers."""
+    """Return which layers a head reads: "last", "all" (with the embeddings), or a number of last layers."""
     if getattr(head, "reads_last_layers", False):
         return int(head.num_layers)
     return "all" if getattr(head, "reads_all_layers", False) else "last"
@@ -129,7 +131,7 @@ def copy_of(model: Classifier) -> Classifier:
     copied = copy.deepcopy(model, {id(weight): weight for weight in model.parameters() if not weight.requires_grad})
     for module in copied.modules():
         if isinstance(module, nn.RNNBase):
-            module.flatten_parameters()  # on CUDA: otherwise, each pass would first copy the weights into one block
+            module.flatten_parameters()  # without this, each pass on CUDA would copy the weights into one block
     return copied
 
 

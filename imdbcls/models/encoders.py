@@ -1,4 +1,4 @@
-"""Check whether an encoder can be used, by running it on a few tokens instead of keeping a list of supported names.
+"""Check whether an encoder can be used by running it on a few tokens. There is no list of supported models.
 
 Shape suffixes: L layers, B documents, T tokens, D hidden size.
 """
@@ -20,8 +20,8 @@ from imdbcls.runtime.limits import is_out_of_memory
 logger = logging.getLogger(__name__)
 
 LENGTHS = (21, 6, 1)  # lengths of the example documents in tokens
-# The largest relative change of the output that padding may cause. Rounding causes about 1e-6. Encoders that read
-# padding (FNet, Nystromformer, ConvBERT, YOSO, MobileBERT) change by 1e-2 or more.
+# The largest relative change of the output that padding may cause. Rounding causes about 1e-6. In encoders that read
+# padding (FNet, Nystromformer, ConvBERT, YOSO, MobileBERT), the output changes by 1e-2 or more.
 TOLERANCE = 1e-3
 LENGTH_LIMITS = ("max_position_embeddings", "max_encoder_position_embeddings")
 PADDING_SUBSTITUTES = ("eos_token", "sep_token", "cls_token", "bos_token", "unk_token")

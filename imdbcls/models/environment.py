@@ -23,7 +23,7 @@ def environment_of(hardware: Hardware, trained: Classifier | None, evaluated: Cl
 
 
 def environment_of_encoder(hardware: Hardware, encoder: nn.Module) -> dict[str, str]:
-    """Return the environment of a frozen encoder as names and values. It is the same for all heads."""
+    """Return the environment of a frozen encoder as names and values. The head does not influence it."""
     path = path_of(hardware, encoder, nn.Identity(), training=False)
     return {"hardware": hardware.describe(), "scoring_kernels": path} | _of_machine(hardware, {path})
 

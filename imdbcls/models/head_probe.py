@@ -15,9 +15,9 @@ NUM_DOCUMENTS = 2  # batch normalization needs more than one
 
 
 def tokens_read(head: nn.Module, hidden_size: int, num_tokens: int, num_layers: int | None = None) -> Tokens:
-    """Return whether the logits depend only on the first token of each document, on the mean, or on all tokens.
+    """Return whether the logits depend only on the "first" token of each document, only on the "mean", or on "all".
 
-    The mean is only tested for heads that read several layers. The arguments are those of `reads_first_token_only`.
+    Only heads that read several layers are tested for "mean". The arguments are those of `reads_first_token_only`.
     """
     if reads_first_token_only(head, hidden_size, num_tokens, num_layers):
         return "first"
@@ -51,7 +51,7 @@ def reads_first_token_only(head: nn.Module, hidden_size: int, num_tokens: int, n
 
 @torch.no_grad()
 def _reads_first_token_only(head: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Test the head in its current mode, on inputs of one shape: that of hidden_BTD or hidden_LBTD."""
+    """Test the head in its current mode. `shape` is the shape of its input, hidden_BTD or hidden_LBTD."""
     hidden = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     masked = hidden.clone()
     masked[..., 1:, :] = torch.nan
@@ -66,8 +66,8 @@ def reads_mean_only(head: nn.Module, hidden_size: int, num_tokens: int, num_laye
     """Return whether the logits of a head that reads several layers depend only on each layer's mean over the tokens.
 
     The head gets all token vectors, then their means. The logits must be finite and bit-identical, in evaluation and in
-    training mode. All parameters of the tested copy are random numbers, because a part of the head that reads other
-    vectors could start with a weight of zero.
+    training mode. All parameters of the tested copy are set to random numbers. Otherwise, a part of the head that reads
+    single tokens would go unnoticed if its initial weights are zero.
     """
     length = min(num_tokens, 3)
     mask_BT = torch.arange(length) < torch.tensor([[length], [max(length - 1, 1)]])

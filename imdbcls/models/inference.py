@@ -1,4 +1,4 @@
-"""Predict the documents of a split, and measure the latency of single documents."""
+"""Predict the classes of a split's documents, and measure the latency of single documents."""
 
 import logging
 import time
@@ -62,7 +62,7 @@ def logits_of_batches(
 ) -> Iterator[tuple[Batch, Tensor]]:
     """Yield this process's batches and their logits, in evaluation mode. See `predict_probabilities`.
 
-    The caller turns off gradients. The batches may be on another device than the logits.
+    The caller must disable gradients. A batch and its logits may be on different devices.
     """
     was_training = model.training
     model.eval()
@@ -120,9 +120,9 @@ def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
 def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, num_documents: int) -> dict[str, float]:
     """Measure the latency of single documents, from token ids to probabilities: `p50` and `p95` in milliseconds.
 
-    The documents are spread evenly over the lengths of the split. Each document is timed once. The first document of
-    each length first runs once untimed, because PyTorch prepares its kernels in the first pass of each shape. With the
-    fast CPU layers, the weights are prepared once for all documents.
+    The documents are spread evenly over the lengths of the split. Each document is timed once. Before the first
+    document of each input shape is timed, it runs once untimed, because PyTorch prepares its kernels in the first pass
+    of a shape. With the fast CPU layers, the weights are prepared once for all documents.
     """
     model.eval()
     milliseconds = []

@@ -20,10 +20,10 @@ from imdbcls.runtime.model_files import is_run, weights_of_run
 
 logger = logging.getLogger(__name__)
 
-NORM_EPSILON = 1e-12  # as in BERT, for encoders that state no epsilon of their own
+NORM_EPSILON = 1e-12  # as in BERT; used if the encoder's config has no `layer_norm_eps`
 INITIAL_STD = 0.02  # of new weights, as in BERT
-# The names of the head's tensors in the weights of BERT, RoBERTa, DistilBERT and runs of `imdbcls.pretrain`: of its
-# dense layer, its layer norm and its bias.
+# The names of the head's dense layer, layer norm and bias, one row each for the weights of BERT, RoBERTa, DistilBERT
+# and runs of `imdbcls.pretrain`.
 NAMES = (
     ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
     ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
@@ -69,9 +69,10 @@ class MaskedLanguageModel(Classifier):
         token_types_BT: Tensor | None = None,
         masked_indices_M: Tensor | None = None,
     ) -> Tensor:
-        """Compute float32 logits_MV of the masked tokens only, in M / BT of the time for the logits of all tokens.
+        """Compute float32 logits_MV of the masked tokens.
 
-        `masked_indices_M` are the flat indices of the masked tokens in input_ids_BT. The other arguments are those of
+        The logits of all tokens would take BT / M times as long. `masked_indices_M` are the flat indices of the masked
+        tokens in input_ids_BT. The other arguments are those of
         `Classifier.forward`.
         """
         assert masked_indices_M is not None and features is None, "a masked language model needs masked tokens"
@@ -88,7 +89,7 @@ def embeddings_of(encoder: Any) -> Tensor:
 
 
 def masked_language_model(backbone: Backbone, folder: Path | None) -> MaskedLanguageModel:
-    """Build the model. Its head has the weights in the model folder `folder`, or random weights if there are none."""
+    """Build the model. The head starts from the weights in the model folder `folder`, or else from random weights."""
     num_tokens, embedding_size = embeddings_of(backbone.encoder).shape
     head = MaskedTokenHead(
         hidden_size=backbone.hidden_size,
@@ -99,7 +100,7 @@ def masked_language_model(backbone: Backbone, folder: Path | None) -> MaskedLang
     found = {} if folder is None else shipped_weights(folder, head)
     if found:
         head.load_state_dict(found)
-    source = "its own weights" if found else "random weights, because the encoder's weights include none"
+    source = "pretrained weights" if found else "random weights, because the model has no weights for it"
     logger.info(f"{backbone.name}: the head for masked tokens starts from {source}")
     return MaskedLanguageModel(backbone.encoder, head)
 

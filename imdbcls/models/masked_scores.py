@@ -26,9 +26,10 @@ def masked_scores(
     on_progress: Callable[[int, int], None] | None = None,
     processes: Processes | None = None,
 ) -> NDArray[np.float64]:
-    """Return scores_N3: each document's summed loss in nats, its number of correct tokens and of masked tokens.
+    """Return scores_N3, three sums over the masked tokens of each document.
 
-    The arguments are those of `predict_probabilities`.
+    The columns are the loss in nats, the number of correct predictions, and the number of masked tokens. The arguments
+    are those of `predict_probabilities`.
     """
     processes = processes or Processes()
     scores_N3 = torch.zeros(batches.num_documents, 3, dtype=torch.float64)

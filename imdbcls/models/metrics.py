@@ -50,7 +50,7 @@ def metrics_of(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np.floa
 def expected_calibration_error(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np.floating]") -> float:
     """Return the expected calibration error of the predicted class's probability, from torchmetrics.
 
-    It has 15 bins of equal width (Guo et al. 2017).
+    The probabilities are grouped into 15 bins of equal width (Guo et al. 2017).
     """
     import torch
     from torchmetrics.functional.classification import multiclass_calibration_error

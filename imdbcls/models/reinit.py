@@ -8,7 +8,7 @@ from imdbcls.models.backbone import Backbone, parts_of
 from imdbcls.models.encoders import text_encoder
 from imdbcls.runtime.device import seed_everything_at
 
-REINITIALISATION = -3  # the `step` of `seed_everything_at` for the new weights
+REINITIALISATION = -3  # a step number for `seed_everything_at` that no training step has
 
 
 def reinitialize_top_layers(backbone: Backbone, num_layers: int, num_frozen: int, seed: int) -> None:
@@ -21,11 +21,12 @@ def reinitialize_top_layers(backbone: Backbone, num_layers: int, num_frozen: int
     with this role is part of `head=cls`, and every head is new. The final norm of ModernBERT counts as part of the top
     layer.
 
-    Raises UserError if the encoder has fewer layers, or if one of these layers is among the `num_frozen` lowest layers.
+    Raises UserError if the encoder has fewer than `num_layers` layers, or if one of the top `num_layers` layers is also
+    one of the lowest `num_frozen` layers.
     """
     layers = parts_of(backbone.encoder)[1]
     if num_layers + num_frozen > len(layers):
-        frozen = f", of which backbone.freeze={num_frozen} freezes the lowest" if num_frozen > 0 else ""
+        frozen = f", and backbone.freeze={num_frozen} freezes the lowest {num_frozen}" if num_frozen > 0 else ""
         raise UserError(
             f"backbone.reinit_layers={num_layers}: backbone={backbone.name} has {len(layers)} layers{frozen}. Use "
             f"up to {len(layers) - num_frozen}."

@@ -14,8 +14,8 @@ from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.selection import TITLES, as_text
 from imdbcls.runtime.text_table import text_table
 
-MAX_CLASSES = 12  # classes in a confusion matrix as text; with more, the most frequent mistakes are listed
-MAX_MISTAKES = 10  # rows of this list
+MAX_CLASSES = 12  # with more classes, the most frequent mistakes are listed instead of the confusion matrix
+MAX_MISTAKES = 10  # length of the list of the most frequent mistakes
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _from_counts(counts_CC: Sequence[Sequence[int]] | np.ndarray, average: str |
 
 
 def report(scores: Scores, width: int | None) -> Iterator[str]:
-    """Yield the lines of a classification report for a terminal with `width` columns; None if it is not a terminal."""
+    """Yield the lines of a classification report. `width` is the terminal's width, or None without a terminal."""
     low, high = scores.interval
     counts_C = [sum(row) for row in scores.confusion_matrix]
     largest = counts_C.index(max(counts_C))

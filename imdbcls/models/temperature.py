@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 LOWEST, HIGHEST = 0.01, 100.0  # limits of a temperature
 FEWEST_DOCUMENTS = 20  # with fewer validation documents, the temperature stays 1
-UNINFORMATIVE = 1e-9  # the loss in nats does not depend on the temperature if it varies by less than this
+UNINFORMATIVE = 1e-9  # in nats; a loss that varies by less counts as independent of the temperature
 STEP = 1e-6  # tolerance of the logarithm of a temperature
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """A temperature, and the reason why it is not the one with the lowest validation loss; None if it is."""
+    """A temperature. `reason` says why it does not minimize the validation loss; None if it does."""
 
     value: float
     reason: str | None = None
@@ -66,7 +66,7 @@ def fit_temperature(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np
 
 
 def apply_temperature(probabilities_NC: "NDArray[np.floating]", temperature: float) -> "NDArray[np.floating]":
-    """Return the probabilities of the same logits, divided by the temperature. A temperature of 1 changes nothing."""
+    """Return the softmax of the logits divided by the temperature. A temperature of 1 changes nothing."""
     from scipy.special import softmax
 
     if temperature == 1:
@@ -75,14 +75,17 @@ def apply_temperature(probabilities_NC: "NDArray[np.floating]", temperature: flo
 
 
 def logits_of(probabilities_NC: "NDArray[np.floating]") -> "NDArray[np.float64]":
-    """Return logits with this softmax: the logarithms. A probability of zero counts as the smallest float64."""
+    """Return the logarithms of the probabilities. Their softmax gives the probabilities again.
+
+    A probability of zero is replaced by the smallest positive normal float64.
+    """
     import numpy as np
 
     return np.log(np.maximum(probabilities_NC.astype(np.float64), np.finfo(np.float64).tiny))
 
 
 def recorded_temperature(result: Mapping[str, Any]) -> float | None:
-    """Return the temperature in an untrusted `result.json`, or None if an earlier version wrote it.
+    """Return the temperature in an untrusted `result.json`, or None if the file has none.
 
     Raises UserError if the temperature is not a number between `LOWEST` and `HIGHEST`.
     """

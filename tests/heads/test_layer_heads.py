@@ -133,5 +133,5 @@ def test_max_seq_by_hand() -> None:
 
 
 def test_max_seq_rejects_heads_that_do_not_divide_the_hidden_size() -> None:
-    with pytest.raises(ValueError, match="num_heads=3 does not divide the hidden size, which is 4"):
+    with pytest.raises(ValueError, match="num_heads=3 must divide the hidden size of the encoder, 4"):
         MaxSeqHead(hidden_size=4, num_labels=2, num_layers=3, num_heads=3, dropout=0.1)

@@ -68,6 +68,6 @@ def test_more_layers_than_the_encoder_trains_are_refused(tmp_path: Path) -> None
     options = options_of(make_folder(tmp_path / "model", "bert"))
     with pytest.raises(UserError, match=r"reinit_layers=3: backbone=roberta-base has 2 layers\. Use up to 2\.$"):
         make(tmp_path, *options, "backbone.reinit_layers=3")
-    with pytest.raises(UserError, match=r"2 layers, of which backbone\.freeze=1 freezes the lowest\. Use up to 1\.$"):
+    with pytest.raises(UserError, match=r"2 layers, and backbone\.freeze=1 freezes the lowest 1\. Use up to 1\.$"):
         make(tmp_path, *options, "backbone.reinit_layers=2", "backbone.freeze=1")
     make(tmp_path, *options, "backbone.reinit_layers=1", "backbone.freeze=1")
