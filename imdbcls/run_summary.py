@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from imdbcls.errors import UserError
 from imdbcls.printable import duration
 from imdbcls.runs.metrics_log import read_points
-from imdbcls.runs.selection import DEFAULT, TITLES, as_text, metric_of
+from imdbcls.runs.selection import DEFAULT, TITLES, as_text, metric_of, selected_epochs
 from imdbcls.runs.untrusted import require_regular_file
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ def run_html(folder: Path, result: Mapping[str, Any]) -> str:
     accuracy, num_documents = as_text(DEFAULT, result["test/accuracy"]), result["test_documents"]
     rows = {
         "test": f"accuracy {accuracy}{chosen} on {num_documents:,} documents",
-        "validation": f"{TITLES[metric]} {as_text(metric, result.get(f'val/{metric}'))} "
-        f"(best epoch {result.get('best_epoch')})",
+        "validation": f"{TITLES[metric]} {as_text(metric, result.get(f'val/{metric}'))} ({chosen_epochs(result)})",
         "head": f"{result['head']} on {result.get('backbone')}",
         "seed": str(result["seed"]),
         "training": training_text(result),
@@ -93,6 +92,14 @@ def run_html(folder: Path, result: Mapping[str, Any]) -> str:
     }
     cells = "".join(f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in rows.items())
     return f'<table style="text-align: left"><caption><b>{escape(folder.name)}</b></caption>{cells}</table>'
+
+
+def chosen_epochs(result: Mapping[str, Any]) -> str:
+    """Return the best epoch, or the epochs of a greedy soup, from an untrusted result."""
+    soup = result.get("soup_epochs", [])
+    return selected_epochs(
+        {"best_epoch": result.get("best_epoch"), "soup_epochs": soup if isinstance(soup, list) else []}
+    )
 
 
 def training_text(result: Mapping[str, Any]) -> str:

@@ -20,14 +20,17 @@ from imdbcls.runtime.model_files import is_run, weights_of_run
 
 logger = logging.getLogger(__name__)
 
-NORM_EPSILON = 1e-12  # as in BERT; used if the encoder's config has no `layer_norm_eps`
+NORM_EPSILON = 1e-12  # as in BERT; used if the encoder's config has no epsilon
 INITIAL_STD = 0.02  # of new weights, as in BERT
-# The names of the head's dense layer, layer norm and bias, one row each for the weights of BERT, RoBERTa, DistilBERT
-# and runs of `imdbcls.pretrain`.
+# The names of the head's dense layer, layer norm and bias, one row each for the weights of BERT (and DeBERTa), DeBERTa
+# with `legacy: false` in its config, RoBERTa, DistilBERT, ModernBERT (which has no other biases) and runs of
+# `imdbcls.pretrain`.
 NAMES = (
     ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
+    ("lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm", "lm_predictions.lm_head.bias"),
     ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
     ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
+    ("head.dense", "head.norm", "decoder.bias"),
     ("head.dense", "head.norm", "head.bias"),
 )
 
@@ -95,7 +98,7 @@ def masked_language_model(backbone: Backbone, folder: Path | None) -> MaskedLang
         hidden_size=backbone.hidden_size,
         embedding_size=embedding_size,
         num_tokens=num_tokens,
-        epsilon=getattr(backbone.encoder.config, "layer_norm_eps", NORM_EPSILON),
+        epsilon=epsilon_of(backbone.encoder.config),
     )
     found = {} if folder is None else shipped_weights(folder, head)
     if found:
@@ -105,8 +108,17 @@ def masked_language_model(backbone: Backbone, folder: Path | None) -> MaskedLang
     return MaskedLanguageModel(backbone.encoder, head)
 
 
+def epsilon_of(config: Any) -> float:
+    """Return the epsilon of an encoder's layer norms, from its config in transformers."""
+    stated = (getattr(config, name, None) for name in ("layer_norm_eps", "norm_eps"))
+    return next((float(value) for value in stated if value is not None), NORM_EPSILON)
+
+
 def shipped_weights(folder: Path, head: MaskedTokenHead) -> dict[str, Tensor]:
-    """Return the head's weights in the safetensors files of a model folder or a run; {} if they are not complete."""
+    """Return the head's weights in the safetensors files of a model folder or a run; {} if they are not complete.
+
+    The biases of the dense layer and of the layer norm are zero if the folder has none, as for ModernBERT.
+    """
     files = [weights_of_run(folder)] if is_run(folder) else sorted(folder.glob("*.safetensors"))
     stored = {name: (file, shape) for file in files for name, shape in tensor_shapes(file.resolve()).items()}
     expected = head.state_dict()
@@ -115,8 +127,11 @@ def shipped_weights(folder: Path, head: MaskedTokenHead) -> dict[str, Tensor]:
         # Weights that were converted from TensorFlow call the gain and the bias of a layer norm gamma and beta.
         gain, shift = ("gamma", "beta") if f"{norm}.gamma" in stored else ("weight", "bias")
         names |= {"norm.weight": f"{norm}.{gain}", "norm.bias": f"{norm}.{shift}"}
-        if all(stored.get(name, (None, None))[1] == tuple(expected[own].shape) for own, name in names.items()):
-            return {own: tensor_in(stored[name][0], name) for own, name in names.items()}
+        absent = {own for own in ("dense.bias", "norm.bias") if names[own] not in stored}
+        found = {own: name for own, name in names.items() if own not in absent}
+        if all(stored.get(name, (None, None))[1] == tuple(expected[own].shape) for own, name in found.items()):
+            zeros = {own: torch.zeros_like(expected[own]) for own in absent}
+            return zeros | {own: tensor_in(stored[name][0], name) for own, name in found.items()}
     return {}
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from imdbcls.data.batches import EvalBatches
+from imdbcls.errors import UserError
 from imdbcls.models.inference import logits_of_batches
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.distributed import Processes
@@ -46,7 +47,16 @@ def masked_scores(
 
 
 def masked_metrics(scores_N3: NDArray[np.float64]) -> dict[str, float]:
-    """Return the mean loss in nats per masked token, its exponential (the perplexity), and the accuracy."""
+    """Return the mean loss in nats per masked token, its exponential (the perplexity), and the accuracy.
+
+    Raise UserError if no token is masked.
+    """
     loss, correct, num_tokens = scores_N3.sum(axis=0).tolist()
+    if num_tokens == 0:
+        raise UserError(
+            f"No token of the {len(scores_N3):,} validation documents is masked, so the masked loss is undefined. Use "
+            "more or longer validation documents (data.validation_limit, data.validation_fraction, max_length), or a "
+            "higher masking.probability."
+        )
     mean = loss / num_tokens
     return {"loss": mean, "perplexity": math.exp(min(mean, 700)), "accuracy": correct / num_tokens}

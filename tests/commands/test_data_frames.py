@@ -82,6 +82,16 @@ def test_runs_and_studies_in_a_notebook(run: imdbcls.FinishedRun) -> None:
     assert "<script>" not in hostile._repr_html_() and "<img>" not in hostile._repr_html_()
 
 
+def test_a_notebook_shows_the_epochs_of_a_soup(run: imdbcls.FinishedRun) -> None:
+    for soup, text in (
+        ([3, 1], "(mean of epochs 3, 1)"),
+        ([3], "(best epoch 3, no better mean)"),
+        ("x", "(best epoch 3)"),
+    ):
+        html = replace(run, result={**run.result, "best_epoch": 3, "soup_epochs": soup})._repr_html_()
+        assert text in html
+
+
 def test_load_study_skips_unfinished_runs(run: imdbcls.FinishedRun, tmp_path: Path) -> None:
     with pytest.raises(imdbcls.UserError, match="expects a study folder with finished runs"):
         imdbcls.load_study(tmp_path)

@@ -26,10 +26,10 @@ def load(folder: Path, fast: bool) -> MaskedLanguageModel:
     return masked_language_model(backbone, folder)
 
 
-def save_with_head(folder: Path, family: str) -> Any:
+def save_with_head(folder: Path, family: str, **changes: Any) -> Any:
     make_folder(folder, family)
     torch.manual_seed(1)
-    model = AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(folder))
+    model = AutoModelForMaskedLM.from_config(AutoConfig.from_pretrained(folder, **changes))
     for name, weight in model.named_parameters():
         if weight.ndim == 1:  # biases are zero and gains one in a new model
             torch.nn.init.normal_(weight, mean=float("orm.weight" in name), std=0.3)
@@ -37,10 +37,22 @@ def save_with_head(folder: Path, family: str) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("family", ("bert", "roberta"))
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    (
+        ("bert", {}),
+        ("roberta", {}),
+        ("modernbert", {}),
+        ("modernbert", {"norm_eps": 0.1}),
+        ("deberta-v2", {}),
+        ("deberta-v2", {"legacy": False}),  # the names in the weights of deberta-v3
+    ),
+)
 @pytest.mark.parametrize("fast", (True, False))
-def test_shipped_heads_give_the_logits_of_transformers(family: str, fast: bool, tmp_path: Path) -> None:
-    expected_model = save_with_head(tmp_path, family)
+def test_shipped_heads_give_the_logits_of_transformers(
+    family: str, changes: dict[str, Any], fast: bool, tmp_path: Path
+) -> None:
+    expected_model = save_with_head(tmp_path, family, **changes)
     model = load(tmp_path, fast).eval()
     with torch.inference_mode():
         logits_MV = model(IDS_BT, MASK_BT, masked_indices_M=INDICES_M)
@@ -76,7 +88,7 @@ def test_a_new_head_shares_the_embeddings_and_is_not_stored_twice(tmp_path: Path
 
 
 @pytest.mark.parametrize("family", ("modernbert", "deberta-v2"))
-def test_other_encoders_get_a_new_head(family: str, tmp_path: Path) -> None:
+def test_an_encoder_without_a_stored_head_gets_a_new_one(family: str, tmp_path: Path) -> None:
     make_folder(tmp_path, family)
     model = load(tmp_path, fast=True)
     logits_MV = model(IDS_BT, MASK_BT, masked_indices_M=INDICES_M)
