@@ -24,7 +24,7 @@ from imdbcls.config.options import CONF, groups
 from imdbcls.errors import UserError
 from imdbcls.runtime import entry
 from imdbcls.runtime.cache import default_cache_dir
-from imdbcls.runtime.console import columns_of, quiet_libraries, write_out
+from imdbcls.runtime.console import columns_of, write_out
 from imdbcls.runtime.process import tune_process
 from imdbcls.runtime.text_table import text_table
 from imdbcls.runtime.waiting import in_background
@@ -53,7 +53,6 @@ def argument_parser() -> ArgumentParser:
 
 def main() -> None:
     argument_parser().parse_args()
-    quiet_libraries()
     tune_process()
     import_clients()
     # These checks wait for the network, so they run in the background while torch is imported.

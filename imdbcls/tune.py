@@ -65,13 +65,16 @@ def main() -> int:
         tuning = Tuning(asked.grid.groups, asked.grid.space, asked.settings, train, cluster)
         tuning.run()
         code = tuning.sweep.conclude()
+        logger.info("")
         report(tuning)
+        if tuning.num_open:
+            trials = "1 trial is" if tuning.num_open == 1 else f"{tuning.num_open} trials are"
+            logger.info(f"{trials} not finished. Run the same command again to continue.")
+        elif tuning.sweep.stopped_by is not None:
+            logger.info("Run the same command again to continue.")
         if tuning.sweep.stopped_by is not None:
             return code
-        if tuning.num_open:
-            logger.info(f"{tuning.num_open} trials are not finished. Run the same command again to continue them.")
-            return 1
-        return train_best(tuning, asked.settings, cluster)
+        return 1 if tuning.num_open else train_best(tuning, asked.settings, cluster)
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,9 @@ def train_best(tuning: "Tuning", settings: TuneSettings, cluster: "Cluster | Non
     from imdbcls.sweeps.publishing import publish_sweep
     from imdbcls.sweeps.winners import study_winners, train_winners
 
+    logger.info("")
     winners = tuning.winners()
-    for winner in winners:
-        logger.info(f"{winner.name}, best trial: {' '.join(winner.overrides)}")
+    tuning.log_best()
     if len(winners) < len(tuning.groups):
         logger.error(
             "At least one group has no finished trial, so no winners are trained. Set a larger budget, or change the "
@@ -127,9 +130,15 @@ def train_best(tuning: "Tuning", settings: TuneSettings, cluster: "Cluster | Non
         )
         return 1
     num_seeds = settings.winners.num_seeds
-    if settings.winners.study and num_seeds > 0:
+    if num_seeds == 0:
+        logger.info(
+            "The same command with winners.seeds=3 trains these configurations with new seeds and "
+            "evaluates them on test."
+        )
+        return 0
+    if settings.winners.study:
         return study_winners(winners, num_seeds, train, cluster)
-    sweep = train_winners(winners, num_seeds, tuning.claims, train, cluster)
+    sweep = train_winners(winners, num_seeds, tuning.claims, train, cluster, tuning.sweep.messages)
     code = sweep.conclude()
     publish_sweep(sweep)
     return code

@@ -51,6 +51,7 @@ _DUMB_TERMS = ("dumb", "unknown")  # values of TERM for terminals that cannot re
 
 _prefix = ""
 _is_wanted: Callable[[logging.LogRecord], bool] | None = None
+_caption = ""
 _live: "Live | None" = None
 _block: "NotebookBlock | None" = None
 
@@ -191,8 +192,13 @@ def can_repaint() -> bool:
 
 
 def paint(line: "RenderableType") -> None:
-    """Show a live line or table below all messages, replacing the previous one."""
+    """Show a live line or table below all messages and below the caption, replacing the previous one."""
     global _live
+    if _caption:
+        from rich.console import Group
+        from rich.text import Text
+
+        line = Group(Text(_caption, no_wrap=True, overflow="ellipsis"), line)
     if _block is not None:
         _block.paint(line)
         return
@@ -211,6 +217,15 @@ def paint(line: "RenderableType") -> None:
     )
     _live.start(refresh=True)
     terminal().show_cursor(True)  # rich hides the cursor, and a killed process could not show it again
+
+
+def caption(text: str) -> None:
+    """Show a line above each later live line."""
+    global _caption
+    from rich.text import Text
+
+    _caption = printable_line(text)
+    paint(Text("starting"))
 
 
 def erase() -> None:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
 from imdbcls.runtime import limits
-from imdbcls.runtime.console import log_to_stderr, user_errors, write_message
+from imdbcls.runtime.console import log_to_stderr, quiet_libraries, user_errors, write_message
 from imdbcls.runtime.installation import require_one_installation
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,8 @@ def set_up_streams() -> None:
     """Replace the standard streams, configure logging and install the exception hook.
 
     The new streams handle failed writes as described in the module docstring. Call this function before heavy imports,
-    so that the hook reports an import that fails because of a limit of the machine (memory, threads).
+    so that libraries show no progress bars of their own, and that the hook reports an import that fails because of a
+    limit of the machine (memory, threads).
     """
     codecs.register_error(_ERRORS, _substitute)
     _open_closed()
@@ -155,6 +156,7 @@ def set_up_streams() -> None:
         setattr(sys, name, replacement)
         setattr(sys, f"__{name}__", replacement)
     sys.excepthook = _explain
+    quiet_libraries()
     with user_errors():
         log_to_stderr()
 

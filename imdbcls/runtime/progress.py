@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ProgressMode = Literal["auto", "live", "plain", "none"]
 
 logger = logging.getLogger(__name__)
+epoch_logger = logging.getLogger(f"{__name__}.epochs")  # a sweep shows the lines of short epochs nowhere
 
 REPAINT_SECONDS = 0.2
 # The plain mode logs a line after each tenth of the run: at most one line every `MIN_PLAIN_SECONDS`, and at least one
@@ -108,7 +109,7 @@ class Progress:
         """Log one line about a finished epoch. On a terminal, it stays above the live line."""
         if self._style != "none":
             self._logged_at, self._printed_step = time.monotonic(), self._last_step
-            logger.info(text)
+            epoch_logger.info(text)
 
     def for_split(self, split: str) -> Callable[[int, int], None]:
         """Return the callback `evaluating(done, total)` for a split."""

@@ -77,10 +77,18 @@ class ClaimedJobs:
     def are_running(self) -> bool:
         return bool(self._claimed)
 
-    def start(self, config: "Config", train: Train, lock: "FileLock", on_end: Callable[[Outcome], None]) -> None:
+    def start(
+        self,
+        config: "Config",
+        train: Train,
+        lock: "FileLock",
+        on_end: Callable[[Outcome], None],
+        name: str = "",
+        caption: str = "",
+    ) -> None:
         """Start a job as `start_job` does. When it has ended, `on_end` gets its outcome, and the lock is released."""
         self._claimed.append(Claimed(len(self.sweep.outcomes), lock, on_end))
-        start_job(self.sweep, config, run_folder(config), train)
+        start_job(self.sweep, config, run_folder(config), train, name, caption)
         self.collect()
 
     def collect(self) -> None:

@@ -24,7 +24,7 @@ from imdbcls.runtime import console, limits
 from imdbcls.runtime.signals import SIGNALS, Interrupted, current_handlers, set_handlers, stop_requests
 from imdbcls.runtime.text_table import text_table
 from imdbcls.sweeps.live_table import LiveTable, RunningJob, RunProgress
-from imdbcls.sweeps.overview import JobMessages, SharedMessages, end_line, seconds_left
+from imdbcls.sweeps.overview import JobMessages, SharedMessages, end_line, label, seconds_left
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
@@ -73,14 +73,16 @@ class Running:
 class Sweep:
     """The jobs of a multirun: the running processes, and the outcomes in the order of the jobs."""
 
-    def __init__(self) -> None:
+    def __init__(self, messages: SharedMessages | None = None, *, is_tuning: bool = False) -> None:
+        """Begin a sweep. With `messages` of an earlier sweep, what that sweep has shown once is not shown again."""
+        self.is_tuning = is_tuning  # whether the jobs are trials, whose ends a tuning study logs
         self.outcomes: list[Outcome] = []
         self.studies: dict[Path, Config] = {}  # the folders of the jobs' studies, with the config of a job
         self.study_of: dict[int, Path] = {}  # the study of a job by the job's index in `outcomes`, if it is known
         self.is_search = False  # whether a sweeper chooses the jobs by the results of earlier jobs
         self.stopped_by: int | None = None
         self.num_expected = 0  # jobs of the batches of Hydra's sweeper, or of the rounds of a study; 0: unknown
-        self._shared_messages: SharedMessages | None = None  # created with the first job
+        self.messages = messages  # None: no job has started
         self._table: LiveTable | None = None  # created with the first of several parallel jobs on a terminal
         self.slot = 0  # in the process of a job: its number among the jobs that run at the same time
         self._running: dict[int, Running] = {}  # by process id
@@ -94,11 +96,11 @@ class Sweep:
     @property
     def has_overview(self) -> bool:
         """Whether the number of jobs is known, so that each job has a number and the sweep an expected end."""
-        return self.num_expected > 1 and not self.is_search
+        return self.num_expected > 1 and not self.is_search and not self.is_tuning
 
-    def label(self, index: int) -> str:
-        """Return the number of a job and the number of all jobs as text: `[3/9]`."""
-        return f"[{index + 1}/{self.num_expected}]"
+    @property
+    def num_ended(self) -> int:
+        return sum(outcome.state != "running" for outcome in self.outcomes)
 
     def run(
         self,
@@ -173,9 +175,9 @@ class Sweep:
         if self.stopped_by is not None:
             self.outcomes.append(Outcome(name, "not started", "the sweep was stopped"))
             return
-        messages = self._shared_messages = self._shared_messages or SharedMessages()
         if self._table is None and jobs > 1 and progress is not None:
             self._table = LiveTable() if console.is_terminal() and console.shows_messages() else None
+        messages = self.messages = self.messages or SharedMessages()
         console.erase()  # the child process must not inherit a table
         error_pipe, error_input = os.pipe()
         used = {running.slot for running in self._running.values()}
@@ -196,12 +198,12 @@ class Sweep:
                     if self._table is not None:
                         self._table.redirect_stderr()
                     self.slot = slot
-                    console.show_only(JobMessages(messages, self.has_overview))
+                    console.show_only(JobMessages(messages, self.has_overview or self.is_tuning))
                     code = exit_code_of(job, error_input)
                 finally:
                     os._exit(code)
             if self.has_overview and jobs == 1:
-                logger.info(f"{self.label(len(self.outcomes))} {name}")
+                logger.info(f"{label(self.num_ended + 1, self.num_expected)} {name}")
             now = time.monotonic()
             self._running[child] = Running(len(self.outcomes), slot, error_pipe, read_result, now, progress)
             self.outcomes.append(Outcome(name, "running", ""))
@@ -249,10 +251,11 @@ class Sweep:
         """Log how a job has ended, and the expected time until the sweep ends."""
         outcome = self.outcomes[index]
         times = [each.seconds for each in self.outcomes if each.seconds is not None and each.state == "done"]
-        num_ended = sum(each.state != "running" for each in self.outcomes)
-        left = None if self.stopped_by is not None else seconds_left(times, self.num_expected - num_ended, jobs)
+        num_left = self.num_expected - self.num_ended
+        left = None if self.stopped_by is not None else seconds_left(times, num_left, jobs)
         detail = outcome.detail if outcome.state == "done" else f"{outcome.state}  {outcome.detail}".rstrip()
-        logger.info(end_line(self.label(index), outcome.name, detail, outcome.seconds or 0.0, left))
+        number = label(self.num_ended, self.num_expected)
+        logger.info(end_line(number, outcome.name, detail, outcome.seconds or 0.0, left))
 
     def _shown_jobs(self) -> list[RunningJob]:
         return [
@@ -285,7 +288,7 @@ class Sweep:
                 os.kill(process, number)
 
     def conclude(self) -> int:
-        """Wait for the remaining jobs, log a table of all outcomes, and return the exit code.
+        """Wait for the remaining jobs, log a table of all outcomes except those of trials, and return the exit code.
 
         The exit code is 0 if all jobs are done or pruned.
         """
@@ -295,11 +298,19 @@ class Sweep:
             self._table = None
         if not self.outcomes:
             return 0
+        undone = sum(outcome.state not in ("done", "pruned") for outcome in self.outcomes)
+        if not self.is_tuning:
+            self._log_outcomes(undone)
+        if self.stopped_by is not None:
+            return 128 + self.stopped_by
+        return 1 if undone else 0
+
+    def _log_outcomes(self, undone: int) -> None:
+        """Log a table of all outcomes and what to do next."""
         rows = [(outcome.name, outcome.state, outcome.detail) for outcome in self.outcomes]
         logger.info("")
         for line in text_table(rows, num_text_columns=3, width=console.columns_of(sys.stderr)).splitlines():
             logger.info(line)
-        undone = sum(outcome.state not in ("done", "pruned") for outcome in self.outcomes)
         if undone:
             remedy = (
                 "If the sampler has a seed, the same command proposes these runs again and trains the missing ones."
@@ -310,9 +321,6 @@ class Sweep:
         elif len(self.outcomes) > 1 and not self.is_search:
             for study in sorted(self.studies):
                 logger.info(f"Compare the runs: python -m imdbcls.compare {study}")
-        if self.stopped_by is not None:
-            return 128 + self.stopped_by
-        return 1 if undone else 0
 
 
 def set_parent_death_signal(parent: int) -> None:
@@ -334,6 +342,7 @@ def exit_code_of(job: Callable[[], object], error_input: int) -> int:
         explained = log_error(error)
         os.write(error_input, reason_of(explained).encode()[:_MAX_REASON_BYTES])
         code = 2 if isinstance(explained, UserError) else 1
+    console.erase()
     sys.stdout.flush()
     sys.stderr.flush()
     return code

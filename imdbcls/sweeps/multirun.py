@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from imdbcls.config import commandline
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder, run_folder
-from imdbcls.runs.identity import run_name
 from imdbcls.runtime import console, entry
 from imdbcls.sweeps.jobs import Sweep, log_error, reason_of
 from imdbcls.sweeps.live_table import RunProgress
@@ -126,21 +125,44 @@ def value_of_last_job(folder: RunFolder) -> float:
     return objective_of(folder.result() or {})
 
 
-def start_job(sweep: Sweep, config: "Config", folder: RunFolder, train: Train) -> None:
-    """Prepare this process, call `train` in a forked process, and wait until fewer than `config.jobs` jobs run."""
-    jobs = num_jobs(config)
-    job = partial(train, config) if jobs == 1 else partial(train_with_share, config, train, sweep, jobs)
-    has_progress = config.progress in ("auto", "live")
+def start_job(
+    sweep: Sweep, config: "Config", folder: RunFolder, train: Train, name: str = "", caption: str = ""
+) -> None:
+    """Prepare this process, call `train` in a forked process, and wait until fewer than `config.jobs` jobs run.
+
+    `name` is shown instead of the folder's name. If jobs run one at a time, a terminal shows `caption` above the live
+    line.
+    """
+    jobs, name, has_progress = num_jobs(config), name or folder.path.name, config.progress in ("auto", "live")
+    job: Callable[[], object]
+    if jobs > 1:
+        job = partial(train_with_share, config, train, sweep, jobs, name)
+    elif caption:
+        job = partial(train_with_caption, config, train, name, caption if has_progress else "")
+    else:
+        job = partial(train, config)
     progress = RunProgress(folder.path / "metrics.jsonl", config.epochs, config.metric) if has_progress else None
-    sweep.run(folder.path.name, partial(prepare_jobs, config), job, folder.result, jobs, progress)
+    sweep.run(name, partial(prepare_jobs, config), job, folder.result, jobs, progress)
 
 
-def train_with_share(config: "Config", train: Train, sweep: Sweep, jobs: int) -> None:
+def train_with_caption(config: "Config", train: Train, name: str, caption: str) -> None:
+    """Call `train` in the only running job. A terminal shows the caption above its live line.
+
+    Without a terminal or a caption, each line of its log starts with `name`.
+    """
+    if caption and console.shows_live():
+        console.caption(caption)
+    else:
+        console.prefix_messages(name)
+    train(config)
+
+
+def train_with_share(config: "Config", train: Train, sweep: Sweep, jobs: int, name: str) -> None:
     """Call `train` in one of `jobs` parallel jobs, with its share of the threads and one GPU.
 
-    Each line of its log starts with the name of the run.
+    Each line of its log starts with `name`.
     """
-    console.prefix_messages(run_name(config))
+    console.prefix_messages(name)
     choose_gpu(config, sweep.slot)
     from imdbcls.runtime.device import share_threads
 

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from imdbcls.printable import duration
 
-SECONDS_BETWEEN_EPOCHS = 60.0  # a job logs its progress at most this often
+MIN_SECONDS = 60.0  # epochs that take less time have no lines; between two progress lines, at least this time passes
 # Modules whose messages describe the start or the end of one run. The sweep logs a line of its own instead.
-START, END, PROGRESS = "imdbcls.train", "imdbcls.training.closing", "imdbcls.runtime.progress"
+START, END = "imdbcls.train", "imdbcls.training.closing"
+PROGRESS, EPOCHS = "imdbcls.runtime.progress", "imdbcls.runtime.progress.epochs"
 DIGEST_BYTES = 16
 
 
@@ -40,34 +41,49 @@ class JobMessages:
     """Decide which messages of one job are shown on stderr. Trackers still record all of them.
 
     Warnings and messages that several jobs share are shown once. With `has_overview`, the sweep itself logs the start
-    and the end of the run, and the lines about epochs are shown at most every `SECONDS_BETWEEN_EPOCHS`.
+    and the end of the run. Then the lines about epochs are shown only if the first epoch takes `MIN_SECONDS` or more: a
+    run has either all of these lines or none.
     """
 
     def __init__(self, shared: SharedMessages, has_overview: bool) -> None:
         self._shared = shared
         self._has_overview = has_overview
-        self._shown_at = time.monotonic()
+        self._started_at = self._shown_at = time.monotonic()
+        self._has_long_epochs: bool | None = None  # None: the first epoch has not ended
 
     def __call__(self, record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR:
             return True
         if record.levelno < logging.WARNING and record.name in (START, END):
             return not self._has_overview
-        if record.name == PROGRESS:
-            now = time.monotonic()
-            if self._has_overview and now - self._shown_at < SECONDS_BETWEEN_EPOCHS:
-                return False
-            self._shown_at = now
-            return True
+        if record.name in (PROGRESS, EPOCHS):
+            return not self._has_overview or self._shows_progress(record.name == EPOCHS)
         return self._shared.is_new(record.getMessage())
+
+    def _shows_progress(self, is_epoch: bool) -> bool:
+        now = time.monotonic()
+        if is_epoch and self._has_long_epochs is None:
+            self._has_long_epochs = now - self._started_at >= MIN_SECONDS
+        is_shown = self._has_long_epochs if is_epoch else now - self._shown_at >= MIN_SECONDS
+        if is_shown:
+            self._shown_at = now
+        return bool(is_shown)
+
+
+def label(number: int, num_expected: int) -> str:
+    """Return the number of ended runs and the number of all runs as text: `[3/9]`."""
+    return f"[{number}/{num_expected}]"
 
 
 def end_line(label: str, name: str, detail: str, seconds: float, left: float | None) -> str:
     """Return the line for a finished run. `left` is the expected time until the sweep ends, in seconds."""
     parts = [f"{label} {name}", detail, duration(seconds)]
-    return "  ".join([*parts, f"({duration(left)} left)"] if left else parts)
+    return "  ".join([*parts, f"({duration(left)} left)"] if left is not None else parts)
 
 
 def seconds_left(finished: Sequence[float], num_left: int, jobs: int) -> float | None:
-    """Return the expected time of the runs that have not ended, from the times of those that have; None if unknown."""
-    return sum(finished) / len(finished) * num_left / jobs if finished else None
+    """Return the expected time of the runs that have not ended, from the times of those that have.
+
+    Return None if it is unknown or if all have ended.
+    """
+    return sum(finished) / len(finished) * num_left / jobs if finished and num_left > 0 else None

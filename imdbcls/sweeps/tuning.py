@@ -22,14 +22,17 @@ from imdbcls.config.schema import Config
 from imdbcls.config.space import Dimension, described, trials_study
 from imdbcls.config.tune_settings import TuneSettings
 from imdbcls.errors import UserError
+from imdbcls.printable import counted
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.identity import config_hash
 from imdbcls.runs.record import problem_of_trial
-from imdbcls.runs.selection import metric_of
+from imdbcls.runs.selection import TITLES, as_text, metric_of
 from imdbcls.runtime.atomic import write_atomically
+from imdbcls.sweeps import trial_lines
 from imdbcls.sweeps.claims import POLL_SECONDS, ClaimedJobs, Claims
 from imdbcls.sweeps.cluster import Cluster, Task
 from imdbcls.sweeps.jobs import Outcome, Sweep
+from imdbcls.sweeps.slots import num_jobs
 from imdbcls.sweeps.slurm_job import FOLDER, JobFiles
 from imdbcls.sweeps.trials import GroupTrials, Reporter, Storage, seconds_of, value_of
 
@@ -54,6 +57,10 @@ class Claim:
     config: Config
     lock: "FileLock"
 
+    @property
+    def name(self) -> str:
+        return f"{self.group.name}, trial {self.trial.number + 1}"
+
 
 class Tuning:
     """A tuning study: its groups, its trials, and the jobs of this process."""
@@ -70,7 +77,7 @@ class Tuning:
         self.study = config.study
         self.folder = Path(config.runs_dir) / trials_study(config.study)
         self.claims = Claims(self.folder)
-        self.sweep = Sweep()
+        self.sweep = Sweep(is_tuning=True)
         self.groups = groups
         self._space = space
         self._settings = settings
@@ -128,6 +135,7 @@ class Tuning:
 
     def run(self) -> None:
         """Train trials until every group has used its budget, or until a signal stops the sweep."""
+        self._log_start()
         while self.sweep.stopped_by is None:
             self._jobs.collect()
             with self.claims.exclusively():
@@ -194,7 +202,7 @@ class Tuning:
         try:
             config = self._config_of(group, trial.params)
         except UserError as error:
-            logger.error(f"{group.name}, trial {trial.number + 1} fails: {error}")
+            logger.error(f"{group.name}, trial {trial.number + 1}, fails: {error}")
             trials.tell(trial, TrialState.FAIL)
             return None
         lock = self.claims.claim(run_folder(config).path.name)
@@ -219,7 +227,9 @@ class Tuning:
         """Train a claimed trial on this machine; if its result is already there, only record it."""
         if self._begin(claim):
             folder = run_folder(claim.config)
-            self._jobs.start(claim.config, self._train_of(claim), claim.lock, partial(self._end, claim, folder))
+            caption = f"{claim.name}  {trial_lines.values_text(claim.trial.params)}"
+            on_end = partial(self._end, claim, folder)
+            self._jobs.start(claim.config, self._train_of(claim), claim.lock, on_end, claim.name, caption)
 
     def _submit(self, claims: Sequence[Claim], cluster: Cluster) -> None:
         """Train claimed trials as one array of jobs, and wait for them; record the results that are already there."""
@@ -237,7 +247,7 @@ class Tuning:
                 claim.lock.release()
 
     def _begin(self, claim: Claim) -> bool:
-        """Log the values of a claimed trial and return True. If its result is already there, record it."""
+        """Record the run of a claimed trial and return True. If its result is already there, record the result."""
         folder = run_folder(claim.config)
         claim.trial.set_user_attr("run", folder.path.name)
         if folder.finished_trial() is not None:
@@ -246,8 +256,6 @@ class Tuning:
             files.remove()
             claim.lock.release()
             return False
-        values = ", ".join(f"{key}={short(value)}" for key, value in claim.trial.params.items())
-        logger.info(f"{claim.group.name}, trial {claim.trial.number + 1}: {values}")
         return True
 
     def _train_of(self, claim: Claim) -> Callable[[Config], None]:
@@ -260,9 +268,12 @@ class Tuning:
         if outcome.state in ("done", "pruned"):
             self._record(claim, folder, seconds)
         elif outcome.state in ("failed", "killed"):
-            self._record_failure(claim, folder, seconds)
+            was_logged = outcome.state == "failed" and self._cluster is None  # by the trial's process
+            reason = outcome.state if was_logged else f"{outcome.state}: {outcome.detail}"
+            self._record_failure(claim, folder, seconds, reason)
         else:  # after a signal, the trial stays open: the same command continues it
             add_seconds(claim.trial, seconds)
+            self._log_end(claim, f"{outcome.state}: {outcome.detail}")
 
     def _record(self, claim: Claim, folder: RunFolder, seconds: float) -> None:
         """Tell Optuna the result of a finished or pruned trial."""
@@ -272,8 +283,9 @@ class Tuning:
         claim.trial.set_user_attr("epochs", result.get("epochs"))
         state = TrialState.PRUNED if result["status"] == "pruned" else TrialState.COMPLETE
         claim.trials.tell(claim.trial, state, float(result[f"val/{metric_of(result)}"]))
+        self._log_end(claim)
 
-    def _record_failure(self, claim: Claim, folder: RunFolder, seconds: float) -> None:
+    def _record_failure(self, claim: Claim, folder: RunFolder, seconds: float, reason: str) -> None:
         """Count the trial as failed if its loss was NaN or if this was its last attempt; else leave it open."""
         add_seconds(claim.trial, seconds)
         attempts = int(claim.trial.user_attrs.get("attempts", 0)) + 1
@@ -281,17 +293,49 @@ class Tuning:
         error = str((folder.result() or {}).get("error", ""))
         if error.startswith("NonFiniteError") or attempts >= MAX_ATTEMPTS:
             claim.trials.tell(claim.trial, TrialState.FAIL)
+        self._log_end(claim, reason)
+
+    def _log_start(self) -> None:
+        """Log the budget, what the scores are, and the state of a study that is continued."""
+        budget, num_ended = self._settings.budget, sum(len(trial_lines.ended(trials)) for trials in self._trials)
+        limit = f"{budget.hours:g} hours" if budget.max_trials is None else counted(budget.max_trials, "trial")
+        done = f"; {counted(num_ended, 'trial')} ended earlier" if num_ended else ""
+        logger.info(
+            f"{self.folder}: {counted(len(self.groups), 'group')} with {limit} each, compared by validation "
+            f"{TITLES[self._metric]}{done}"
+        )
+
+    def _log_end(self, claim: Claim, reason: str = "") -> None:
+        """Log the end of a trial's process: the score, or the reason why there is none."""
+        trial = next(each for each in claim.trials.trials() if each.number == claim.trial.number)
+        budget, jobs = self._settings.budget, num_jobs(self.groups[0].config)
+        left = None if self.sweep.stopped_by is not None else trial_lines.seconds_left(self._trials, budget, jobs)
+        score = reason or trial_lines.score_text(claim.trials, trial, self._metric)
+        number = trial_lines.number_of(self._trials, budget)
+        logger.info(trial_lines.end_line(number, claim.name, score, trial.params, seconds_of(trial), left))
 
     @property
     def num_open(self) -> int:
         """The number of trials that have begun and are not finished."""
         return sum(len(trials.open_trials()) for trials in self._trials)
 
+    @property
+    def best(self) -> list[tuple[GridGroup, FrozenTrial | None]]:
+        """Each group with its best finished trial; None if no trial has finished."""
+        return [(group, trials.best()) for group, trials in zip(self.groups, self._trials, strict=True)]
+
+    def log_best(self) -> None:
+        """Log the best trial of each group."""
+        for group, trial in self.best:
+            if trial is not None:
+                score = as_text(self._metric, value_of(trial))
+                values = trial_lines.values_text(trial.params)
+                logger.info(f"{group.name}: trial {trial.number + 1} is the best, validation {score}, with {values}")
+
     def winners(self) -> list[GridGroup]:
         """Return each group that has a finished trial, with the values of its best trial as overrides."""
-        best = [(group, trials.best()) for group, trials in zip(self.groups, self._trials, strict=True)]
         found = []
-        for group, trial in best:
+        for group, trial in self.best:
             if trial is not None:
                 overrides = (*group.overrides, *self.overrides_of(trial.params))
                 config = composed(group.loader, overrides)
@@ -339,11 +383,6 @@ def place_of(folder: Path) -> str:
     if not path.exists():
         write_atomically(path, uuid.uuid4().hex)
     return path.read_text(encoding="utf-8").strip()
-
-
-def short(value: Any) -> str:
-    """Return a proposed value with four significant digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def spelled(value: Any) -> str:

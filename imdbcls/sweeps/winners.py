@@ -15,6 +15,7 @@ from imdbcls.sweeps.claims import POLL_SECONDS, ClaimedJobs, Claims
 from imdbcls.sweeps.cluster import Cluster, Task
 from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.sweeps.multirun import Train
+from imdbcls.sweeps.overview import SharedMessages
 
 FIRST_LOOK = 3  # seeds per group before the first look at the results, as in conf/study.yaml
 
@@ -32,14 +33,21 @@ def study_winners(winners: Sequence[GridGroup], max_seeds: int, train: Train, cl
 
 
 def train_winners(
-    winners: Sequence[GridGroup], num_seeds: int, claims: Claims, train: Train, cluster: Cluster | None
+    winners: Sequence[GridGroup],
+    num_seeds: int,
+    claims: Claims,
+    train: Train,
+    cluster: Cluster | None,
+    messages: SharedMessages | None = None,
 ) -> Sweep:
     """Train the winners with new seeds, sharing the runs with other processes; return the sweep of this process.
 
-    With a `cluster`, the runs are one array of jobs.
+    With a `cluster`, the runs are one array of jobs. `messages` are those that the trials have shown, which the runs do
+    not repeat.
     """
-    sweep, first = Sweep(), first_seed(winners)
+    sweep, first = Sweep(messages), first_seed(winners)
     jobs, pending = ClaimedJobs(sweep), [each.config_of(first + i) for i in range(num_seeds) for each in winners]
+    sweep.num_expected = len(pending)
     while pending and sweep.stopped_by is None:
         if cluster is None:
             started = [config for config in pending if start_or_report(config, sweep, jobs, claims, train)]

@@ -33,10 +33,11 @@ def log_start(run: Run) -> None:
     """Log the model, the data and the number of steps.
 
     Warn about an encoder that may have been trained on held-out documents, truncated documents, unknown tokens, and a
-    learning rate that is too low for a frozen encoder.
+    learning rate that is too low for a frozen encoder, unless a search has proposed this rate for a trial.
     """
     config, corpus, trainer, backbone = run.config, run.corpus, run.trainer, run.backbone
-    if (warning := low_rate_warning(config)) is not None:
+    is_trial = trainer.should_prune is not None
+    if not is_trial and (warning := low_rate_warning(config)) is not None:
         logger.warning(warning)
     warn_of_seen_documents(run)
     for note in corpus.notes:

@@ -26,26 +26,39 @@ def test_message_is_new_only_once_in_all_processes() -> None:
     assert not shared.is_new("two")
 
 
-def test_errors_are_always_shown_and_epochs_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_always_shown_and_progress_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(overview.time, "monotonic", lambda: now[0])
     shows = JobMessages(SharedMessages(), has_overview=True)
-    error, epoch = record("imdbcls.x", "failed", logging.ERROR), record("imdbcls.runtime.progress", "epoch 1/3")
+    error, step = record("imdbcls.x", "failed", logging.ERROR), record("imdbcls.runtime.progress", "epoch 1/3  step 1")
     assert shows(error) and shows(error)
     shown = []
     for _ in range(10):
         now[0] += 20.0
-        shown.append(shows(epoch))
+        shown.append(shows(step))
     assert shown == [False, False, True] * 3 + [False]
     closing = "imdbcls.training.closing"
     assert not shows(record(closing, "a: test accuracy")) and shows(record(closing, "a: bad", logging.WARNING))
     alone = JobMessages(SharedMessages(), has_overview=False)
-    assert alone(record(closing, "a: test accuracy")) and alone(epoch) and alone(epoch)
+    assert alone(record(closing, "a: test accuracy")) and alone(step) and alone(step)
+
+
+@pytest.mark.parametrize("first_epoch", [59.0, 60.0])
+def test_a_run_shows_all_lines_about_epochs_or_none(first_epoch: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(overview.time, "monotonic", lambda: now[0])
+    shows, epoch = JobMessages(SharedMessages(), has_overview=True), record("imdbcls.runtime.progress.epochs", "epoch")
+    shown = []
+    for seconds in (first_epoch, 10.0, 300.0):
+        now[0] += seconds
+        shown.append(shows(epoch))
+    assert shown == [first_epoch == 60.0] * 3
 
 
 def test_time_left_is_shared_by_parallel_jobs() -> None:
     assert seconds_left([10.0, 20.0], num_left=4, jobs=2) == 30.0
     assert seconds_left([], num_left=4, jobs=2) is None
+    assert seconds_left([10.0], num_left=0, jobs=1) is None
 
 
 @pytest.mark.parametrize("jobs", (1, 2))
@@ -53,9 +66,12 @@ def test_multirun_shows_each_run_and_shared_messages_once(jobs: int, tmp_path: P
     command = ("train", "--multirun", *TINY, "tracker=none", "head=cls,mean", "seed=0,1", f"jobs={jobs}", "epochs=1")
     messages = launch(tmp_path, *command).stderr
     ends = re.findall(
-        r"^\[(\d)/4\] \S+  validation \d+\.\d\d%  test \d+\.\d\d%  \d:\d\d(  \(\d:\d\d left\))?$", messages, re.M
+        r"^\[(\d)/4\] \S+  validation \d+\.\d\d%  test \d+\.\d\d%  \d+(?:\.\d)? s(  \(\d+(?:\.\d)? s left\))?$",
+        messages,
+        re.M,
     )
-    assert sorted(number for number, _ in ends) == ["1", "2", "3", "4"] and not ends[-1][1] and ends[0][1]
+    assert [number for number, _ in ends] == ["1", "2", "3", "4"], "the number counts the runs that have ended"
+    assert not ends[-1][1] and ends[0][1]
     if jobs == 1:  # parallel jobs may log a shared message at the same moment
         assert messages.count("are not read completely with max_length=64") == 1
         assert messages.count(" test documents, 2 classes") == 1

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ TINY = (
 )
 # Some learning rates learn to tell good from bad, others do not, so asha prunes trials after the first epoch.
 SEARCH = ("head=mean,max", "lr=tag(log,interval(1e-8,3e-2))", "pruner=asha", "sampler=random")
+# The number, the name and the state of a trial that has ended; the state of a finished trial is empty.
+END_OF_TRIAL = (
+    r"^\[(\d+)/\d+\] (\w+, trial \d+)  \d+\.\d\d%(?:, (pruned) after 1 epoch)?(?: \(best(?: \d+\.\d\d%)?\))?"
+    r"  lr=\S+  \d+(?:\.\d)? s(?:  \(\S+ s left\))?$"
+)
 BUDGET = ("budget.trials=4", "winners.seeds=1")
 
 
@@ -79,12 +85,24 @@ def test_groups_get_equal_budgets_and_the_same_command_trains_nothing_again(fold
         config = (folder / f"runs/s/{run['name']}/config.yaml").read_text()
         assert group["best"] == best and f"\nlr: {best['values']['lr']}\n" in f"\n{config}"
     assert "Compare the runs: python -m imdbcls.compare runs/s" in output
-    assert "pruned" in output and "It is too optimistic" in output
+    assert "It is too optimistic" in output
+    shown = re.findall(END_OF_TRIAL, output, re.M)
+    assert [number for number, *_ in shown] == [str(number) for number in range(1, 9)]
+    assert sorted(state or "done" for *_, state in shown) == sorted(states)
+    lines = output.splitlines()
+    assert output.count(" test documents, 2 classes") == 1, "trials and winners show shared messages once"
+    assert [line.split("  ")[0] for line in lines if line.startswith("[2/2]")] == [f"[2/2] {winners[0]['name']}"] * 2
+    for hidden in ("loading the documents", "next: ", "Loading weights", "not evaluated on test", "trained in"):
+        assert hidden not in output
+    assert lines[-1] == "Compare the runs: python -m imdbcls.compare runs/s"
 
     again = finish(folder, *SEARCH, *BUDGET)
-    assert document(folder) == content and "loading the documents" not in again
+    assert document(folder) == content and not re.search(END_OF_TRIAL, again, re.M)
+    assert "2 groups with 4 trials each, compared by validation accuracy; 8 trials ended earlier" in again
     more = finish(folder, *SEARCH, "budget.trials=5", "winners.seeds=0")
-    assert more.count("loading the documents") == 2 and [len(g["trials"]) for g in document(folder)["groups"]] == [5, 5]
+    assert [number for number, *_ in re.findall(END_OF_TRIAL, more, re.M)] == ["9", "10"]
+    assert "The same command with winners.seeds=3 trains these configurations with new seeds" in more
+    assert [len(g["trials"]) for g in document(folder)["groups"]] == [5, 5]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -110,9 +128,8 @@ def test_two_commands_on_one_folder_train_exactly_the_budget(folder: Path) -> No
     output = "".join(command.output for command in both)
     assert "Traceback" not in output and "in use by" not in output
     assert [len(group["trials"]) for group in document(folder)["groups"]] == [4, 4]
-    names = [line.split("/")[2].split(":")[0] for line in output.splitlines() if line.endswith("and the encoder")]
-    assert len(names) == len(set(names)) == 4 + 4 + 2  # each trial and each winner was trained once
-    assert all(command.output.count("loading the documents") for command in both)
+    ended = [[name for _, name, _ in re.findall(END_OF_TRIAL, command.output, re.M)] for command in both]
+    assert all(ended) and len({*ended[0], *ended[1]}) == len(ended[0] + ended[1]) == 4 + 4  # each was trained once
 
 
 def test_a_trial_with_a_nan_loss_counts_as_failed(folder: Path) -> None:
@@ -126,6 +143,9 @@ def test_a_trial_with_a_nan_loss_counts_as_failed(folder: Path) -> None:
     output = finish(folder, *arguments, code=1)
     assert [trial["state"] for trial in trials(folder)] == ["failed", "failed"]
     assert "At least one group has no finished trial" in output
+    assert re.search(r"^\[2/2\] mean, trial 2  failed  lr=\d\S+  \d+ s$", output, re.M)
+    assert output.count("the loss is nan") == 2, "only the process of a trial logs its error"
+    assert "Expected validation" not in output
     finish(folder, *arguments, code=1)
     assert len(trials(folder)) == 2
 
@@ -151,7 +171,7 @@ def test_an_sql_database_can_store_the_trials_of_parallel_jobs(folder: Path) -> 
     finish(folder, *SEARCH, *storage)
     assert [trial["state"] in ("done", "pruned") for trial in trials(folder)] == [True] * 4
     assert not (folder / "runs/s-trials/optuna.journal").exists()
-    assert "loading the documents" not in finish(folder, *SEARCH, *storage)
+    assert not re.search(END_OF_TRIAL, finish(folder, *SEARCH, *storage), re.M)
 
 
 def test_hours_end_the_trials_of_each_group(folder: Path) -> None:

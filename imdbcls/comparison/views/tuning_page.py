@@ -59,15 +59,21 @@ def described(values: Mapping[str, Any]) -> str:
 
 
 def curves(results: TuningResults) -> dict[str, CurvePlot]:
-    """Return the expected value of the best of n trials, by n and by hours. Figures without data are left out."""
+    """Return the expected value of the best of n trials, by n and by time. Figures without data are left out."""
     groups = results.groups
     if not any(group.expected for group in groups):
         return {}
     by_trials = plot(results, "trials", [1.0] * len(groups))
-    hours = [group.seconds_per_trial / 3600 for group in groups]
-    if min(hours) <= 0:
+    seconds = [group.seconds_per_trial for group in groups]
+    if min(seconds) <= 0:
         return {"trials": by_trials}
-    return {"trials": by_trials, "hours": plot(results, "hours", hours)}
+    unit, size = unit_of(max(group.seconds for group in groups))
+    return {"trials": by_trials, "time": plot(results, unit, [each / size for each in seconds])}
+
+
+def unit_of(seconds: float) -> tuple[str, float]:
+    """Return the unit of an axis that ends at a time in seconds, and the unit's size in seconds."""
+    return ("hours", 3600.0) if seconds >= 5400 else ("minutes", 60.0) if seconds >= 90 else ("seconds", 1.0)
 
 
 def plot(results: TuningResults, unit: str, costs: list[float]) -> CurvePlot:

@@ -1,25 +1,27 @@
 """The tables and sentences on a tuning study, for the terminal and the page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.tuning_results import GroupResult, Lead, TrialResult, TuningResults
 from imdbcls.comparison.views.quantities import NONE, title_of, value_text
 from imdbcls.comparison.views.tables import Table
+from imdbcls.printable import counted, duration
 
+SECONDS_PER_HOUR = 3600.0
 NUM_TRIALS_SHOWN = (1, 2, 5, 10, 20, 50, 100)  # columns of the table of expectations
 
 
 def budgets(results: TuningResults) -> Table:
     """Return the trials, the time and the best trial of each group."""
-    header = ["group", "trials", "finished", "pruned", "failed", "hours", f"best {title_of(results.metric)}", "values"]
+    header = ["group", "trials", "finished", "pruned", "failed", "time", f"best {title_of(results.metric)}", "values"]
     rows = [
         [
             group.name,
             str(len(group.trials)),
             *(str(group.count(state)) for state in ("done", "pruned", "failed")),
-            hours_text(group.seconds / 3600),
+            duration(group.seconds),
             value_text(results.metric, None if group.best is None else group.best.value),
             NONE if group.best is None else values_text(group.best),
         ]
@@ -45,14 +47,14 @@ def expectations(results: TuningResults) -> Table:
 def all_trials(results: TuningResults) -> Table:
     """Return every trial of every group."""
     keys = list(results.settings["space"])
-    header = ["group", "trial", "state", "epochs", "seconds", title_of(results.metric), *keys]
+    header = ["group", "trial", "state", "epochs", "time", title_of(results.metric), *keys]
     rows = [
         [
             group.name,
             str(trial.number),
             trial.state,
             str(trial.epochs),
-            f"{trial.seconds:.0f}",
+            duration(trial.seconds),
             value_text(results.metric, trial.value),
             *(short(trial.values.get(key)) for key in keys),
         ]
@@ -80,10 +82,6 @@ def short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def hours_text(hours: float) -> str:
-    return f"{hours:.3g}" if hours < 10 else f"{hours:.1f}"
-
-
 def headline(results: TuningResults) -> str:
     """Return a sentence on the groups that lead after few and after many trials."""
     if len(results.groups) == 1:
@@ -93,21 +91,25 @@ def headline(results: TuningResults) -> str:
     leads = results.leads_by_trials
     if not leads:
         return "At least one group has no result yet."
-    return f"By number of trials: {leads_text(leads, 'trial', '.0f')}."
+    return f"By number of trials: {leads_text(leads, lambda trials: counted(int(trials), 'trial'))}."
 
 
 def hours_sentence(results: TuningResults) -> str:
     """Return a sentence on the leaders by hours; empty if the groups share no range of hours, or for one group."""
     leads = results.leads_by_hours if len(results.groups) > 1 else ()
-    return f"By time: {leads_text(leads, 'hour', '.3g')}." if leads else ""
+    return f"By time: {leads_text(leads, lambda hours: duration(SECONDS_PER_HOUR * hours))}." if leads else ""
 
 
-def leads_text(leads: Sequence[Lead], unit: str, form: str) -> str:
-    """Return the leaders with their ranges, such as "lstm leads for 1 to 3 trials, cls for 4 to 20 trials"."""
+def leads_text(leads: Sequence[Lead], text_of: Callable[[float], str]) -> str:
+    """Return the leaders with their ranges, such as "lstm leads for 1 to 3 trials, cls for 4 to 20 trials".
+
+    `text_of` returns a budget as text: a number with its unit.
+    """
     parts: list[str] = []
     for lead in leads:
-        start, end = format(lead.start, form), format(lead.end, form)
-        span = f"{start} {unit}{'' if start == '1' else 's'}" if start == end else f"{start} to {end} {unit}s"
+        start, end = text_of(lead.start), text_of(lead.end)
+        (low, low_unit), (_, unit) = start.split(" "), end.split(" ")
+        span = end if start == end else f"{low if low_unit.rstrip('s') == unit.rstrip('s') else start} to {end}"
         parts.append(f"{lead.group}{' leads' if not parts else ''} for {span}")
     return ", ".join(parts)
 

@@ -8,7 +8,7 @@ from imdbcls.runtime.text_table import text_table, wrapped
 
 
 def tuning_text(results: TuningResults, width: int | None = None) -> str:
-    """Return the leaders, the budgets, the expectations and the notes.
+    """Return the leaders, the budgets, the expectations if there are any, and the notes.
 
     `width` is the width of the terminal in characters, or None if the text is not written to a terminal.
     """
@@ -17,7 +17,7 @@ def tuning_text(results: TuningResults, width: int | None = None) -> str:
     blocks = [
         "\n".join(wrapped(sentence, columns) for sentence in leaders),
         table_text(budgets(results).without(7), columns),
-        table_text(expectations(results), columns),
+        *([table_text(expectations(results), columns)] if any(group.expected for group in results.groups) else []),
         "\n".join(wrapped(note, columns, "- ") for note in notes(results)),
     ]
     return "\n\n".join(blocks)

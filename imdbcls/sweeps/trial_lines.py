@@ -1,0 +1,74 @@
+"""The lines that a tuning study logs about its trials: one line for each trial that has ended."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from imdbcls.config.tune_settings import TuneBudget
+from imdbcls.printable import counted, duration
+from imdbcls.runs.selection import as_text
+from imdbcls.sweeps.trials import GroupTrials, seconds_of, value_of
+
+SECONDS_PER_HOUR = 3600.0
+
+
+def values_text(values: Mapping[str, Any]) -> str:
+    """Return the values of a trial with three digits, such as `lr=5.26e-05 head_lr=92.8`.
+
+    Keys are shown without their section, unless two keys would be equal.
+    """
+    names = [key.rpartition(".")[2] for key in values]
+    keys = names if len(set(names)) == len(names) else list(values)
+    return " ".join(
+        f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in zip(keys, values.values(), strict=True)
+    )
+
+
+def score_text(trials: GroupTrials, trial: FrozenTrial, metric: str) -> str:
+    """Return the score of a finished or pruned trial, next to the best score of the finished trials of its group."""
+    best, score = trials.best(), as_text(metric, value_of(trial))
+    if trial.state is TrialState.PRUNED:
+        score = f"{score}, pruned after {counted(int(trial.user_attrs.get('epochs') or 0), 'epoch')}"
+    if best is None:
+        return score
+    return f"{score} (best)" if best.number == trial.number else f"{score} (best {as_text(metric, value_of(best))})"
+
+
+def number_of(groups: Sequence[GroupTrials], budget: TuneBudget) -> str:
+    """Return the number of ended trials of all groups, with the number of all trials if it is known: `[3/40]`."""
+    num_ended = sum(len(ended(trials)) for trials in groups)
+    return f"[{num_ended}]" if budget.max_trials is None else f"[{num_ended}/{len(groups) * budget.max_trials}]"
+
+
+def seconds_left(groups: Sequence[GroupTrials], budget: TuneBudget, jobs: int) -> float | None:
+    """Return the expected time until all groups have used their budget, with `jobs` trials at a time.
+
+    Trials that have not ended are expected to take the mean time of the ended trials of their group, or of all ended
+    trials if the group has none. Return None if no trial or every trial has ended.
+    """
+    every = [seconds_of(trial) for trials in groups for trial in ended(trials)]
+    if not every:
+        return None
+    total = 0.0
+    for trials in groups:
+        times = [seconds_of(trial) for trial in ended(trials)]
+        mean = fmean(times or every)
+        if budget.max_trials is None:
+            assert budget.hours is not None
+            total += max(0.0, budget.hours * SECONDS_PER_HOUR - sum(map(seconds_of, trials.trials())))
+        else:
+            total += mean * max(0, budget.max_trials - len(times))
+    return total / jobs if total > 0 else None
+
+
+def ended(trials: GroupTrials) -> list[FrozenTrial]:
+    return [trial for trial in trials.trials() if trial.state.is_finished()]
+
+
+def end_line(number: str, name: str, score: str, values: Mapping[str, Any], seconds: float, left: float | None) -> str:
+    """Return the line on a trial that has ended. `left` is the expected time of all remaining trials."""
+    parts = [f"{number} {name}", score, values_text(values), duration(seconds)]
+    return "  ".join(parts if left is None else [*parts, f"({duration(left)} left)"])
