@@ -1,13 +1,14 @@
 """Show the running jobs of a sweep as a live table on the terminal: one line per job, below the messages of all jobs.
 
-The progress of a job is read from the `metrics.jsonl` of its run. The jobs write to a pipe instead of stderr, and this
-process writes their lines above the table.
+The progress of a job is read from the `metrics.jsonl` of its run. The jobs write to a temporary file instead of stderr,
+and this process writes their lines above the table. A pipe would stop the jobs when it is full, for example while this
+process reads the documents of the next job.
 """
 
 import json
 import os
 import re
-import select
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -88,24 +89,24 @@ class RunningJob:
 
 
 class LiveTable:
-    """The table of the running jobs, and the pipe for their messages."""
+    """The table of the running jobs, and the file for their messages."""
 
     def __init__(self) -> None:
-        self._output, self._input = os.pipe()
-        os.set_blocking(self._output, False)
+        # Opened for appending, so that the writes of several processes never overlap. It is open as long as the table.
+        self._file = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115
+        self._position = 0  # of the first byte that was not read yet
         self._rest = b""  # the start of a line whose end was not read yet
         self._painted_at = 0.0
 
     def redirect_stderr(self) -> None:
-        """In the process of a job: write to the pipe instead of stderr."""
-        os.dup2(self._input, STDERR)
-        os.close(self._input)
-        os.close(self._output)
+        """In the process of a job: write to the file instead of stderr."""
+        os.dup2(self._file.fileno(), STDERR)
+        self._file.close()
 
     def wait(self, seconds: float, jobs: Sequence[RunningJob]) -> None:
-        """Wait for messages for up to `seconds`, show them, and repaint the table if it is due."""
-        if select.select([self._output], [], [], seconds)[0]:
-            self.relay()
+        """Wait for `seconds`, show new messages, and repaint the table if it is due."""
+        time.sleep(seconds)
+        self.relay()
         if time.monotonic() - self._painted_at >= REPAINT_SECONDS:
             self.paint(jobs)
 
@@ -119,11 +120,9 @@ class LiveTable:
 
     def relay(self) -> None:
         """Write the messages of the jobs above the table."""
-        try:
-            while part := os.read(self._output, 65536):
-                self._rest += part
-        except BlockingIOError:  # the pipe is empty
-            pass
+        while part := os.pread(self._file.fileno(), 65536, self._position):
+            self._rest += part
+            self._position += len(part)
         *lines, self._rest = self._rest.split(b"\n")
         self._write(lines)
 
@@ -141,8 +140,7 @@ class LiveTable:
         """Remove the table, and write the last message if it has no line end."""
         console.erase()
         self._write([self._rest] if self._rest else [])
-        os.close(self._output)
-        os.close(self._input)
+        self._file.close()
 
 
 class JobLines:

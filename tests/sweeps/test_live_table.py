@@ -1,8 +1,11 @@
 """The live table of parallel jobs: what it reads, how narrow it can be, and how a sweep looks on a terminal."""
 
 import json
+import os
 import re
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,8 +48,6 @@ def test_narrow_terminals_leave_out_columns(width: int) -> None:
 
 
 def test_messages_of_jobs_are_written_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
-    import os
-
     table = LiveTable()
     child = os.fork()
     if child == 0:
@@ -58,6 +59,26 @@ def test_messages_of_jobs_are_written_line_by_line(capsys: pytest.CaptureFixture
     table.wait(0.0, [])
     table.close()
     assert capsys.readouterr().err == "a-s0: warning: one\na-s0: two \\x1b[2J é\n\ufffd no end\n"
+
+
+def test_a_job_that_writes_much_does_not_wait_for_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    table = LiveTable()
+    child = os.fork()
+    if child == 0:
+        table.redirect_stderr()
+        for number in range(20_000):
+            os.write(2, b"line %06d\n" % number)
+        os._exit(0)
+    deadline = time.monotonic() + 60
+    while not (ended := os.waitpid(child, os.WNOHANG)[0]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == child, "the job waits although nobody reads"
+    table.relay()
+    table.close()
+    assert capsys.readouterr().err.splitlines() == [f"line {number:06d}" for number in range(20_000)]
 
 
 @pytest.mark.slow
