@@ -37,7 +37,7 @@ class RunCost:
     """The cost of one run. `train_seconds`, `evaluate_seconds` and `prediction_bytes` are per document.
 
     - `num_documents`: the number of documents in each split. `measured`: the number of training documents that were
-      timed.
+      timed, once or several times.
     - `start_seconds`: the time until training runs at full speed. Tokens and features come from the cache, and the
       check of the features is not included.
     - `epoch_seconds`: the work at the end of an epoch except evaluation, such as saving the checkpoints.

@@ -103,9 +103,11 @@ def measurement(estimate: Estimate) -> Iterator[str]:
     fewest, most = (function(cost.measured for cost in costs) for function in (min, max))
     documents = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     hardware = ", ".join(dict.fromkeys(cost.hardware for cost in costs))
+    is_longer = " (longer than the runs themselves)" if estimate.measured_seconds > estimate.seconds else ""
     yield (
-        f"Measured in {duration(estimate.measured_seconds)}: a run of each group, with {documents} training documents "
-        f"({hardware}). Groups that differ only in the learning rate, its schedule or epochs share a measurement."
+        f"Measured in {duration(estimate.measured_seconds)}{is_longer}: a run of each group, with {documents} training "
+        f"documents ({hardware}). Groups that differ only in the learning rate, its schedule or epochs share a "
+        "measurement."
     )
     if estimate.load > num_processors():
         yield (

@@ -169,18 +169,19 @@ def train(trainer: Trainer, num_steps: int, seconds: float, most: int) -> tuple[
     """Warm up, and then train repeatedly on the same `num_steps` batches.
 
     Stop after the pass in which `seconds` have passed or `most` documents have been processed. Return the seconds per
-    document, the number of timed documents, and the extra seconds of the warm-up, in which a model may be compiled.
+    document, the number of documents in the batches, and the extra seconds of the warm-up, in which a model may be
+    compiled.
     """
     plan = spread_plan(trainer.batches.train, num_steps)
     first = plan[:WARM_UP_STEPS]
     trainer.model.train()
     warming_up, _ = timed(partial(take_steps, trainer, first))
-    num_documents, total = 0, 0.0
-    while num_documents == 0 or (total < seconds and num_documents < most):
+    num_documents, num_processed, total = sum(map(len, plan)), 0, 0.0
+    while num_processed == 0 or (total < seconds and num_processed < most):
         elapsed, _ = timed(partial(take_steps, trainer, plan))
-        num_documents, total = num_documents + sum(map(len, plan)), total + elapsed
+        num_processed, total = num_processed + num_documents, total + elapsed
     trainer.count_time(total)
-    per_document = total / num_documents
+    per_document = total / num_processed
     return per_document, num_documents, max(0.0, warming_up - per_document * sum(map(len, first)))
 
 

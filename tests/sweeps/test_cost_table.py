@@ -75,6 +75,12 @@ def test_a_busy_machine_is_mentioned(config: Config) -> None:
     assert "Warning: other programs used the processors (load 1000.0 on " in text
 
 
+def test_a_measurement_that_takes_longer_than_the_runs_is_mentioned(config: Config) -> None:
+    assert "Measured in 40 s: a run" in report(ESTIMATE, config, width=10_000)
+    text = report(replace(ESTIMATE, measured_seconds=1e6), config, width=10_000)
+    assert "Measured in 278 h (longer than the runs themselves): a run" in text
+
+
 def test_numbers_are_short() -> None:
     assert [duration(seconds) for seconds in (0.0, 0.42, 0.96, 45, 100, 4_000, 9_000, 360_000)] == [
         *("0.0 s", "0.4 s", "1 s", "45 s", "1.7 min", "67 min", "2.5 h", "100 h"),
