@@ -36,8 +36,7 @@ def log_start(run: Run) -> None:
     learning rate that is too low for a frozen encoder, unless a search has proposed this rate for a trial.
     """
     config, corpus, trainer, backbone = run.config, run.corpus, run.trainer, run.backbone
-    is_trial = trainer.should_prune is not None
-    if not is_trial and (warning := low_rate_warning(config)) is not None:
+    if not trainer.control.is_trial and (warning := low_rate_warning(config)) is not None:
         logger.warning(warning)
     warn_of_seen_documents(run)
     for note in corpus.notes:
