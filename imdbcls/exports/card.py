@@ -60,7 +60,7 @@ def model_card(
     given: CheckDocuments,
     int8_cost: Int8Cost | None,
 ) -> str:
-    """Return the README.md of an export in the format `name`. `is_stock`: it needs no modelling file."""
+    """Return the README.md of an export in the format `name`. `is_stock` says that it needs no modelling file."""
     runs, config = source.runs, source.config
     result = ensemble_result(runs) if source.is_ensemble else runs[0].result
     template = jinja2.Environment(
@@ -111,7 +111,7 @@ def model_card(
 
 
 def title_of(source: ExportSource) -> str:
-    """Return the head, the backbone and the data; for several runs also their number."""
+    """Return the title of a card: the head, the backbone and the data, and the number of runs if there are several."""
     models = dict.fromkeys(f"{run.config.head.name} on {run.config.backbone.name}" for run in source.runs)
     model = f"Mean of {len(source.runs)} runs: {'; '.join(models)}" if source.is_ensemble else next(iter(models))
     return plain(f"{model}, {source.config.data.name}")
@@ -146,7 +146,10 @@ def metadata(format_name: str, title: str, result: Mapping[str, Any], config: Co
 
 
 def encoder_of(config: Config) -> Encoder:
-    """Return the encoder of a run. Its name is the hub id if that is known: a path may describe a machine."""
+    """Return the encoder of a run. Its name is the hub id or, if that is not known, the name of the choice.
+
+    A path is not used as the name, because a card is public and the path may reveal names of users and folders.
+    """
     path = str(config.backbone.arguments.get("path") or config.backbone.name)
     licence = LICENCES.get(path)
     hub_id = None if licence is None else HUB_IDS.get(path, path)

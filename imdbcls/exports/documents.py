@@ -1,4 +1,4 @@
-"""The real documents on which an export is checked: the run's own validation documents, or the shipped sample."""
+"""The documents for checking an export: the validation documents of the run, or else the shipped sample."""
 
 import logging
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from imdbcls.runtime.hub import offline
 
 logger = logging.getLogger(__name__)
 
-LENGTHS = (3, 57)  # tokens; the checks add the run's max_length
-NUM_TEXTS = 7  # documents in the largest batch, and texts that are tokenized again
+LENGTHS = (3, 57)  # in tokens; the run's max_length is the third length
+NUM_TEXTS = 7  # number of documents in the largest batch, and of texts that are tokenized
 
 
 @dataclass(frozen=True)
 class CheckDocuments:
-    """Documents, and whether they are the run's own validation documents, so that their labels are those of the run."""
+    """Documents for checking an export. `are_own` says whether they are the run's validation documents."""
 
     documents: Documents
     are_own: bool
@@ -35,7 +35,7 @@ class CheckDocuments:
 def check_documents(source: ExportSource) -> CheckDocuments:
     """Return the runs' validation documents if they can be read and are unchanged, else the shipped sample.
 
-    The network is not used: a hub data set is read from the cache.
+    The network is not used. A dataset on the hub is read from the local cache.
     """
     try:
         run = source.runs[0]
@@ -47,7 +47,7 @@ def check_documents(source: ExportSource) -> CheckDocuments:
         reason = "the documents have changed"
     except UserError as error:
         reason = str(error).splitlines()[0]
-    logger.info(f"Checking the export on the shipped sample, not on the run's documents: {reason}")
+    logger.info(f"Checking the export on the shipped sample instead of the run's documents: {reason}")
     sample = read_sample().train
     return CheckDocuments(Documents(sample.ids, sample.texts, sample.labels), are_own=False)
 
@@ -55,13 +55,14 @@ def check_documents(source: ExportSource) -> CheckDocuments:
 def check_batches(rows: list[list[int]], source: ExportSource) -> list[dict[str, Any]]:
     """Return batches of 1 and 7 documents with 3, 57 and max_length tokens, and a batch with mixed lengths.
 
-    `rows` are the token ids of documents with special tokens. Each row begins at the start of a document, and
-    shorter documents are continued by the next ones. If there are fewer than 7 documents, they are repeated.
+    `rows` are the token ids of documents with special tokens. Each row of a batch begins at the start of a document. If
+    the document is too short, the tokens of the next documents follow. If there are fewer than 7 documents, they are
+    repeated.
     """
     limit, pad = source.config.max_length, int(source.tokenizer.pad_token_id)
     lengths = sorted({min(length, limit) for length in (*LENGTHS, limit)})
     endless = np.concatenate([np.array(row) for row in rows])
-    starts = np.cumsum([0, *map(len, rows)])  # of the documents in `endless`
+    starts = np.cumsum([0, *map(len, rows)])  # the start of each document in `endless`
 
     def batch(sizes: list[int]) -> dict[str, Any]:
         ids_BT = np.full((len(sizes), max(sizes)), pad)

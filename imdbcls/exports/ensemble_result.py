@@ -1,4 +1,4 @@
-"""The result of an ensemble, from what its runs recorded. No document is classified again."""
+"""Compute the result of an ensemble from the recorded predictions of its runs, without classifying documents again."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,15 +9,15 @@ from imdbcls.finished_run import FinishedRun
 from imdbcls.models.metrics import metrics_of
 
 OF_THE_DATA = ("split_hash", "train_documents", "test_documents", "token_counts", "label_names")
-SUMS = ("parameters", "head_parameters", "train_seconds")  # over the runs
+SUMS = ("parameters", "head_parameters", "train_seconds")  # values that are summed over the runs
 
 
 def ensemble_result(runs: Sequence[FinishedRun]) -> dict[str, Any]:
     """Return the values of an ensemble, under their names in `result.json`.
 
-    The test metrics are those of the mean of the recorded, calibrated probabilities. The counts of documents are those
-    of the runs, which have the same documents. The sizes and the training time are summed over the runs; a value that a
-    run did not record is missing.
+    The test metrics are computed from the mean of the recorded, calibrated probabilities. All runs have the same
+    documents, so the counts of documents are taken from the first run. Parameters and training time are summed over the
+    runs. A sum is left out if any run did not record the value.
     """
     recorded = Ensemble(tuple(runs)).predictions("test")
     metrics = metrics_of(recorded.true_labels, recorded.known_probabilities)

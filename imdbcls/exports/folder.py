@@ -1,4 +1,4 @@
-"""Write one export: build it in a temporary folder, check it there, and only then give it its name."""
+"""Write one export: build it in a temporary folder, check it there, and rename the folder if the check succeeds."""
 
 import contextlib
 import shutil
@@ -32,7 +32,7 @@ class Export:
 
 
 def write_torch(source: ExportSource, folder: Path) -> None:
-    """Write `model.pt2`, a program of `torch.export` for any batch and length."""
+    """Write `model.pt2`, a program of `torch.export` for any batch size and length."""
     import torch
 
     torch.export.save(with_library_operators(trace(source)), folder / "model.pt2")
@@ -46,7 +46,7 @@ WRITERS: dict[str, Callable[[ExportSource, Path], None]] = {
 
 
 def require_new(output: Path, overwrite: bool) -> None:
-    """Raise UserError if the output exists and may not be replaced."""
+    """Raise UserError if `output` exists, unless `overwrite` is true and `output` is an export."""
     if not output.exists():
         return
     if not overwrite:
@@ -63,10 +63,9 @@ def write_export(
     with_int8: bool = False,
     num_int8_documents: int = int8.NUM_DOCUMENTS,
 ) -> Export:
-    """Write one or more runs in a format to `output`, after the check of the logits.
+    """Export one or more runs to `output` in the format `name`, and compare the logits with those of the runs.
 
-    Raises UserError if the output exists, if the runs cannot be exported, or if the check fails. Then nothing is
-    written.
+    Raises UserError, and writes nothing, if the output exists, if the runs cannot be exported, or if the logits differ.
     """
     require_new(output, overwrite)
     given = check_documents(source)
@@ -94,16 +93,16 @@ def write_export(
         raise UserError(f"{output} cannot be written: {error}.") from error
     finally:
         if parent_is_new:
-            with contextlib.suppress(OSError):  # it is not empty, because the export is in place
+            with contextlib.suppress(OSError):  # not empty after a successful export
                 output.parent.rmdir()
     return Export(output, verified, cost)
 
 
 def put_in_place(folder: Path, output: Path) -> None:
-    """Rename a complete folder to `output`. An existing folder is moved away first, and removed last.
+    """Rename a complete folder to `output`. Move an existing `output` aside first, and remove it last.
 
-    If the folder cannot be renamed, the existing one gets its name back. If the process is killed between the two
-    renames, the existing one is in `<output>.old-...`.
+    If renaming fails, the existing folder is moved back. If the process is killed between the two renames, the existing
+    folder is in `<output>.old-...`.
     """
     if not output.exists():
         folder.rename(output)
@@ -122,7 +121,7 @@ def put_in_place(folder: Path, output: Path) -> None:
 
 
 def write_settings(name: str, source: ExportSource, folder: Path) -> None:
-    """Write the tokenizer and what a program needs to know about the model."""
+    """Write `tokenizer.json` and `config.json`, which describes the inputs, the output and the labels."""
     standalone_tokenizer(source).save(str(folder / "tokenizer.json"))
     members = [
         {

@@ -1,4 +1,4 @@
-"""The source code of heads, as a part of one file that needs only PyTorch."""
+"""Collect the source code of heads for one modelling file that needs only PyTorch."""
 
 import ast
 import inspect
@@ -10,7 +10,7 @@ from imdbcls.errors import UserError
 from imdbcls.heads import pooling
 
 AVAILABLE = {"torch", *sys.stdlib_module_names}
-REMOVED = {"annotated_types", pooling.__name__}  # pooling is part of the file
+REMOVED = {"annotated_types", pooling.__name__}  # the file contains the code of `pooling`
 
 
 def head_source(*heads: Any) -> tuple[list[str], str]:
@@ -34,7 +34,7 @@ def head_source(*heads: Any) -> tuple[list[str], str]:
             if defined.setdefault(name, module.__name__) != module.__name__:
                 raise UserError(
                     f"The modules {defined[name]} and {module.__name__} both define {name}, so one modelling file "
-                    "cannot contain both heads. Rename it in one of them, or use --to onnx or torch."
+                    f"cannot contain both heads. Rename {name} in one of the modules, or use --to onnx or torch."
                 )
         code.append(rest)
     return sorted(imports), "\n\n\n".join(code)
@@ -53,7 +53,7 @@ def defined_names(code: str) -> list[str]:
 
 
 def split_imports(module: ModuleType, head: str) -> tuple[list[str], str]:
-    """Return the imports that a module's code needs outside this package, and the code without its docstring."""
+    """Return the import statements of a module that are not in `REMOVED`, and its code without the module docstring."""
     text = inspect.getsource(module)
     imports, begins = [], None
     for node in ast.parse(text).body:
@@ -66,8 +66,9 @@ def split_imports(module: ModuleType, head: str) -> tuple[list[str], str]:
             continue
         if unavailable := [name for name in names if name.partition(".")[0] not in AVAILABLE and name not in REMOVED]:
             raise UserError(
-                f"{head} cannot be exported to huggingface: its module imports {unavailable[0]}, and an export may "
-                "need only PyTorch. Move what the head uses into its own module, or use --to onnx or torch."
+                f"{head} cannot be exported to huggingface: its module imports {unavailable[0]}, but the exported file "
+                f"may import only PyTorch. Copy the code that {head} uses into the head's module, or use --to onnx or "
+                "torch."
             )
         line = ast.unparse(node)
         if not REMOVED & set(names) and line != "from typing import Annotated":
@@ -78,7 +79,7 @@ def split_imports(module: ModuleType, head: str) -> tuple[list[str], str]:
 
 
 def without_annotated(code: str) -> str:
-    """Replace each `Annotated[T, ...]` by `T`: only the check of a config needs the range of a setting."""
+    """Replace each `Annotated[T, ...]` by `T`, because only the check of a config needs the ranges of settings."""
     while found := next(filter(is_annotated, ast.walk(ast.parse(code))), None):
         kept = found.slice.elts[0]  # type: ignore[attr-defined]
         code = code.replace(str(ast.get_source_segment(code, found)), str(ast.get_source_segment(code, kept)))

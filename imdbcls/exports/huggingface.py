@@ -1,8 +1,8 @@
 """Write one or more runs as a folder that `transformers.pipeline("text-classification", model=FOLDER)` loads.
 
-The head `cls` on BERT and RoBERTa becomes the architecture's own class for sequence classification, so that the folder
-contains no code. Other models get one modelling file, `modeling_imdbcls.py`, which contains the head's own code.
-Several runs also get this file, with the code of all their heads; it averages the probabilities of the runs.
+For `head=cls` on BERT and RoBERTa, the architecture's own class for sequence classification is used, so the folder
+contains no code. The folder of any other model contains a modelling file, `modeling_imdbcls.py`, with the code of the
+head. For several runs, this file contains the code of all their heads and averages the probabilities of the runs.
 """
 
 import copy
@@ -29,7 +29,7 @@ WEIGHTS = "model.safetensors"
 MODELING = "modeling_imdbcls.py"
 CODE = {"auto_map", "custom_pipelines"}  # keys of a config that name Python code to run
 NOT_OF_THE_ENCODER = {"id2label", "label2id", "architectures", "_name_or_path", "transformers_version"}
-# The two linear layers of the `cls` head, by model type, in the architecture's own class.
+# Where the architecture's own class has the two linear layers of the `cls` head, by model type.
 STOCK_LAYERS = {
     "bert": ("bert.pooler.dense", "classifier"),
     "roberta": ("classifier.dense", "classifier.out_proj"),
@@ -37,7 +37,7 @@ STOCK_LAYERS = {
 
 
 def uses_stock_class(source: ExportSource) -> bool:
-    """Return whether the folder needs no code of its own."""
+    """Return whether the export needs no modelling file, because transformers has a class for this model."""
     first = source.members[0]
     has_stock_layers = type(first.model.head) is ClsHead and first.encoder_config.model_type in STOCK_LAYERS
     return has_stock_layers and not source.is_ensemble
@@ -58,7 +58,7 @@ def write_huggingface(source: ExportSource, folder: Path) -> None:
 
 
 def stock_model(source: ExportSource) -> Any:
-    """Return the architecture's own model with the run's weights. The last layer is divided by the temperature."""
+    """Return the architecture's own model with the run's weights. Divide the last layer by the temperature."""
     from transformers import AutoModelForSequenceClassification
 
     (member,) = source.members
@@ -89,7 +89,8 @@ def label_options(config: Any, source: ExportSource) -> None:
 def write_own_model(source: ExportSource, folder: Path) -> None:
     """Write the modelling file, its config and the weights.
 
-    The weights of one run have the names of the checkpoint; those of several runs begin with `members.0.` and so on.
+    The weights of a single run have the same names as in the checkpoint. With several runs, the names of the first
+    run's weights begin with `members.0.`, and so on.
     """
     heads = [member.model.head for member in source.members]
     imports, code = head_source(*heads)
@@ -112,7 +113,7 @@ def write_own_model(source: ExportSource, folder: Path) -> None:
 
 
 def class_description(source: ExportSource) -> str:
-    """Return what the modelling file contains, as the beginning of a sentence."""
+    """Describe the content of the modelling file, as the beginning of a sentence."""
     names = [
         f"{type(each.model.head).__name__} on a {each.encoder_config.model_type} encoder" for each in source.members
     ]
@@ -176,10 +177,13 @@ def edit_json(path: Path, edit: Callable[[dict[str, Any]], Mapping[str, Any]]) -
 
 
 def tokenizer_config(content: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
-    """Return a tokenizer's config with how the run truncates and pads, without code, machine and earlier calls."""
+    """Return a tokenizer's config with the run's truncation and padding.
+
+    Keys that name code, that describe this machine, or that record arguments of earlier calls are removed.
+    """
     call = {"is_local", "local_files_only", "max_length", "stride", "truncation_strategy", "pad_to_multiple_of"}
     kept = {key: value for key, value in without_code(content).items() if key not in call}
-    # save_pretrained may write earlier values
+    # These values are read from the tokenizer, because save_pretrained may write earlier values.
     return kept | {key: getattr(tokenizer, key) for key in ("model_max_length", "truncation_side", "padding_side")}
 
 

@@ -1,4 +1,4 @@
-"""Quantize an ONNX file to 8-bit integers, and measure what that costs and gains on real documents."""
+"""Quantize an ONNX file to 8-bit integers, and measure the change in accuracy, speed and size on real documents."""
 
 import logging
 import time
@@ -17,12 +17,12 @@ from imdbcls.exports.source import ExportSource, standalone_tokenizer
 
 INT8_MODEL = "model.int8.onnx"
 BATCH_SIZE = 16
-NUM_DOCUMENTS = 500  # measured by default
+NUM_DOCUMENTS = 500  # default number of documents for the measurement
 
 
 @dataclass(frozen=True)
 class Int8Cost:
-    """Accuracy (None: no labels of the run) and documents per second of the float32 and the int8 model."""
+    """Accuracy, speed and size of the float32 and the int8 model. The accuracy is None without the run's documents."""
 
     documents: int
     agreement: float  # share of documents with the same predicted class
@@ -52,7 +52,7 @@ def quantize(folder: Path) -> None:
 
     root = logging.getLogger()
     before = root.level
-    root.setLevel(logging.ERROR)  # the library recommends its preprocessing in a warning
+    root.setLevel(logging.ERROR)  # hides a warning that recommends preprocessing
     try:
         quantize_dynamic(folder / MODEL, folder / INT8_MODEL, weight_type=QuantType.QInt8)
     finally:
@@ -60,9 +60,9 @@ def quantize(folder: Path) -> None:
 
 
 def measure(source: ExportSource, folder: Path, given: CheckDocuments, num_documents: int = NUM_DOCUMENTS) -> Int8Cost:
-    """Classify about `num_documents` documents with both models, in batches of similar length that alternate.
+    """Classify about `num_documents` documents with the float32 and the int8 model, and compare the results.
 
-    The documents are spread over all lengths and contain every class: the first ones could all be of one class.
+    The documents are spread over all lengths and contain every class.
     """
     chosen = spread(given.documents, num_documents)
     texts, labels_N = chosen.texts, chosen.labels

@@ -15,7 +15,7 @@ MARKER = "imdbcls-export.json"
 
 
 def write_marker(folder: Path, name: str, config_hash: Any) -> None:
-    """Mark a complete folder as an export in the format `name` of runs with a `config_hash`, and list its files."""
+    """Write the marker file of a complete export: its format `name`, the `config_hash` of its runs, and its files."""
     content = {
         FORMAT_VERSION: EXPORT,
         "format": name,
@@ -37,9 +37,9 @@ def read_marker(folder: Path) -> dict[str, Any]:
 
 
 def exported_files(folder: Path, name: str, config_hash: Any) -> list[Path]:
-    """Return the files that the export of a run wrote; other files in the folder are left out.
+    """Return the files that the export of a run wrote. Other files in the folder are left out.
 
-    Raises UserError if the folder contains links, is the export of another run or in another format, or is incomplete.
+    Raises UserError if the folder contains links or lacks a file, or if it is an export of another run or format.
     """
     require_no_links(folder)
     content = read_marker(folder)

@@ -28,7 +28,8 @@ def require_packages() -> None:
 def write_onnx(source: ExportSource, folder: Path) -> None:
     """Write `model.onnx`, with the inputs `input_ids` and `attention_mask` and the output `logits`.
 
-    Batch and length are dynamic. Raises UserError if the model is too large or cannot be expressed in ONNX.
+    The batch size and the length are dynamic. Raises UserError if the model is too large or cannot be expressed in
+    ONNX.
     """
     require_packages()
     require_size(source)
@@ -50,7 +51,7 @@ def write_onnx(source: ExportSource, folder: Path) -> None:
                     torch.ops.imdbcls_exports.gru.default: onnx_gru,
                 },
             )
-    except Exception as error:  # the exporter raises many kinds of errors
+    except Exception as error:  # the exporter may raise any exception
         if (explained := limits.explain(error)) is not None:
             raise explained from error
         raise UserError(
@@ -86,7 +87,7 @@ def onnx_gru(input_BTD: Any, state: Any, weights: Any) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress the exporter's progress and its warnings on missing optional packages."""
+    """Suppress the exporter's progress messages and its warnings about missing optional packages."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,7 +1,8 @@
-"""The exported model as a function of token ids and attention mask, traced by `torch.export` for any batch and length.
+"""Trace the exported model with `torch.export`: a function of token ids and mask, for any batch size and length.
 
-`torch.export` unrolls `nn.LSTM` and `nn.GRU` over the tokens of its example, so the program would accept only that
-length. The copy for the export calls operators with the same results, which the trace keeps: `lstm` and `gru`.
+`torch.export` unrolls `nn.LSTM` and `nn.GRU` over the tokens of its example, so the program would accept only the
+length of the example. The exported copy of a head therefore calls `lstm` and `gru`, two custom operators with the same
+results that `torch.export` does not unroll.
 """
 
 import copy
@@ -21,7 +22,7 @@ from imdbcls.models.classifier import layers_read
 from imdbcls.runtime import limits
 
 INPUTS = ("input_ids", "attention_mask")
-EXAMPLE = (3, 24)  # documents and tokens; neither is 0 or 1, which a trace would keep as constants
+EXAMPLE = (3, 24)  # documents and tokens; torch.export would treat a size of 0 or 1 as a constant
 MAX_DOCUMENTS = 1 << 20
 
 
@@ -50,7 +51,7 @@ def _(input_BTD: Tensor, state: Tensor, weights: list[Tensor]) -> tuple[Tensor, 
 
 # has_biases, num_layers, dropout, train, bidirectional, batch_first
 RECURRENT_OPTIONS = (True, 1, 0.0, False, False, True)
-# The operators of this module, and PyTorch's operators that replace them in a program that is saved.
+# The operators of this module, and the PyTorch operators that replace them in a saved program.
 LIBRARY_OPERATORS = {
     torch.ops.imdbcls_exports.lstm.default: torch.ops.aten.lstm.input,
     torch.ops.imdbcls_exports.gru.default: torch.ops.aten.gru.input,
@@ -58,7 +59,7 @@ LIBRARY_OPERATORS = {
 
 
 class TracedRecurrent(nn.Module):
-    """An `nn.LSTM` or `nn.GRU` with one layer and one direction that calls `lstm` or `gru`."""
+    """Replacement for an `nn.LSTM` or `nn.GRU` with one layer and one direction. It calls `lstm` or `gru`."""
 
     def __init__(self, layer: nn.RNNBase) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class TracedRecurrent(nn.Module):
 
 
 class Program(nn.Module):
-    """`input_ids` and `attention_mask` (int64, padded on the right) → float32 logits, divided by the temperature."""
+    """A run's model: `input_ids` and `attention_mask` (int64, padded on the right) → float32 logits / temperature."""
 
     def __init__(self, member: Member) -> None:
         super().__init__()
@@ -95,7 +96,7 @@ class Program(nn.Module):
 
 
 class MeanProgram(nn.Module):
-    """The inputs of `Program` → the logarithms of the mean of the members' probabilities."""
+    """Several runs' models: the inputs of `Program` → logarithms of the mean of the runs' probabilities."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         super().__init__()
@@ -121,9 +122,9 @@ def with_traced_recurrence(head: nn.Module) -> nn.Module:
                 *(1, False, True, True, 0),
             ):
                 raise UserError(
-                    f"The {type(layer).__name__} {name} of {type(head).__name__} cannot be exported to this format: "
-                    "only layers with num_layers=1, bidirectional=False, bias=True, batch_first=True and proj_size=0 "
-                    "can. Use --to huggingface."
+                    f"The {type(layer).__name__} {name} of {type(head).__name__} cannot be exported to this format, "
+                    "which allows only num_layers=1, bidirectional=False, bias=True, batch_first=True and proj_size=0. "
+                    "Use --to huggingface."
                 )
             setattr(parent, name, TracedRecurrent(layer))
     return head
@@ -143,7 +144,7 @@ def trace(source: ExportSource) -> ExportedProgram:
             return torch.export.export(model.eval(), (ids_BT, mask_BT), dynamic_shapes=dict.fromkeys(INPUTS, dynamic))
     except UserError:
         raise
-    except Exception as error:  # torch.export raises many kinds of errors
+    except Exception as error:  # torch.export may raise any exception
         if (explained := limits.explain(error)) is not None:
             raise explained from error
         raise UserError(
@@ -158,7 +159,7 @@ def one_sentence(error: Exception) -> str:
 
 def with_library_operators(program: ExportedProgram) -> ExportedProgram:
     """Replace `lstm` and `gru` in a traced program by PyTorch's operators, so that it runs without this package."""
-    for module in program.graph_module.modules():  # the head's autocast block is a module of its own
+    for module in program.graph_module.modules():  # the trace puts the head's autocast block into a submodule
         if not isinstance(module, torch.fx.GraphModule):
             continue
         for node in module.graph.nodes:

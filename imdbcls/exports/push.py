@@ -11,7 +11,7 @@ from imdbcls.runtime.hub_ids import HUB_FORM, is_hub_id
 
 @dataclass(frozen=True)
 class Upload:
-    """A folder and the repository to which it is uploaded. `files` are paths with size in bytes and SHA-256."""
+    """A folder and the repository to which it is uploaded. Each file has a path, a size in bytes and a SHA-256."""
 
     folder: Path
     repository: str
@@ -30,9 +30,9 @@ class Upload:
 
 
 def upload_of(folder: Path, repository: str, config_hash: str, *, private: bool) -> Upload:
-    """Return the upload of the files that the export of a run wrote to a folder.
+    """Return a description of the upload of an exported folder. Nothing is sent.
 
-    Raises UserError for an invalid repository, and if the folder is not the export of the run with this `config_hash`.
+    Raises UserError if the repository name is invalid, or if the folder is not an export of runs with `config_hash`.
     """
     require_repository(repository)
     paths = exported_files(folder, "huggingface", config_hash)

@@ -1,7 +1,7 @@
-"""What a model card says about a run and its study, from `result.json` and `comparison.json`.
+"""Read the values in a model card from a run's `result.json` and its study's `comparison.json`.
 
-Both files may come from someone else. Their texts are made printable and lose the characters that Markdown and HTML
-interpret. A value that is missing or has another type becomes None.
+Both files are untrusted. Their texts are made printable, and characters with a meaning in Markdown and HTML are
+removed. A value that is missing or has an unexpected type becomes None.
 """
 
 import re
@@ -22,7 +22,7 @@ NUMBERS = ("test/accuracy", "test/f1", "test/auroc", "test/ece", "test/ece_calib
 
 
 def plain(text: str) -> str:
-    """Return text without the characters that Markdown and HTML interpret, on one line."""
+    """Return text on one line, with spaces instead of characters that have a meaning in Markdown or HTML."""
     return MARKUP.sub(" ", sanitize(text, 300)).strip()
 
 
@@ -64,11 +64,11 @@ def accuracy_limits(result: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def comparison_of(folders: Sequence[Path], names: Sequence[Any]) -> dict[str, Any] | None:
-    """Return what a study's comparison says about the group of one or more runs.
+    """Return the rank, the metric and the verdicts of the runs' group in the comparison of their study.
 
-    `folders` are the run folders, and `names` the names of the runs. The result is None if there is no comparison, or
-    if the runs are not in one study and one group. The groups are ranked by the deciding metric, of which `mean`, `low`
-    and `high` are texts.
+    `folders` are the run folders, and `names` are the names of the runs. The result is None if there is no comparison,
+    or if the runs are not in the same study and group. The groups are ranked by `metric`. `mean`, `low` and `high` are
+    values of this metric as text.
     """
     studies = {folder.absolute().parent for folder in folders}
     if len(studies) > 1:

@@ -1,4 +1,4 @@
-"""Everything that an export needs from finished runs, without the fast kernels and without the documents."""
+"""Load finished runs for an export: their models in plain PyTorch, and a tokenizer. No documents are read."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from imdbcls.finished import FinishedModel, load_finished, load_plain
 from imdbcls.finished_run import FinishedRun
 from imdbcls.models.classifier import Classifier
 
-SIDES = {"head": "right", "tail": "left"}  # of the truncation, by `data.truncation`
+SIDES = {"head": "right", "tail": "left"}  # the side on which tokens are cut, by `data.truncation`
 
 
 @dataclass(frozen=True)
 class Member:
-    """A finished run on the CPU in float32. `finished` computes as in training; `model` is plain PyTorch."""
+    """A finished run on the CPU in float32. The model in `finished` may use fast kernels; `model` is plain PyTorch."""
 
     run: FinishedRun
     finished: FinishedModel
@@ -33,10 +33,11 @@ class Member:
 
 @dataclass(frozen=True)
 class ExportSource:
-    """One run, or several whose calibrated probabilities are averaged.
+    """One run, or several runs whose calibrated probabilities are averaged.
 
-    `tokenizer` truncates and pads as the runs do. The exported logits of one run are those of its model, divided by its
-    temperature. Those of several runs are the logarithms of the averaged probabilities: their softmax is the average.
+    `tokenizer` truncates and pads as in the runs. The exported model of a single run returns the run's logits divided
+    by its temperature. The exported model of several runs returns the logarithms of the averaged probabilities, so its
+    softmax is the average.
     """
 
     members: tuple[Member, ...]
@@ -52,7 +53,7 @@ class ExportSource:
 
     @property
     def config(self) -> Config:
-        """The config of the first run. All runs have its `max_length`, truncation and documents."""
+        """The config of the first run. All runs have the same `max_length`, truncation and documents."""
         return self.members[0].run.config
 
     @property
@@ -70,8 +71,8 @@ class ExportSource:
 def open_source(runs: Sequence[FinishedRun]) -> ExportSource:
     """Load the models of one or more finished runs for an export.
 
-    Raises UserError if an exported model could not do the same as the runs, and if several runs do not have the same
-    classes, documents, `max_length`, truncation and tokenizer.
+    Raises UserError if a run reads pairs of texts, or anything but the first or the last `max_length` tokens of a text.
+    Raises UserError also if several runs differ in their classes, documents, `max_length`, truncation or tokenizer.
     """
     for run in runs:
         require_one_row(run.config)
@@ -83,8 +84,8 @@ def open_source(runs: Sequence[FinishedRun]) -> ExportSource:
     for run, tokenizer in zip(runs, tokenizers, strict=True):
         if not same_tokenizer(tokenizer, tokenizers[0]):
             raise UserError(
-                f"{runs[0].folder} and {run.folder} have different tokenizers, and an exported model reads each text "
-                "once. Export runs with the same tokenizer, or average them with `python -m imdbcls.predict`."
+                f"{runs[0].folder} and {run.folder} have different tokenizers, but an exported model tokenizes each "
+                "text once. Export runs with the same tokenizer, or average them with `python -m imdbcls.predict`."
             )
     return ExportSource(tuple(members), tokenizers[0])
 
@@ -96,17 +97,17 @@ def open_member(run: FinishedRun) -> Member:
 
 
 def require_one_row(config: Config) -> None:
-    """Raise UserError if the run does not read one row of tokens per text, cut at one end."""
+    """Raise UserError unless the run reads one row of tokens per text: its first or its last `max_length` tokens."""
     if config.data.reads_pairs:
         raise UserError(
-            "data.pair_column cannot be exported: an exported model reads single texts. Classify with `python -m "
-            "imdbcls.predict`, or train with the texts joined (data.text_column=[first,second])."
+            "A run with data.pair_column cannot be exported: an exported model reads single texts. Classify with "
+            "`python -m imdbcls.predict`, or train with joined texts (data.text_column=[first,second])."
         )
     if config.data.truncation not in SIDES:
         raise UserError(
-            f"data.truncation={config.data.truncation} cannot be exported: an exported model reads the first or the "
-            "last max_length tokens of a document. Classify with `python -m imdbcls.predict`, or train with "
-            "data.truncation=head or tail."
+            f"A run with data.truncation={config.data.truncation} cannot be exported: an exported model reads the "
+            "first or the last max_length tokens of a document. Classify with `python -m imdbcls.predict`, or train "
+            "with data.truncation=head or tail."
         )
 
 
@@ -120,8 +121,8 @@ def require_same_rows(runs: Sequence[FinishedRun]) -> None:
         ):
             if given != wanted:
                 raise UserError(
-                    f"{first.folder} has {key}={wanted}, but {run.folder} has {key}={given}, and an exported model "
-                    f"reads each text once. Export runs with the same {key}, or average them with `python -m "
+                    f"{first.folder} has {key}={wanted}, but {run.folder} has {key}={given}. An exported model "
+                    f"tokenizes each text once. Export runs with the same {key}, or average them with `python -m "
                     "imdbcls.predict`."
                 )
 
@@ -137,7 +138,7 @@ def same_tokenizer(one: Any, other: Any) -> bool:
 
 
 def exported_tokenizer(tokenizer: Any, max_length: int, truncation_side: str) -> Any:
-    """Return a copy of a tokenizer that truncates and pads as the run does.
+    """Return a copy of a tokenizer with the run's maximum length, truncation side and padding side.
 
     If the tokenizer adds no special tokens (GPT-2, Qwen), the copy adds the end token that the run adds.
     """
@@ -154,7 +155,7 @@ def exported_tokenizer(tokenizer: Any, max_length: int, truncation_side: str) ->
 
 
 def standalone_tokenizer(source: ExportSource) -> Any:
-    """Return a tokenizer of the library `tokenizers` that truncates and pads by itself."""
+    """Return a tokenizer of the library `tokenizers` in which truncation and padding are enabled."""
     tokenizer, backend = source.tokenizer, copy.deepcopy(source.tokenizer.backend_tokenizer)
     backend.enable_truncation(source.config.max_length, direction=tokenizer.truncation_side)
     backend.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
@@ -162,5 +163,5 @@ def standalone_tokenizer(source: ExportSource) -> Any:
 
 
 def config_hash_of(results: Sequence[Mapping[str, Any]]) -> str:
-    """Return the `config_hash` of a run, or those of several runs, joined by `+`."""
+    """Return the `config_hash` of each run, joined by `+`."""
     return "+".join(str(result.get("config_hash")) for result in results)

@@ -1,6 +1,6 @@
-"""Run an exported model on the batches in a JSON file. The verification starts this file as a script of its own.
+"""Run an exported model on the batches in a JSON file. `verification` starts this file as a script.
 
-It imports only what a user of the export needs, and nothing of this package.
+The script imports only packages that a user of the export needs, and does not import imdbcls.
 
 Usage: standalone.py FORMAT FOLDER INPUT OUTPUT
 """

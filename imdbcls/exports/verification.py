@@ -1,4 +1,4 @@
-"""Compare an export with its run on real documents, in a process without this package."""
+"""Compare an export with its run on real documents. The export runs in a process that does not import imdbcls."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from imdbcls.exports.source import ExportSource, Member
 from imdbcls.kernels import inference_weights
 from imdbcls.runtime.atomic import scratch_folder
 
-TOLERANCE = 1e-4  # of the exported logits
+TOLERANCE = 1e-4  # largest allowed absolute difference of a logit
 SCRIPT = Path(__file__).with_name("standalone.py")
 
 
@@ -46,29 +46,29 @@ def verify(name: str, folder: Path, source: ExportSource, given: CheckDocuments)
     if found["token_ids"] != rows:
         wrong = next(i for i, row in enumerate(rows) if row != found["token_ids"][i])
         raise UserError(
-            f"The tokenizer of the {name} export gives other tokens than the run, for example for the text that "
-            f"begins with {texts[wrong][:40]!a}. Nothing was written."
+            f"The tokenizer of the {name} export does not give the same tokens as the run, for example for the text "
+            f"that begins with {texts[wrong][:40]!a}. Nothing was written."
         )
     expected = expected_logits(source, batches)
     pairs = zip(found["logits"], expected, strict=True)
     largest = max(float(np.abs(np.array(logits_BC) - expected_BC).max()) for logits_BC, expected_BC in pairs)
     if not largest <= TOLERANCE:
         raise UserError(
-            f"The logits of the {name} export differ from those of the run by up to {largest:.2g}, more than "
-            f"{TOLERANCE:g}. Nothing was written."
+            f"The logits of the {name} export differ from the logits of the run by up to {largest:.2g}; at most "
+            f"{TOLERANCE:g} is allowed. Nothing was written."
         )
     return Verified(largest, len(batches))
 
 
 def longest_and_first(texts: Sequence[str]) -> list[str]:
-    """Return the longest text, which is truncated, and the first others."""
+    """Return the longest text, followed by the first other texts. The longest text tests the truncation."""
     longest = max(range(len(texts)), key=lambda i: len(texts[i]))
     others = [text for i, text in enumerate(texts) if i != longest]
     return [texts[longest], *others[: NUM_TEXTS - 1]]
 
 
 def token_rows(texts: list[str], source: ExportSource, cache_dir: Path) -> list[list[int]]:
-    """Return the token ids of each text as the run reads them, without padding."""
+    """Return the token ids of each text as in the run: truncated, with special tokens, without padding."""
     labels = np.zeros(len(texts), dtype=np.int64)
     documents = Documents([str(i) for i in range(len(texts))], texts, labels)
     finished = source.members[0].finished
@@ -80,7 +80,7 @@ def token_rows(texts: list[str], source: ExportSource, cache_dir: Path) -> list[
 
 @torch.inference_mode()
 def expected_logits(source: ExportSource, batches: list[dict]) -> list[np.ndarray]:
-    """Return the logits that the export should give for each batch. The runs' models compute as in training."""
+    """Return the logits that the export should give for each batch, computed by the runs' own models."""
     by_member = [logits_of(member, batches) for member in source.members]
     if not source.is_ensemble:
         return [logits_BC.numpy() for logits_BC in by_member[0]]
@@ -99,7 +99,7 @@ def logits_of(member: Member, batches: list[dict]) -> list[torch.Tensor]:
 
 
 def run_script(name: str, folder: Path, scratch: Path) -> dict:
-    """Run `standalone.py` in a new process and return what it wrote. Raises UserError if it fails."""
+    """Run `standalone.py` in a new process and return the JSON that it wrote. Raises UserError if it fails."""
     output = scratch / "found.json"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(scratch / "modules")}
     command = [sys.executable, "-P", str(SCRIPT), name, str(folder), str(scratch / "given.json"), str(output)]

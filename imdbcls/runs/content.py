@@ -1,7 +1,7 @@
 """Replace the paths in a config by content hashes, so that a run's identity does not depend on where its files are.
 
-A relative path, an absolute path, a link to the file, and a copy of it on another machine all give the same run. A file
-with different content at the same path gives a different run.
+A file has the same hash under a relative path, under an absolute path, through a link, and as a copy on another
+machine. If the content of the file changes, the config describes a different run.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from imdbcls.runtime.model_files import architecture, is_run, local_model, weigh
 
 # Only these files in a model folder affect what the model computes. A README, for example, has no effect.
 MODEL_FILES = (".json", ".safetensors", ".txt", ".model")
-UNLABELLED_AUTO = ("unlabelled", "auto")  # this value of the key is not a path
+UNLABELLED_AUTO = ("unlabelled", "auto")  # `data.unlabelled=auto` does not name a path
 MAX_FILES = 200_000  # a folder with more files is identified by its path
 # A digest is not cached within this time after the last change, because another change within the same tick of the file
 # system's clock could go unnoticed.
@@ -93,8 +93,8 @@ def content_hash(path: str, suffixes: tuple[str, ...] = (), *, recursive: bool =
 def _digest_of_folder(folder: str, suffixes: tuple[str, ...], recursive: bool) -> str:
     """Return the digest of the names and bytes of a folder's files; hidden files and folders are ignored.
 
-    Reading all files can be slow (the IMDB folder, for example, has 100,000 files), so the digest is cached. The key of
-    the cache entry contains the path of the folder, and the name and `_state` of each file.
+    Reading all files can be slow (the IMDB folder, for example, has 100,000 files), so the digest is cached. The cache
+    key consists of the path of the folder and of the name and `_state` of each file.
     """
     found: list[tuple[str, str, os.stat_result]] = []
     for parent, folders, names in os.walk(folder):
@@ -128,11 +128,11 @@ def _state(status: os.stat_result) -> list[int]:
 
 
 def _cached_digest(key: str, changed: float, compute: Callable[[], str]) -> str:
-    """Return the digest cached under `key`, or compute and cache it, so that large files are hashed only once.
+    """Return the digest that is cached under `key`. If there is none, compute the digest and cache it.
 
-    `changed` is the time of the last change to the files (Unix time in seconds). If they changed in the last
-    `RACY_SECONDS`, the digest is not cached. A cache entry consists of the digest and a checksum. If the checksum does
-    not match, the digest is computed again.
+    `changed` is the time of the last change to the files (Unix time in seconds). If this time is less than
+    `RACY_SECONDS` ago, the digest is not cached. A cache entry consists of the digest and a checksum. If the checksum
+    does not match, the digest is computed again.
     """
     name = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:40]
     entry = default_cache_dir() / "digests" / name

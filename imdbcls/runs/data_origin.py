@@ -88,8 +88,8 @@ def describe_source(source: Mapping[str, Any]) -> str:
 def require_own_source(source: Mapping[str, Any], run: Path) -> None:
     """Raise UserError if reading a data source needs the user's permission. The source is not opened.
 
-    No permission is needed for a source in `ALWAYS_ALLOWED`, for a source with a marker, or for a source that names
-    only files, all of which are missing.
+    No permission is needed for a source in `ALWAYS_ALLOWED` and for a source with a marker file. Permission is also not
+    needed if the source names only local files and all of them are missing.
     """
     is_allowed = dict(source) in ALWAYS_ALLOWED and with_absolute_paths(source) == source
     if is_allowed or is_remembered(source):
@@ -98,7 +98,7 @@ def require_own_source(source: Mapping[str, Any], run: Path) -> None:
     local = [path for path in named_files(named) if os.path.exists(os.path.expanduser(path))]
     remote = [path for path in named if is_hub_id(path)]
     if named and not local and not remote:
-        return  # nothing can be opened: the reader reports the missing files
+        return  # no file can be opened, and the reader reports the missing files
     raise UserError(
         f"{run} reads its documents from {describe_source(source)}, and you have not trained on these documents on "
         "this machine. Add --trust-source if you trust this run folder. For data=files, imdb or hub, you can "

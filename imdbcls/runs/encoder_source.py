@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncoderSource:
-    """The earlier run whose encoder a run starts from, by the name of its folder.
+    """The earlier run whose encoder is fine-tuned in this run. `run` is the name of the earlier run's folder.
 
-    `same_splits` says whether the earlier run, and every run before it that its encoder comes from, held out the same
-    documents as this run. It is None if this is not recorded. `problem` is the end of the warning's first clause.
+    The earlier run may itself have started from the encoder of another run, and so on. `same_splits` says whether all
+    these runs held out the same documents as this run, or is None if this is not recorded. `problem` is a predicate
+    that the warning contains, such as "does not record its splits".
     """
 
     run: str
@@ -45,9 +46,9 @@ class EncoderSource:
 
 
 def encoder_source_of(config: "Config", corpus: "Corpus") -> EncoderSource | None:
-    """Return the earlier run at `backbone.path`; None if its weights are not those of a run.
+    """Return the earlier run at `backbone.path`, or None if the encoder's weights do not come from a run.
 
-    Only the `result.json` and the `config.yaml` of the earlier run are read, not the documents.
+    Of the earlier run, only `result.json` and `config.yaml` are read, not the documents.
     """
     path = config.backbone.arguments.get("path")
     folder = None if path is None or not config.backbone.pretrained else local_model(path)
@@ -64,7 +65,7 @@ def encoder_source_of(config: "Config", corpus: "Corpus") -> EncoderSource | Non
     if isinstance(earlier, dict) and same:
         before = earlier.get("same_splits")
         same = before if isinstance(before, bool) else None
-        problem = "started from an encoder of a run " + ("with other splits" if same is False else "of unknown splits")
+        problem = f"started from an encoder of a run with {'other' if same is False else 'unknown'} splits"
     return EncoderSource(folder.resolve().name, same, "" if same else problem)
 
 
@@ -77,10 +78,11 @@ def read_or_nothing(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[
 
 
 def has_splits(result: Mapping[str, Any], config: "Config", corpus: "Corpus") -> bool | None:
-    """Return whether an earlier run held out the same documents; None if its result does not say so.
+    """Return whether an earlier run held out the same documents, or None if its result does not record this.
 
-    Equal texts in the complete validation and test splits (`held_out_hash`) decide. Runs of earlier versions do not
-    record this hash. For them, `split_hash` or `split_choices_hash` must be equal.
+    The held-out documents are the same if `held_out_hash` is equal, a hash of the texts in the complete validation and
+    test splits. Runs of earlier versions do not record this hash. For such a run, `split_hash` or `split_choices_hash`
+    must be equal.
     """
     if isinstance(recorded := result.get("held_out_hash"), str):
         return recorded == corpus.held_out_hash

@@ -94,7 +94,7 @@ class RunFolder:
         )
 
     def begin(self) -> None:
-        """Mark the start of training: from here on, the folder is kept even if the run fails."""
+        """Mark the start of training. After this call, the folder is kept even if the run fails."""
         self.is_new = False
 
     def discard(self) -> None:
@@ -102,7 +102,7 @@ class RunFolder:
         assert self.is_new, f"{self.path} contains a run"
         shutil.rmtree(self.path, ignore_errors=True)
         for folder in self._created:
-            with suppress(OSError):  # not empty: another run is in it
+            with suppress(OSError):  # the folder is not empty, because it contains another run
                 folder.rmdir()
 
     def result(self) -> dict[str, Any] | None:
@@ -240,7 +240,7 @@ class RunFolder:
             )
 
     def _damage(self) -> str | None:
-        """Return the damage to a finished run's files, as a clause. Return None for complete and unfinished runs."""
+        """Describe the damage to a finished run's files in a clause. Return None for complete and unfinished runs."""
         result = self.result()
         if result is not None and result.get("status") in ("failed", "interrupted", "stopped"):
             return None
@@ -266,7 +266,7 @@ class RunFolder:
         return self._result.rename(backup)
 
     def discard_checkpoints(self) -> None:
-        """Remove the checkpoints of a finished trial: only its result is used."""
+        """Remove the checkpoints of a finished trial, because only its result is used."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def write_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,7 +284,7 @@ class RunFolder:
 
 
 def how_to_continue() -> str:
-    """Return how to continue a run that W&B stopped. `sys.argv` is in Hydra's syntax, unlike the agent's arguments."""
+    """Return how to continue a run that W&B stopped, with the Hydra overrides in `sys.argv`."""
     return f"To train it to the end, run outside the sweep: python -m imdbcls.train {shlex.join(sys.argv[1:])}"
 
 

@@ -31,7 +31,7 @@ ANSWERS = 1  # the Parquet output of predict, and state.json of an output that i
 
 
 class OtherVersionError(UserError):
-    """An unsupported format version. The message is a predicate: the caller puts the file's name before it."""
+    """An unsupported format version. The message is a predicate, and the caller puts the file's name before it."""
 
 
 def require_version(content: Mapping[str, Any], supported: int) -> None:

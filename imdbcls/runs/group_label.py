@@ -23,10 +23,10 @@ Path = tuple[str, ...]  # the parts of a dotted key
 def group_label(config: "Config") -> str:
     """Return the head, every other choice that is not the default, and every key that differs from its shipped value.
 
-    Runs that differ only in their seeds have the same label. The shipped values are those of the same choices, so
-    `head=lstm` gives `lstm`, although its keys differ from those of the default head. A local file or folder is shown
-    by its name and the start of its content hash. If a label has more than `MAX_LENGTH` characters, the start of the
-    group hash replaces its last keys.
+    Runs that differ only in their seeds have the same label. Each key is compared with the shipped value of the same
+    choice, so `head=lstm` gives `lstm`, although its keys differ from those of the default head. The label shows a
+    local file or folder by its name and the start of its content hash. In a label of more than `MAX_LENGTH` characters,
+    the start of the group hash replaces the last keys.
     """
     values, choices = config.plain(), config.choices(seeds=False)
     chosen, default = choices_of(choices), default_choices()
@@ -40,7 +40,7 @@ def group_label(config: "Config") -> str:
 def differences(values: Any, shipped: Any, config: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Yield the key and the value of each entry of nested `values` that differs from the shipped value.
 
-    Interpolations in `shipped` are resolved in `config`: an `optimizer.lr` that is the run's `lr` does not differ.
+    Interpolations in `shipped` are resolved in `config`, so `optimizer.lr` does not differ if it equals the run's `lr`.
     """
     for key, value in values.items():
         default = shipped.get(key, ...)
@@ -55,15 +55,16 @@ def differences(values: Any, shipped: Any, config: Mapping[str, Any], path: Path
 
 
 def is_choice(path: Path, default: Any) -> bool:
-    """Return whether a key only says which choice its section is: `name`, or `_target_` of a user's own choice."""
+    """Return whether a key only identifies the choice of its section: `name`, or `_target_` of a user's own choice."""
     named = len(path) == 2 and path[0] in NAMED and path[1] == "name"
     return named or (len(path) == 2 and path[0] in (*NAMED, *TARGETED) and path[1].startswith("_") and default is ...)
 
 
 def short_names(choices: Mapping[str, Any], differing: Mapping[Path, Any]) -> Iterator[tuple[Path, str]]:
-    """Yield the differing keys with their names: the last part of the key, unless another key has the same last part.
+    """Yield the differing keys with their names in the label, first the keys of the head, then those of the top level.
 
-    Keys of the top level and of the head come first and are preferred for the short name.
+    The name is the last part of the key. If several keys have the same last part, only a key of the top level or of the
+    head has this short name, and the others are written in full.
     """
     nested = [key for section in choices.values() if isinstance(section, Mapping) for key in section]
     used = Counter([*choices, *nested])
@@ -97,7 +98,7 @@ def text_of(value: Any, hashed: Any) -> str:
 
 
 def shortened(label: str, group_hash: str) -> str:
-    """Return a label of up to `MAX_LENGTH` characters: whole words, and the hash if words were left out."""
+    """Return a label of up to `MAX_LENGTH` characters. If it is too long, replace its last words by the hash."""
     if len(label) <= MAX_LENGTH:
         return label
     kept = label[: MAX_LENGTH - len(group_hash) - 2]  # two spaces: one may be cut, one precedes the hash

@@ -16,7 +16,7 @@ SPLIT_CHOICES = ("source", "split_seed", "test_fraction", "validation_fraction",
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of config values, in which content hashes replace paths."""
+    """Return 16 hexadecimal digits of the SHA-256 of config values, after content hashes have replaced the paths."""
     text = json.dumps(with_content_hashes(values), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -55,7 +55,7 @@ def split_choices_hash(config: "Config") -> str:
 def resume_key(config: "Config", split_hash: str, hardware: "Hardware", frozen_weights: str | None) -> dict[str, Any]:
     """Return the values that must be unchanged to resume from a checkpoint.
 
-    Software versions are not among them: after an upgrade, a run can still be resumed.
+    Software versions are not included, so a run can still be resumed after an upgrade.
 
     `frozen_weights` is the hash of a frozen encoder's weights, which are not in the checkpoint. It is None if the
     encoder is trained.

@@ -1,7 +1,8 @@
 """Determine the decompressed size of a Parquet file without decoding its pages.
 
-A page of a few bytes may expand to gigabytes. The sizes in the file's footer are no protection, because Arrow's reader
-allocates the size that each page header declares. This module therefore reads the page headers (`PageHeader` of
+A page of a few bytes may expand to gigabytes. Checking the sizes in the file's footer does not prevent this, because
+Arrow's reader allocates the size that each page header declares. This module therefore reads the page headers
+(`PageHeader` of
 parquet.thrift in Thrift's compact protocol), in the same order and from the same offsets as Arrow's reader.
 """
 
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 MAX_FOOTER_BYTES = 2**20  # in memory, a parsed footer can be a few hundred times as large
-MAX_HEADER_BYTES = 2**16  # of a page header, which consists mostly of the page's smallest and largest value
+MAX_HEADER_BYTES = 2**16  # limit for a page header, which consists mostly of the page's minimum and maximum
 MAX_PAGES = 100_000
 MAX_DEPTH = 16
 MAX_INT = 2**31 - 1

@@ -1,6 +1,7 @@
-"""The plan of a study that grows until the verdict is known: `plan.json` in the study folder.
+"""The plan of a study that trains more seeds until the verdicts are known: `plan.json` in the study folder.
 
-The plan is fixed before the first look at any test score, because the error rates of the study depend on it.
+At each look, the groups are compared with the seeds that are finished. The plan is fixed before the first look, because
+the error rates of the study depend on the plan.
 """
 
 import json
@@ -38,17 +39,18 @@ class PlannedGroup(Fixed):
 
 
 class Plan(Fixed):
-    """A plan: which groups are trained with which seeds, and when and how they are compared.
+    """Which groups are trained with which seeds, and when and how the groups are compared.
 
-    The groups are tested with n seeds each, for n = `first_look` to K, where K is the number of `seeds`.
+    The first look compares the groups with `first_look` seeds each. Each later look adds one seed per group, until all
+    `seeds` are used.
     """
 
     groups: Annotated[tuple[PlannedGroup, ...], Len(2, MAX_GROUPS)]
     seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], Len(2, MAX_SEEDS)]  # in the order of training
     first_look: Annotated[int, Ge(2)]  # seeds per group
     metric: str  # a key of `selection.TITLES`
-    margin: Positive | None  # for equivalence; percentages as fractions of one; None: not tested
-    futility: Annotated[float, Gt(0), Lt(1)] | None  # park a group whose chance of a verdict is lower; None: never
+    margin: Positive | None  # for equivalence, as a fraction (0.003 is 0.3 points); None: not tested
+    futility: Annotated[float, Gt(0), Lt(1)] | None  # park a group if its chance of a verdict is lower; None: never
 
     @model_validator(mode="after")
     def _require_consistent(self) -> Self:
@@ -65,12 +67,12 @@ class Plan(Fixed):
 
     @property
     def looks(self) -> tuple[int, ...]:
-        """The numbers of seeds per group at which the study is tested, ascending."""
+        """The number of seeds per group at each look, ascending."""
         return tuple(range(self.first_look, len(self.seeds) + 1))
 
     @property
     def information(self) -> tuple[float, ...]:
-        """The share of the planned seeds at each look."""
+        """The fraction of the planned seeds that each look uses."""
         return tuple(num_seeds / len(self.seeds) for num_seeds in self.looks)
 
     @property
@@ -78,7 +80,7 @@ class Plan(Fixed):
         return len(self.groups) * (len(self.groups) - 1) // 2
 
     def difference(self, other: "Plan") -> str | None:
-        """Return how another plan differs, as a clause such as "margin is 0.005 instead of 0.003" (None if equal)."""
+        """Return how another plan differs, such as "margin is 0.005 instead of 0.003", or None if it does not."""
         if self == other:
             return None
         clauses = []
@@ -106,7 +108,7 @@ def has_plan(study: Path) -> bool:
 
 
 def read_plan(study: Path) -> Plan:
-    """Read the plan of a study. Raise UserError if it is damaged or of another format version."""
+    """Read the plan of a study. Raise UserError if the plan is damaged or has another format version."""
     path = study / FILE
     content = read_versioned(path, PLAN)
     try:

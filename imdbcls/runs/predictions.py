@@ -33,7 +33,7 @@ class Predictions:
     probabilities: NDArray[np.floating] | None  # (N, C), each row sums to one; None: unknown
     # (N,), number of tokens of each document before truncation, including special tokens; None: unknown
     tokens: NDArray[np.int64] | None
-    clusters: NDArray[np.object_] | None  # (N,), such as the film of each review; None: unknown
+    clusters: NDArray[np.object_] | None  # (N,), the cluster of each document, such as its film; None: unknown
     label_names: tuple[str, ...]  # (C,)
     # (N,), the part of the data to which each document belongs, such as `ironic`; None: the data has no parts
     parts: NDArray[np.object_] | None = None

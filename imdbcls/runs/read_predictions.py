@@ -242,7 +242,7 @@ class Names:
 
 
 def whole_numbers(column: pa.Array) -> np.ndarray:
-    """Return a column of integers as int64. Raise ValueError for nulls and non-integers: floats would be rounded."""
+    """Return a column of integers as int64. Raise ValueError for nulls and for other types."""
     if not pa.types.is_integer(column.type) or column.null_count:
         raise ValueError(f"{column.type} with {column.null_count} missing values")
     return column.to_numpy().astype(np.int64)

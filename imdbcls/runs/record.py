@@ -13,7 +13,7 @@ from imdbcls.runs.selection import metric_of
 from imdbcls.runs.untrusted import require_regular_file, sha256
 
 SPLITS = ("test", "validation")
-TRIAL_STATUSES = ("trial", "pruned")  # of tuning trials: trained for all epochs, or stopped early
+TRIAL_STATUSES = ("trial", "pruned")  # tuning trials that trained for all epochs, and that were stopped early
 TEXTS = ("head", "config_hash", "group_hash", "split_hash")
 FRACTIONS = ("val/accuracy", "test/accuracy")
 NUM_CALIBRATION_BINS = 15  # of val/ece and test/ece
@@ -22,7 +22,7 @@ PARQUET_MAGIC = b"PAR1"  # the first and last bytes of every Parquet file
 
 
 def problem_of_result(result: Mapping[str, Any]) -> str | None:
-    """Return the reason why a result is not that of a finished run, or None if it is.
+    """Return the reason why a result does not belong to a finished run, or None if it does.
 
     The reason is a predicate, such as "has no seed".
     """
@@ -40,7 +40,10 @@ def problem_of_result(result: Mapping[str, Any]) -> str | None:
 
 
 def problem_of_trial(result: Mapping[str, Any]) -> str | None:
-    """Return the reason why a result is not that of a finished or pruned trial, as a predicate, or None if it is."""
+    """Return the reason why a result does not belong to a finished or pruned trial, or None if it does.
+
+    The reason is a predicate, such as "has no status".
+    """
     if result.get("status") not in TRIAL_STATUSES:
         return f"has status {shown(result['status'])}" if "status" in result else "has no status"
     key = f"val/{metric_of(result)}"
@@ -50,7 +53,10 @@ def problem_of_trial(result: Mapping[str, Any]) -> str | None:
 
 
 def problem_of_labels(names: Any) -> str | None:
-    """Return the reason why `names` are not valid class names, as a predicate such as "has …", or None if they are."""
+    """Return the reason why `names` are not valid class names, or None if they are valid.
+
+    The reason is a predicate that begins with "has".
+    """
     if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
         return f"has {shown(names)} as label_names, which is not a list of two or more strings"
     seen: set[str] = set()
@@ -87,8 +93,8 @@ def path_of_predictions(run: Path, split: str) -> Path:
 def problem_of_predictions(run: Path, result: Mapping[str, Any], split: str) -> str | None:
     """Return the problem with a split's predictions file, or None if the file is intact.
 
-    The file is intact if its SHA-256 is the one recorded in `result`. A result that another tool wrote may have no
-    checksums. Then only the first and last four bytes of the file are checked.
+    The file is intact if its SHA-256 equals the SHA-256 in `result`. Another tool may write a result without checksums.
+    In this case, only the first and last four bytes of the file are checked.
     """
     path = path_of_predictions(run, split)
     name = f"predictions/{path.name}"

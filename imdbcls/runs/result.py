@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAIN_SECONDS = 20.0  # for the main process to ask W&B and to save; torchrun kills processes 30 seconds after a signal
+# How long the other processes wait until the main process has asked W&B and saved the checkpoint. torchrun kills
+# processes 30 seconds after a signal.
+MAIN_SECONDS = 20.0
 
 
 def run_fields(config: "Config", name: str) -> dict[str, Any]:
@@ -48,8 +50,8 @@ def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
     """Write a `result.json` if the run in this block ends early.
 
     After a signal, the status is `interrupted`, or `stopped` if W&B asked for the stop, and the process exits. After an
-    error, the status is `failed`, and the error is raised again. An error caused by a limit of the machine (memory,
-    disk space) is raised as UserError.
+    error, the status is `failed`, and the error is re-raised. An error that a limit of the machine causes (memory, disk
+    space) is raised as UserError.
 
     If a UserError is raised before training starts, a new folder is removed instead, because the corrected command
     starts another run in another folder.
@@ -75,24 +77,25 @@ def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
 
 @contextmanager
 def exiting_like_main_process(folder: RunFolder) -> Iterator[None]:
-    """End another process of a run with the exit code of the main process, if the block raises Interrupted.
+    """If the block raises Interrupted, exit with the exit code of the run's main process. Use this in other processes.
 
-    Only the main process knows whether W&B asked for the stop. In a sweep, its exit code is then 0, and torchrun exits
-    with 0 only if all processes do. So wait until the main process has recorded why the run ended.
+    In a W&B sweep, the main process exits with 0 if W&B asked for the stop. torchrun exits with 0 only if all processes
+    of the run exit with 0. Only the main process knows whether W&B asked for the stop, so this process waits until the
+    main process has written the status `stopped`, for at most `MAIN_SECONDS`.
     """
     try:
         yield
     except Interrupted as error:
         deadline = time.monotonic() + MAIN_SECONDS
         while in_sweep() and time.monotonic() < deadline:
-            if (folder.result() or {}).get("status") == "stopped":  # a stopped run is not started again in a sweep
+            if (folder.result() or {}).get("status") == "stopped":  # 0, so that the sweep does not start the run again
                 sys.exit(0)
             time.sleep(0.2)
         sys.exit(error.exit_code)
 
 
 def _end_stopped(config: "Config", folder: RunFolder, error: Interrupted) -> NoReturn:
-    """Record that a tracker's server stopped the run, and exit: with code 0 in a sweep, because nothing failed."""
+    """Record that a tracker's server stopped the run, and exit. In a W&B sweep, the exit code is 0."""
     _record(config, folder, "stopped", str(error))
     logger.info(f"{folder.path.name}: {error}. {how_to_continue()}")
     sys.exit(0 if in_sweep() else error.exit_code)

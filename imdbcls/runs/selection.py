@@ -23,7 +23,7 @@ def as_text(metric: str, value: Any) -> str:
 
 
 def selected_epochs(result: Mapping[str, Any]) -> str:
-    """Return the epochs whose weights a run has selected as text: the best epoch, or those of a greedy soup."""
+    """Describe which epochs the selected weights of a run come from: the best epoch, or the epochs of a greedy soup."""
     best, soup = f"best epoch {result['best_epoch']}", result.get("soup_epochs", [])
     if len(soup) > 1:
         return f"mean of epochs {', '.join(map(str, soup))}"

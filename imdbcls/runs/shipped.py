@@ -1,6 +1,6 @@
-"""The values of the shipped YAML files: those of `conf/config.yaml`, and those that a choice such as `head=lstm` adds.
+"""Read the values in the shipped YAML files: `conf/config.yaml`, and the file of each choice, such as `head=lstm`.
 
-Values are not resolved: `optimizer.lr` is the string `${lr}`. `experiment` files are not part of them.
+Interpolations are not resolved: `optimizer.lr` is the string `${lr}`. Files of the group `experiment` are not read.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-NAMED = ("head", "backbone", "data")  # the choice of these sections has the section's `name`
-TARGETED = ("loss", "optimizer", "schedule")  # the choice of these sections has the section's `_target_`
+NAMED = ("head", "backbone", "data")  # sections whose `name` identifies the choice
+TARGETED = ("loss", "optimizer", "schedule")  # sections whose `_target_` identifies the choice
 
 
 @cache
@@ -23,9 +23,9 @@ def default_choices() -> dict[str, str]:
 
 
 def choices_of(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the choice of each group, from the nested values of a config.
+    """Return the name of the choice of each group, from the nested values of a config.
 
-    A user's own choice is named by its `name` or, for a loss, an optimizer or a schedule, by its class or function.
+    A loss, an optimizer or a schedule that is not shipped has the name of its class or function.
     """
     return {group: str(values[group]["name"]) for group in NAMED} | {
         group: _by_target(group).get(values[group]["_target_"], values[group]["_target_"].rpartition(".")[2])
@@ -36,7 +36,7 @@ def choices_of(values: Mapping[str, Any]) -> dict[str, str]:
 def shipped_values(choices: Mapping[str, str]) -> dict[str, Any]:
     """Return the nested values of a config with these choices and without overrides.
 
-    The keys of a user's own choice are missing.
+    A choice that is not shipped adds no values.
     """
     values = {key: value for key, value in _config().items() if key not in ("defaults", "hydra")}
     for group, choice in choices.items():
@@ -58,7 +58,7 @@ def _names(group: str) -> list[str]:
 
 @cache
 def _file(group: str, choice: str) -> dict[str, Any]:
-    """Return the values of a choice, including those of the choices that it builds on. Return {} for a user's own."""
+    """Return the values of a choice, including the files in its `defaults`. Return {} if the choice is not shipped."""
     if choice not in _names(group):
         return {}
     values = _read(files("imdbcls.conf").joinpath(group, f"{choice}.yaml"))
@@ -68,7 +68,7 @@ def _file(group: str, choice: str) -> dict[str, Any]:
 
 @cache
 def _by_target(group: str) -> dict[str, str]:
-    """Return the shipped choices of a group by their `_target_`."""
+    """Return the names of a group's shipped choices by their `_target_`."""
     return {_file(group, name)["_target_"]: name for name in _names(group)}
 
 

@@ -26,7 +26,7 @@ MAX_ID_CHARACTERS = 200  # of a document's id: long ids would let a small predic
 
 
 def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
-    """Require a regular file of at most `max_bytes`. A symbolic link is refused."""
+    """Require that `path` is a regular file of at most `max_bytes`, and not a symbolic link."""
     try:
         status = path.lstat()
     except (OSError, ValueError) as error:
@@ -39,14 +39,14 @@ def require_regular_file(path: Path, max_bytes: int | None = None) -> None:
 
 
 def require_no_links(folder: Path) -> None:
-    """Require a folder without symbolic links, devices or pipes, so that all its files are inside it."""
+    """Require a folder without symbolic links, devices and pipes, so that no path in it leads outside."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
     seen = 0
     for parent, folders, files in os.walk(folder):
         seen += len(folders) + len(files)
         if seen > MAX_FILES:
-            raise UserError(f"{folder} contains more than {MAX_FILES:,} files, which is more than a run writes.")
+            raise UserError(f"{folder} contains more than {MAX_FILES:,} files, so it is not a run folder.")
         for name in folders + files:
             path = Path(parent, name)
             mode = path.lstat().st_mode
@@ -101,7 +101,7 @@ def require_bounded_yaml(path: Path) -> None:
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise UserError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed.")
     sizes: dict[str, int] = {}  # number of values by anchor
-    open_nodes: list[tuple[str | None, int]] = []  # of each open collection: its anchor, the number of values before it
+    open_nodes: list[tuple[str | None, int]] = []  # for each open collection: its anchor, and the values before it
     num_values = 0
     try:
         for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):

@@ -101,7 +101,7 @@ def test_export_that_computes_something_else_is_not_written(
         (folder / "config.json").write_text(json.dumps({**config, "temperature": 1.01 * config["temperature"]}))
 
     monkeypatch.setitem(folder_module.WRITERS, "huggingface", wrong)
-    with pytest.raises(imdbcls.UserError, match=r"differ from those of the run by up to .* Nothing was written"):
+    with pytest.raises(imdbcls.UserError, match=r"differ from the logits of the run by up to .* Nothing was written"):
         export(parse([str(finished), "--to", "huggingface", "--output", str(tmp_path / "new" / "out")]))
     assert list(tmp_path.iterdir()) == []
 
