@@ -156,7 +156,7 @@ def load_finished(path: Path, config: "Config", label_names: Sequence[str]) -> F
 
     Raises UserError if the checkpoint is damaged or does not fit the model.
     """
-    from imdbcls.models.backbone import require_finite
+    from imdbcls.models.encoder_weights import require_finite
     from imdbcls.sections import build_hardware, build_model, build_pipeline
     from imdbcls.training import checkpoint
 
@@ -189,7 +189,8 @@ def load_plain(path: Path, config: "Config", label_names: Sequence[str]) -> Fini
 def rebuild_backbone(config: "Config", path: Path) -> "Backbone":
     """Build the backbone of a finished run, with random weights, from its run folder."""
     from imdbcls.data.tokenizer_check import require_sound_files
-    from imdbcls.models.backbone import load_backbone, require_architecture
+    from imdbcls.models.backbone import load_backbone
+    from imdbcls.models.encoder_weights import require_architecture
     from imdbcls.sections import prepared
 
     folder = RunFolder(path)

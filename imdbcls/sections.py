@@ -24,10 +24,11 @@ from imdbcls.data.windows import Windows
 from imdbcls.errors import UserError
 from imdbcls.kernels import accelerate_head
 from imdbcls.models import lora
-from imdbcls.models.backbone import Backbone, freeze, recompute_activations
+from imdbcls.models.backbone import Backbone
 from imdbcls.models.classifier import Classifier, layers_read
 from imdbcls.models.encoders import count_hidden_states
 from imdbcls.models.head_probe import tokens_read
+from imdbcls.models.layers import freeze, recompute_activations
 from imdbcls.models.multi_sample import sample_dropout
 from imdbcls.models.reinit import reinitialize_top_layers
 from imdbcls.runs.folder import RunFolder

@@ -4,8 +4,9 @@ import torch
 from transformers import AutoModel
 
 from imdbcls.errors import UserError
-from imdbcls.models.backbone import Backbone, parts_of
+from imdbcls.models.backbone import Backbone
 from imdbcls.models.encoders import text_encoder
+from imdbcls.models.layers import parts_of
 from imdbcls.runtime.device import seed_everything_at
 
 REINITIALISATION = -3  # a step number for `seed_everything_at` that no training step has

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from imdbcls.models.backbone import parts_of
 from imdbcls.models.classifier import Classifier
+from imdbcls.models.layers import parts_of
 
 Beta = Annotated[float, Ge(0), Lt(1)]
 

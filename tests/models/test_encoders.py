@@ -19,9 +19,11 @@ from imdbcls.data.batches import EvalBatches
 from imdbcls.data.documents import Documents
 from imdbcls.data.tokens import tokenize
 from imdbcls.errors import UserError
-from imdbcls.models.backbone import Backbone, freeze, recompute_activations, require_architecture
+from imdbcls.models.backbone import Backbone
 from imdbcls.models.classifier import Classifier
+from imdbcls.models.encoder_weights import require_architecture
 from imdbcls.models.encoders import require_precision
+from imdbcls.models.layers import freeze, recompute_activations
 
 SPARE = 3  # additional embeddings: the tokenizer of Qwen2 adds a token
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from imdbcls.errors import UserError
 from imdbcls.heads.mean import MeanHead
-from imdbcls.models.backbone import freeze
 from imdbcls.models.classifier import Classifier, count_parameters
+from imdbcls.models.layers import freeze
 
 NUM_LAYERS = SIZES["num_hidden_layers"]
 

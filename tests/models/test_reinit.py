@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from imdbcls.errors import UserError
-from imdbcls.models.backbone import parts_of
+from imdbcls.models.layers import parts_of
 
 FAMILIES = ("bert", "roberta", "modernbert", "deberta-v2")
 

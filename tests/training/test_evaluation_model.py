@@ -17,8 +17,9 @@ from imdbcls.errors import UserError
 from imdbcls.evaluate import evaluate
 from imdbcls.heads.mean import MeanHead
 from imdbcls.models import lora
-from imdbcls.models.backbone import Backbone, recompute_activations
+from imdbcls.models.backbone import Backbone
 from imdbcls.models.classifier import Classifier, copy_of, count_parameters
+from imdbcls.models.layers import recompute_activations
 from imdbcls.tracking import Trackers
 from imdbcls.training.evaluation_model import EvaluationModel
 
