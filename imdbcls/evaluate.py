@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from imdbcls.config.run_options import add_run_options
-from imdbcls.data.tables import require_table
+from imdbcls.data.table_paths import require_table
 from imdbcls.data.text_arguments import add_column_options
 from imdbcls.ensemble import averaged, leading_folders, require_same_documents
 from imdbcls.errors import UserError

@@ -22,7 +22,8 @@ from imdbcls.config.pretrain_settings import PretrainSettings
 from imdbcls.config.schema import Config
 from imdbcls.data.columns import AUTO
 from imdbcls.data.pretraining import KEY, WITH_LINES, request_of_unlabelled
-from imdbcls.data.tables import require_columns, require_tables
+from imdbcls.data.table_paths import require_tables
+from imdbcls.data.tables import require_columns
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.result import recording_failures

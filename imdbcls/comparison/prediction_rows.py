@@ -16,7 +16,8 @@ import numpy as np
 from imdbcls.data.answers import PROBABILITY
 from imdbcls.data.columns import Request, listed, positions_of
 from imdbcls.data.documents import label_name
-from imdbcls.data.tables import Rows, rows_of
+from imdbcls.data.table import Rows
+from imdbcls.data.tables import rows_of
 from imdbcls.errors import UserError
 from imdbcls.runs.parquet_pages import columns_of, require_small_footer
 from imdbcls.runs.read_predictions import (

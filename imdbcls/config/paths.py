@@ -7,7 +7,8 @@ from typing import Any
 from imdbcls.config.schema import Config
 from imdbcls.data.columns import request_of
 from imdbcls.data.local_files import local_dataset, local_imdb
-from imdbcls.data.tables import require_columns, require_tables
+from imdbcls.data.table_paths import require_tables
+from imdbcls.data.tables import require_columns
 from imdbcls.errors import UserError
 from imdbcls.runs.untrusted import read_json
 from imdbcls.runtime.model_files import architecture, local_model

@@ -10,7 +10,8 @@ from imdbcls.data.columns import ColumnNames, Request, missing_columns, request_
 from imdbcls.data.documents import Source
 from imdbcls.data.local_files import local_dataset
 from imdbcls.data.sources import make_source
-from imdbcls.data.tables import Collector, Table
+from imdbcls.data.table import Table
+from imdbcls.data.tables import Collector
 from imdbcls.errors import UserError
 from imdbcls.runtime.hub import offline, reaches_hub
 

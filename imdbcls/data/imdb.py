@@ -15,8 +15,9 @@ from imdbcls.data.documents import Source
 from imdbcls.data.hub import read_hub, read_hub_texts
 from imdbcls.data.lines import decode_utf8
 from imdbcls.data.local_files import local_imdb
+from imdbcls.data.parquet import read_parquet
 from imdbcls.data.sources import make_source
-from imdbcls.data.tables import Table, read_parquet
+from imdbcls.data.table import Table
 from imdbcls.errors import UserError
 
 MAX_ENTRIES = 200_000  # files and folders below data.path; aclImdb has 100,000

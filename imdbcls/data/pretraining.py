@@ -9,7 +9,9 @@ from imdbcls.data.columns import AUTO, Request, names_of
 from imdbcls.data.documents import Corpus, Documents
 from imdbcls.data.imdb import read_unlabelled_imdb
 from imdbcls.data.splits import hash_of_splits, limited, text_keys
-from imdbcls.data.tables import FORMATS, LINES, Table, read_table
+from imdbcls.data.table import Table
+from imdbcls.data.table_paths import FORMATS, LINES
+from imdbcls.data.tables import read_table
 from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode
 

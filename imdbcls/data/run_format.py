@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 from imdbcls.data.columns import AUTO, DELIMITERS, Quoting, Request
 from imdbcls.data.lines import FIRST_BYTES, MARKS, is_utf8, known_encoding
-from imdbcls.data.tables import DELIMITED, TEXT_FILES, require_columns
+from imdbcls.data.table_paths import DELIMITED, TEXT_FILES
+from imdbcls.data.tables import require_columns
 from imdbcls.errors import UserError
 
 logger = logging.getLogger(__name__)

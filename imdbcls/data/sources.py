@@ -9,7 +9,7 @@ import numpy as np
 
 from imdbcls.data.columns import ColumnNames, joined_name, missing_columns, names_of, request_of
 from imdbcls.data.documents import Documents, Source, cell_text, is_whole, label_name
-from imdbcls.data.tables import Table
+from imdbcls.data.table import Table
 from imdbcls.data.text_column import MappedTexts, as_names
 from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode

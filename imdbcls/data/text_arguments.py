@@ -8,7 +8,7 @@ from typing import Any, TextIO, get_args
 from imdbcls.data.answers import require_output
 from imdbcls.data.columns import AUTO, Delimiter, Quoting, Request, spelled
 from imdbcls.data.lines import known_encoding
-from imdbcls.data.tables import FORMATS, LINES, require_table
+from imdbcls.data.table_paths import FORMATS, LINES, require_table
 from imdbcls.data.unlabeled import Texts, from_arguments, from_file, from_stdin, reads_pairs, request_for
 from imdbcls.errors import UserError
 

@@ -13,7 +13,8 @@ from typing import Any, TextIO
 from imdbcls.data.answers import Item, output_names, plain
 from imdbcls.data.columns import AUTO, TEXTS, Delimiter, Quoting, Request, Spelling, missing_columns, spelled
 from imdbcls.data.run_format import setting_in, with_format_of_run
-from imdbcls.data.tables import LINES, last_number, require_columns, rows_of, simple_types
+from imdbcls.data.table_paths import LINES
+from imdbcls.data.tables import last_number, require_columns, rows_of, simple_types
 from imdbcls.data.text_lines import pair_in
 from imdbcls.errors import UserError
 from imdbcls.printable import half_a_character, is_unicode

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from imdbcls.data.columns import Request, request_of
 from imdbcls.data.documents import Source
 from imdbcls.data.files import read_files
-from imdbcls.data.tables import Table, read_table, require_columns
+from imdbcls.data.table import Table
+from imdbcls.data.tables import read_table, require_columns
 from imdbcls.errors import UserError
 
 EXAMPLES = settings(

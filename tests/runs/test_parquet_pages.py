@@ -214,7 +214,7 @@ def test_documents_that_expand_too_much_are_refused(tmp_path: Path, monkeypatch:
     path = write(tmp_path / "a.parquet", {"text": pa.array(["x" * 3_000_000, "y"]), "label": pa.array([0, 1])})
     request = Request((("text_column", "text"), ("label_column", "label")))
     assert len(read_table(path, "data.train", request).numbers) == 2
-    monkeypatch.setattr("imdbcls.data.tables.MAX_PAGE_BYTES", 1_000_000)
+    monkeypatch.setattr("imdbcls.data.parquet.MAX_PAGE_BYTES", 1_000_000)
     with pytest.raises(UserError, match=r"a\.parquet: column 'text' has a page that expands to 3,000,0\d\d bytes"):
         read_table(path, "data.train", request)
 
