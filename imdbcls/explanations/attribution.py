@@ -17,7 +17,8 @@ from imdbcls.errors import UserError
 from imdbcls.models.classifier import Classifier
 
 FIRST_STEPS, MOST_STEPS = 32, 1024
-# The largest completeness error: this share of the difference between the logits, or this many logits if that is more.
+# The allowed completeness error, as a share of the difference between the logits and as an absolute value. The larger
+# of the two limits applies.
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 0.01, 0.001
 PASS_TOKENS = 8192  # tokens in one pass of the model
 
@@ -26,7 +27,7 @@ PASS_TOKENS = 8192  # tokens in one pass of the model
 class Attribution:
     """The integrated gradients of the logit of class `target`, summed over the embedding dimensions: scores_WT.
 
-    They sum to the difference between the logits of the text and of the baseline, except for `error`.
+    Up to `error`, the scores sum to the difference between the logits of the text and of the baseline.
     """
 
     target: int
@@ -41,10 +42,10 @@ class Attribution:
 def integrated_gradients(model: Classifier, batch: Batch, baseline_ids_WT: Tensor, target: int | None) -> Attribution:
     """Attribute the logit of a class, by default of the most probable class, to the tokens of one document.
 
-    The path is the straight line between the embeddings of the baseline and those of the document. The positions and
-    the mask are those of the document. The integral is a Gauss-Legendre sum. Its number of steps is doubled until the
-    sum of the scores differs from the difference between both logits by at most a tolerance, or until `MOST_STEPS` is
-    reached.
+    The path is the straight line from the embeddings of the baseline to the embeddings of the document. The positions
+    and the mask do not change along the path. The integral is a Gauss-Legendre sum. The number of steps is doubled
+    until the error is within the tolerance, or until `MOST_STEPS` is reached. The error is the distance between the sum
+    of the scores and the difference between both logits.
     """
     method = require_captum().IntegratedGradients(lambda embeddings_SWTD: logits_of(model, batch, embeddings_SWTD))
     embed: Any = model.encoder.get_input_embeddings()  # type: ignore[operator]
@@ -73,7 +74,7 @@ def integrated_gradients(model: Classifier, batch: Batch, baseline_ids_WT: Tenso
 
 
 def logits_of(model: Classifier, batch: Batch, embeddings_SWTD: Tensor) -> Tensor:
-    """Return logits_SC of one document, whose token embeddings are replaced by those of each step."""
+    """Return logits_SC of one document. The embeddings of step s replace the document's token embeddings."""
     num_steps, num_windows = embeddings_SWTD.shape[:2]
     documents = torch.arange(num_steps, device=embeddings_SWTD.device).repeat_interleave(num_windows)
     with replaced_embeddings(model.encoder, embeddings_SWTD.flatten(0, 1)):
@@ -87,7 +88,7 @@ def logits_of(model: Classifier, batch: Batch, embeddings_SWTD: Tensor) -> Tenso
 
 @contextmanager
 def replaced_embeddings(encoder: Any, embeddings_BTD: Tensor) -> Iterator[None]:
-    """Let the encoder's table of token embeddings return `embeddings_BTD` within the context.
+    """Make the encoder's table of token embeddings return `embeddings_BTD` within the context.
 
     The encoder still gets token ids, because some encoders compute positions from them. Raises UserError if the encoder
     does not read the embeddings of all tokens from this table in one call.
@@ -106,8 +107,8 @@ def replaced_embeddings(encoder: Any, embeddings_BTD: Tensor) -> Iterator[None]:
         handle.remove()
     if num_calls != 1:
         raise UserError(
-            f"{type(encoder).__name__} cannot be explained, because it does not look up its token embeddings once per "
-            "pass."
+            f"{type(encoder).__name__} cannot be explained, because it does not look up its token embeddings exactly "
+            "once per pass. Explain a run with another backbone."
         )
 
 

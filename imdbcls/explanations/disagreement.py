@@ -62,7 +62,7 @@ def disagreement_page(
 
 
 def correct_note(correct: Sequence[str]) -> str:
-    """Return which of two runs are correct, as a sentence. `correct` are their names."""
+    """Return a sentence that says which of two runs are correct. `correct` contains the names of the correct runs."""
     if len(correct) == 1:
         return f"Only {correct[0]} is correct."
     return "Both are correct." if correct else "Both are wrong."
@@ -71,8 +71,9 @@ def correct_note(correct: Sequence[str]) -> str:
 def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Disagreement]:
     """Return up to `count` documents of the common test split with the largest difference, largest first.
 
-    The recorded predictions are compared, with calibrated probabilities. A document is common if both runs have its id,
-    its label and its text. Raises UserError if the runs have different classes or no common documents, or if the texts
+    The recorded predictions are compared by their calibrated probabilities. The common documents are those with the
+    same id, label and text in both runs. Raises UserError if the runs have different classes or no common documents, or
+    if the texts
     cannot be read.
     """
     first, second = runs
@@ -107,7 +108,7 @@ def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Dis
 
 
 def texts_of(run: FinishedRun) -> dict[str, str]:
-    """Return the texts of a run's test documents by id. See `read_texts` for what a run folder may read."""
+    """Return the texts of a run's test documents by id. `read_texts` decides which files the run may read."""
     try:
         return read_texts(run.config.plain(), str(run.result.get("split_hash")))
     except UserError as error:

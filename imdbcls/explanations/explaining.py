@@ -28,9 +28,9 @@ _lock = threading.Lock()
 def explain(run: FinishedRun | Ensemble, text: str, target: str | None = None) -> Explanation:
     """Explain the prediction of a run or an ensemble for `text`: how much each word moved the logit of a class.
 
-    `target` is the class to explain, by default the most probable class. The model runs in float32 and without the
-    compiled kernels, so its probabilities can differ from those of `predict` by rounding, which is larger if the run's
-    precision is bf16. The first call loads the model. Calls from several threads run one after another.
+    `target` is the class to explain, by default the most probable class. The model runs in float32 and without compiled
+    kernels, so rounding can make its probabilities differ from those of `predict`, especially if the run's precision is
+    bf16. The first call loads the model. Calls from several threads run one after another.
 
     Raises UserError if captum is not installed, `text` is not a non-empty string, `target` is not a class of the run,
     the model's output is not finite, or the runs of an ensemble do not read the same words.
@@ -38,7 +38,7 @@ def explain(run: FinishedRun | Ensemble, text: str, target: str | None = None) -
     require_captum()
     require_single_texts(run.runs[0] if isinstance(run, Ensemble) else run)
     if not isinstance(text, str) or not text.strip() or not is_unicode(text):
-        raise UserError("explain expects a text: a string with at least one character that is not white space.")
+        raise UserError("explain expects a text: valid Unicode with at least one character that is not white space.")
     if target is not None and target not in run.label_names:
         raise UserError(f"{shown(target)} is not a class of this run: choose {', '.join(run.label_names)}.")
     if isinstance(run, Ensemble):
@@ -53,8 +53,8 @@ def require_single_texts(run: FinishedRun) -> None:
     """Raise UserError if a run classifies pairs of texts."""
     if run.config.data.reads_pairs:
         raise UserError(
-            f"{run.folder} classifies pairs of texts (data.pair_column), which cannot be explained. To explain a run "
-            "on the same data, train with the texts joined (data.text_column=[first,second])."
+            f"{run.folder} classifies pairs of texts (data.pair_column), which cannot be explained. Train a run with "
+            "joined texts instead (data.text_column=[first,second])."
         )
 
 
@@ -64,7 +64,7 @@ def _explain(run: FinishedRun, text: str, target: int | None) -> Explanation:
     batch = reading.batch.to(finished.hardware.device)
     token, substitute = baseline_token(finished)
     baseline_ids_WT = torch.where((reading.word_WT >= 0).to(batch.mask_BT.device), substitute, batch.input_ids_BT)
-    # cuDNN computes no gradients for an LSTM in evaluation mode.
+    # Disable cuDNN, which computes no gradients for an LSTM in evaluation mode.
     with torch.backends.cudnn.flags(enabled=finished.hardware.device.type != "cuda"):
         found = integrated_gradients(finished.model, batch, baseline_ids_WT, target)
     if not (found.logits_C.isfinite().all() and found.scores_WT.isfinite().all()):
@@ -106,7 +106,7 @@ def baseline_token(finished: FinishedModel) -> tuple[str, int]:
 def pooling_of(model: Classifier, batch: Batch, reading: Reading) -> tuple[tuple[float, ...] | None, float | None]:
     """Return the head's weight of each word and of the special tokens, or (None, None) if the head has no weights.
 
-    The weights of a window are multiplied by the share of the window in the average over windows.
+    The weights in a window are multiplied by the weight of the window in the average over windows.
     """
     weigh = getattr(model.head, "pooling_weights", None)
     if weigh is None:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 class Explanation:
     """The words that the model read in a text, and how much each word moved the logit of the class `target`.
 
-    - `words`: the words that the model read, in the order of the text. `spans` has the first character of each word in
-      `text`, and the character after its last.
+    - `words`: the words that the model read, in the order of the text. `spans`: the start and the end of each word, so
+      that the word is `text[start:end]`.
     - `scores`: the integrated gradients of the logit of `target`, summed over the tokens of each word. A positive score
       speaks for the class, a negative score against it.
     - `label`: the most probable class. `probabilities`: by class, calibrated. `target`: the explained class.
-    - `logit`, `baseline_logit`: the logit of `target`, before calibration, for the text and for the baseline: the text
-      with every token, except special tokens, replaced by `baseline`. For an ensemble: the mean of the calibrated
-      logits of its runs.
-    - `completeness_error`: the scores sum to `logit - baseline_logit`, except for this error. `tolerance` is the
+    - `logit`, `baseline_logit`: the logit of `target` for the text and for the baseline, before calibration. In the
+      baseline, the token `baseline` replaces every token except special tokens. For an ensemble, both are means of the
+      calibrated logits of its runs.
+    - `completeness_error`: the distance between the sum of the scores and `logit - baseline_logit`. `tolerance` is the
       largest error for which `is_complete` is true. `steps` is the number of steps of the integration.
     - `pooling`: the weight of each word in the average of the token vectors, if the head has `pooling_weights`;
       `special_pooling` is the weight of the special tokens. Otherwise both are None.

@@ -15,13 +15,13 @@ from imdbcls.finished_run import FinishedRun
 from imdbcls.printable import printable
 
 PACKAGE = "imdbcls.explanations"
-NUM_LEVELS = 8  # of colours, for and against
-NUM_WORDS = 20  # in the table of the strongest words
+NUM_LEVELS = 8  # shades of each colour
+NUM_WORDS = 20  # rows in the table of the strongest words
 
 
 @dataclass(frozen=True)
 class Side:
-    """The explanation of one run for a document. `name` is the run."""
+    """The explanation of one run for a document. `name` describes the run."""
 
     name: str
     explanation: Explanation
@@ -116,5 +116,5 @@ def about(run: FinishedRun) -> str:
 
 
 def style() -> Markup:
-    """Return the style sheet: that of the comparison page, and the colours of the words, in light and dark."""
+    """Return the style sheet: the styles of the comparison page, and the colours of words in light and dark mode."""
     return Markup(packaged("figures.css") + packaged("page.css") + packaged("explanations.css", PACKAGE))

@@ -14,17 +14,17 @@ def mean_explanation(
 ) -> Explanation:
     """Return the explanation of the mean of the runs' calibrated logits, from their explanations of one class.
 
-    Integrated gradients are linear, so the scores of this mean are the mean of the scores, each divided by the
-    temperature of its run. `label` and `probabilities` are those of the mean of the probabilities.
+    Integrated gradients are linear. The ensemble's score of a word is therefore the mean over the runs of the word's
+    score, divided by the run's temperature. `label` and `probabilities` belong to the mean of the runs' probabilities.
 
-    Raises UserError if the runs do not read the same words, because they have other tokenizers or another `max_length`.
+    Raises UserError if the runs do not read the same words, because their tokenizers or their `max_length` differ.
     """
     first = found[0]
     for each, folder in zip(found, folders, strict=True):
         if (each.spans, each.unread, each.baseline) != (first.spans, first.unread, first.baseline):
             raise UserError(
                 f"{folders[0]} and {folder} do not read the same words of the text, so their mean cannot be explained. "
-                "Explain one run."
+                "Explain a single run."
             )
     weights = [1 / (len(found) * temperature) for temperature in temperatures]
     scores = np.array(weights) @ np.array([each.scores for each in found])

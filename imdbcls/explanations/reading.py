@@ -33,7 +33,7 @@ class Reading:
     num_read: int
 
     def sum_by_word(self, values_WT: Tensor) -> Tensor:
-        """Sum a value of each token over the tokens of each word; special tokens and padding are left out."""
+        """Return, for each word, the sum of the values of its tokens. Special tokens and padding are left out."""
         inside_WT = self.word_WT >= 0
         sums = values_WT.new_zeros(len(self.spans))
         return sums.index_add(0, self.word_WT[inside_WT], values_WT[inside_WT])
@@ -42,10 +42,10 @@ class Reading:
 def read(text: str, finished: FinishedModel) -> Reading:
     """Return a text as `finished` reads it: truncated or split into windows, as in training."""
     tokenizer = finished.backbone.tokenizer
-    label = np.zeros(1, dtype=np.int64)  # batches need one; it has no effect
+    label = np.zeros(1, dtype=np.int64)  # a batch needs a label, which has no effect here
     tokens = tokenize_in_memory([text], finished.tokenizer)
     (batch,) = finished.pipeline.eval_batches(tokens, label)
-    # The same batch with the position of each token in the text instead of its id, and -1 for all other tokens.
+    # The same batch, where each token id is replaced by the token's position in the text, and other ids by -1.
     places = replace(
         tokens,
         ids=np.arange(len(tokens.ids)),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Styles of weak, medium and strong words. Both colours have a contrast of at least 4 with black and with white.
 BLUE, ORANGE, PURPLE = "#2f7fc1", "#c4601f", "#b04fb0"
 STRENGTHS = ("weak", "medium", "strong")
-NUM_WORDS = 10  # in the table of the strongest words
+NUM_WORDS = 10  # rows in the table of the strongest words
 
 
 def styles_of(colour: str) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ def plain(text: str) -> "Text":
 
 
 def coloured_words(explanation: Explanation, values: Sequence[float], positive: str) -> "Text":
-    """Return the text. The style of a word shows its value relative to the largest one."""
+    """Return the text. The style of a word shows its value relative to the largest value."""
     text = plain("")
     largest = max(map(abs, values), default=0.0)
     for part, word in pieces(explanation):

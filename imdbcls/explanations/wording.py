@@ -20,8 +20,8 @@ def facts(explanation: Explanation) -> list[str]:
     """Return what a reader must know about the scores: their sum, their error, and what the model did not read."""
     difference = explanation.logit - explanation.baseline_logit
     found = [
-        f"The scores sum to {sum(explanation.scores):+.3f}. The logit of {explanation.target} changes by "
-        f"{difference:+.3f} from the baseline, which has {explanation.baseline} in place of every token, to this text. "
+        f"The scores sum to {sum(explanation.scores):+.3f}. In the baseline, {explanation.baseline} replaces every "
+        f"token. From the baseline to this text, the logit of {explanation.target} changes by {difference:+.3f}. "
         f"The error is {explanation.completeness_error:.1g} with {explanation.steps} integration steps; at most "
         f"{explanation.tolerance:.1g} is allowed."
     ]
@@ -29,8 +29,8 @@ def facts(explanation: Explanation) -> list[str]:
         found.insert(0, "Warning: the error of these scores is larger than allowed, so they may be misleading.")
     if explanation.num_windows > 1:
         found.append(
-            f"The text is split into {explanation.num_windows} windows, and their logits are averaged. A word that is "
-            "in several windows has the sum of its scores."
+            f"The text is split into {explanation.num_windows} windows, and their logits are averaged. The score of a "
+            "word that is in several windows is the sum over these windows."
         )
     unread = explanation.num_tokens - explanation.num_read
     if unread:
@@ -55,7 +55,7 @@ def level_of(value: float, largest: float, num_levels: int) -> int:
 
 
 def pieces(explanation: Explanation) -> list[tuple[str, int | None]]:
-    """Return the text in pieces: a piece with the index of a word, -1 if the model did not read it, or None between."""
+    """Split the text into pieces, each with the index of a word, -1 if it was not read, or None between words."""
     marked = [(span, word) for word, span in enumerate(explanation.spans)]
     marked += [(span, -1) for span in explanation.unread]
     found: list[tuple[str, int | None]] = []

@@ -20,8 +20,8 @@ def words_of(text: str, offsets_N: Sequence[Span]) -> tuple[list[Span], list[int
 
     `offsets_N` are the character spans of the tokens, in order. A word is a run of letters and digits (with apostrophes
     and hyphens between them), a run of punctuation, or a Chinese or Japanese character. Words that share a token become
-    one word, so that each token belongs to exactly one word. A token without a character in a word, such as a line end,
-    belongs to the next word.
+    one word, so that each token belongs to exactly one word. A token that contains no character of a word, such as a
+    line end, belongs to the next word.
     """
     spans = [match.span() for match in _WORD.finditer(text)]
     starts, ends = [start for start, _ in spans], [end for _, end in spans]

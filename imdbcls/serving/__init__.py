@@ -1,1 +1,1 @@
-"""Serve finished runs over HTTP: a page to try them on a text, and the same as JSON."""
+"""Serve finished runs over HTTP: a web page for trying them on a text, and a JSON interface."""

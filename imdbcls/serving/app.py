@@ -26,7 +26,7 @@ from imdbcls.serving.runs import Answer, ServedRuns
 logger = logging.getLogger(__name__)
 
 SERVER_ERROR = "The server cannot answer: its log has the reason."
-PAGE_SHARE = 0.8  # share of a request's time limit after which the page shows its answer without the words
+PAGE_SHARE = 0.8  # after this share of the time limit, the page shows the prediction without highlighted words
 
 DESCRIPTION = "Classify texts with finished runs of imdbcls, and explain the predictions."
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -39,7 +39,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(runs: ServedRuns, models: ModelThread[dict[str, Answer]], limits: Limits) -> FastAPI:
-    """Return the application. `models` runs `runs.classify`."""
+    """Return the application. `models` is the thread that calls `runs.classify`."""
     # The pages /docs and /redoc of FastAPI would load scripts from the internet.
     app = FastAPI(title="imdbcls", description=DESCRIPTION, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, limits=limits)
@@ -85,7 +85,7 @@ def create_app(runs: ServedRuns, models: ModelThread[dict[str, Answer]], limits:
 
     @app.post("/", response_class=HTMLResponse, include_in_schema=False)
     async def submitted(request: Request) -> HTMLResponse:
-        """Answer the form of the page. It works without JavaScript."""
+        """Answer the form of the page, which works without JavaScript."""
         fields = parse_qs((await request.body()).decode("utf-8", errors="replace"), keep_blank_values=True)
         text = fields.get("text", [""])[0].replace("\r\n", "\n")  # browsers send line ends as CRLF
         wants_words = "words" in fields
@@ -110,9 +110,9 @@ def create_app(runs: ServedRuns, models: ModelThread[dict[str, Answer]], limits:
                 note = str(error)
             except UserError as error:
                 logger.error(str(error))
-                note = f"The words cannot be highlighted. {SERVER_ERROR}"
+                note = "The words cannot be highlighted. The log of the server has the reason."
             except TimeoutError:
-                note = "Finding the words took too long. Try a shorter text."
+                note = "Highlighting the words took too long. Try a shorter text."
         return page.answer(text, wants_words, answer, label, found, note)
 
     return app
@@ -149,7 +149,7 @@ def add_problems(app: FastAPI) -> None:
         return JSONResponse({"error": str(error)}, 422)
 
     async def server_error(_: Request, error: Exception) -> JSONResponse:
-        logger.error(str(error))  # it may contain paths, which clients must not see
+        logger.error(str(error))  # the message may contain paths, which clients must not see
         return JSONResponse({"error": SERVER_ERROR}, 500)
 
     async def busy(_: Request, error: Exception) -> JSONResponse:
@@ -167,7 +167,7 @@ def add_problems(app: FastAPI) -> None:
         return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        # Starlette sends this response outside all middleware.
+        # Starlette sends this response outside the middleware, so `Guard` adds no headers to it.
         return JSONResponse({"error": "Unexpected error: the log of the server has a traceback."}, 500, HEADERS)
 
     app.add_exception_handler(BadTextError, bad_text)

@@ -16,16 +16,16 @@ EXAMPLE = "A quiet, patient film."
 async def explain_all(
     models: ModelThread[dict[str, Answer]], runs: ServedRuns, text: str, label: str
 ) -> dict[str, Explanation]:
-    """Return the explanations of all runs, by name.
+    """Return the explanation of each run, by name.
 
-    Each is a call of its own, so that other requests are answered in between. Raises UserError as `explain` does, and
-    BusyError if too many explanations wait.
+    Each explanation is a separate call, so that the thread can answer other requests between two explanations. Raises
+    UserError as `explain` does, and BusyError if too many explanations wait.
     """
     return {name: await models.call(partial(explain, run, text, label)) for name, run in runs.by_name.items()}
 
 
 def warm_up(runs: ServedRuns) -> None:
-    """Load the models and answer for an example, so that errors appear now and the first request is fast.
+    """Load the models and classify an example, so that errors appear at the start and the first request is fast.
 
     Log a warning if a run can classify texts but cannot be explained.
     """

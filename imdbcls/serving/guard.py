@@ -11,7 +11,7 @@ from imdbcls.serving.limits import Limits
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER = {"Retry-After": "1"}  # seconds; a batch takes about as long
+RETRY_AFTER = {"Retry-After": "1"}  # in seconds, about the time of one batch
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -24,8 +24,8 @@ HEADERS = {
 class Guard:
     """Refuse a request whose body is too large (413), and end a request that takes too long (504).
 
-    If the server stops before a request is answered, the response is 503. Every response gets `HEADERS`, unless it has
-    such a header already.
+    If the server stops before a request is answered, the response is 503. Each header in `HEADERS` is added to every
+    response that does not have it yet.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits) -> None:

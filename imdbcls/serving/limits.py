@@ -8,7 +8,7 @@ from imdbcls.printable import is_unicode
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of the server. A request that exceeds a limit is refused; its texts are never shortened.
+    """The limits of the server. A request that exceeds a limit is refused. Texts are never shortened.
 
     - `texts`, `characters`: texts in a request, characters in a text.
     - `queue`, `explanations`: texts and explanations that wait for the models.
@@ -26,7 +26,7 @@ class Limits:
 
     @property
     def body_bytes(self) -> int:
-        """Return the maximum size of a request: two bytes for each allowed character, and at least 64 KiB."""
+        """The maximum size of a request in bytes: two bytes for each allowed character, and at least 64 KiB."""
         return max(2 * self.texts * self.characters, 1 << 16)
 
 
@@ -35,7 +35,7 @@ class BadTextError(ValueError):
 
 
 def require_texts(texts: Sequence[str], limits: Limits) -> None:
-    """Raise BadTextError if there are no texts or too many, or if one is empty, too long or invalid Unicode."""
+    """Raise BadTextError if there are no texts or too many, or if a text is empty, too long or invalid Unicode."""
     if not 1 <= len(texts) <= limits.texts:
         raise BadTextError(f"The request has {len(texts):,} texts: send 1 to {limits.texts:,} texts.")
     for number, text in enumerate(texts, start=1):

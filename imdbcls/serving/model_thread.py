@@ -33,10 +33,10 @@ class _Request(Generic[Answer]):
 class ModelThread(Generic[Answer]):
     """A thread that classifies texts in batches and computes explanations, one after another.
 
-    `classify` returns one answer per text. It and the functions of `call` run only in this thread, within `context`.
-    A batch contains texts in the order of their arrival, from as many requests as fit. It starts when it is full, or
-    `Limits.wait_ms` after the first of its texts arrived. While the thread is busy, texts collect for the next batch,
-    so batches grow with the load.
+    The argument `classify` returns one answer per text. Only this thread calls it and the functions passed to the
+    method `call`, both within `context`. A batch contains texts in the order of their arrival, from as many requests as
+    fit. The thread starts a batch when the batch is full, or `Limits.wait_ms` after its first text arrived. Texts that
+    arrive while the thread is busy go into the next batch, so batches grow with the load.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ModelThread(Generic[Answer]):
     async def classify(self, texts: Sequence[str]) -> list[Answer]:
         """Return the answers for the texts of one request. If the caller is cancelled, waiting texts are dropped.
 
-        Raises BusyError if the queue has no place for all texts.
+        Raises BusyError if the queue does not have enough free places for all texts.
         """
         request: _Request[Answer] = _Request(texts)
         with self._changed:
@@ -75,7 +75,7 @@ class ModelThread(Generic[Answer]):
         return await asyncio.wrap_future(self._submit(function))
 
     def call_and_wait(self, function: Callable[[], Result]) -> Result:
-        """Return the result of a function that uses the models, before the server runs."""
+        """Return the result of a function that uses the models. Call this method before the server runs."""
         return self._submit(function).result()
 
     @property
@@ -115,7 +115,7 @@ class ModelThread(Generic[Answer]):
             raise BusyError("The server is busy: too many texts are waiting. Try again later.")
 
     def _texts_waiting(self) -> int:
-        """Return the number of waiting texts, and drop those that nobody waits for if the queue looks full."""
+        """Return the number of waiting texts. If the queue is full, first drop the texts of finished requests."""
         if len(self._texts) >= self._limits.queue:
             self._texts = deque(item for item in self._texts if not item[0].future.done())
         return len(self._texts)
@@ -158,7 +158,7 @@ class ModelThread(Generic[Answer]):
     def _answer(self, batch: Sequence[tuple[_Request[Answer], int]]) -> None:
         """Classify a batch, and finish the requests whose texts are all classified.
 
-        If the batch fails, classify the texts of each request separately, so that one request cannot fail others.
+        If the batch fails, classify the texts of each request separately, so that one request cannot make others fail.
         """
         try:
             answers = self._classify([request.texts[index] for request, index in batch])

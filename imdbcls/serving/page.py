@@ -1,4 +1,4 @@
-"""Render the page. All texts are escaped by Jinja2, and the content security policy allows nothing from elsewhere."""
+"""Render the page. Jinja2 escapes all texts, and the content security policy blocks content from other servers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from imdbcls.serving.runs import Answer, ServedRuns
 from imdbcls.serving.schema import EnsembleInfo, RunInfo
 
 PACKAGE = "imdbcls.serving"
-NUM_CLASSES = 10  # classes that the page shows for a run, the most probable first if there are more
+NUM_CLASSES = 10  # if there are more classes, the page shows only the most probable ones
 
 
 @dataclass(frozen=True)
 class View:
-    """What the page says about a run or an ensemble."""
+    """The texts with which the page describes a run or an ensemble."""
 
     name: str
     description: str
@@ -47,12 +47,12 @@ def calibration_of(members: Sequence[RunInfo]) -> str:
 
 
 class Page:
-    """The page, and its responses."""
+    """Render the responses of the page."""
 
     def __init__(self, runs: ServedRuns, limits: Limits) -> None:
         self._runs = runs
         self._template = templates(PACKAGE).get_template("page.html")
-        sheet = str(explanation_style()) + packaged("page.css", PACKAGE)  # Markup would escape the second
+        sheet = str(explanation_style()) + packaged("page.css", PACKAGE)  # a Markup would escape page.css
         script = packaged("page.js", PACKAGE)
         self._fixed = {
             "style": sheet,
@@ -74,7 +74,7 @@ class Page:
     def problem(
         self, text: str, words: bool, problem: str, status: int, headers: Mapping[str, str] | None = None
     ) -> HTMLResponse:
-        """Return the form with the text that the user sent, and why it has no answer."""
+        """Return the form with the user's text, and the reason why the text was not classified."""
         return self._render(status, headers, text=text, words=words, problem=problem)
 
     def answer(
@@ -86,9 +86,10 @@ class Page:
         found: Mapping[str, Explanation],
         note: str,
     ) -> HTMLResponse:
-        """Return the answers of the runs side by side, and the words in `found`, which moved the logit of `label`.
+        """Return the answers of the runs side by side, with the words that moved the logit of `label`.
 
-        `note` says why there are no words, if the user asked for them.
+        `found` contains the explanation of each run. If the user asked for explanations and there are none, `note` says
+        why.
         """
         return self._render(
             text=text,
@@ -113,7 +114,7 @@ class Page:
 
 
 def shown_classes(probabilities: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Return (class, probability) in the order of the classes, or the most probable classes if there are many."""
+    """Return pairs (class, probability). If there are more than `NUM_CLASSES`, return only the most probable ones."""
     if len(probabilities) <= NUM_CLASSES:
         return list(probabilities.items())
     return sorted(probabilities.items(), key=lambda item: -item[1])[:NUM_CLASSES]

@@ -1,4 +1,4 @@
-"""The models that the server answers with, runs or ensembles, and their answers for a text."""
+"""Open the runs and ensembles that the server offers, and classify texts with them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from imdbcls.serving.schema import EnsembleInfo, RunInfo
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of one model for one text.
+    """The answer of one run or ensemble for one text.
 
-    The numbers of tokens include special tokens. They are those of the first run of an ensemble.
+    `tokens` and `tokens_read` count special tokens too. For an ensemble, they are the counts of its first run.
     """
 
     label: str
@@ -27,7 +27,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class ServedRuns:
-    """One or two models with the same classes, by name. Only one thread may use them."""
+    """One or two runs or ensembles with the same classes, by name. Only one thread may use them."""
 
     by_name: Mapping[str, FinishedRun | Ensemble]
 
@@ -39,7 +39,7 @@ class ServedRuns:
         return [about(name, model) for name, model in self.by_name.items()]
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, Answer]]:
-        """Return the answers for each text, by name of the model."""
+        """Return a mapping for each text, with the answers by name of the run or ensemble."""
         by_run = {name: answers_of(model, texts) for name, model in self.by_name.items()}
         return [{name: answers[row] for name, answers in by_run.items()} for row in range(len(texts))]
 
@@ -53,8 +53,8 @@ def load_models(
 ) -> ServedRuns:
     """Open finished runs and ensembles without loading their models.
 
-    Raises UserError if a folder is not a finished run, for a run or an ensemble that is given twice, and for different
-    classes.
+    Raises UserError if a folder is not a finished run, if a run or an ensemble is given twice, if the classes differ,
+    or if a run classifies pairs of texts.
     """
     alone = [load_run(folder, plugins=plugins, device=device) for folder in runs]
     require_different(alone)
@@ -74,7 +74,7 @@ def require_different_ensembles(ensembles: Sequence[Ensemble]) -> None:
     """Raise UserError if two ensembles have the same runs, in any order."""
     members = [frozenset(run.folder.resolve() for run in ensemble.runs) for ensemble in ensembles]
     if len(set(members)) < len(members):
-        raise UserError("Both ensembles have the same runs: give different runs, or --ensemble once.")
+        raise UserError("Both ensembles have the same runs. Give different runs, or give --ensemble only once.")
 
 
 def require_single_texts(runs: Sequence[FinishedRun]) -> None:
@@ -88,7 +88,7 @@ def require_single_texts(runs: Sequence[FinishedRun]) -> None:
 
 
 def name_of(model: FinishedRun | Ensemble) -> str:
-    """Return study and name of a run, or the studies and heads of an ensemble's runs and their number."""
+    """Return the study and the name of a run. For an ensemble, return the studies, the heads and the number of runs."""
     if not isinstance(model, Ensemble):
         return f"{model.result['study']}/{model.result['name']}"
     heads = dict.fromkeys(f"{run.result['study']}/{run.config.head.name}" for run in model.runs)

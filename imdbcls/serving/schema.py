@@ -33,7 +33,7 @@ class Prediction(BaseModel):
     probabilities: Probabilities
     tokens: Annotated[int, Field(description="tokens of the text, including special tokens")]
     tokens_read: Annotated[int, Field(description="tokens that the run read")]
-    truncated: Annotated[bool, Field(description="whether the text is too long for the run, which read only a part")]
+    truncated: Annotated[bool, Field(description="whether the run read only a part of the text, which is too long")]
 
 
 class RunPredictions(BaseModel):
@@ -63,7 +63,7 @@ class RunExplanation(BaseModel):
     prediction: Prediction
     words: list[Word]
     completeness_error: Annotated[
-        float, Field(description="sum of the scores, minus the difference in logits that they explain; ideally 0")
+        float, Field(description="distance of the sum of the scores from the logit difference that they explain")
     ]
 
 
@@ -84,14 +84,14 @@ class RunInfo(BaseModel):
 
 
 class EnsembleInfo(BaseModel):
-    """Several runs whose calibrated probabilities are averaged. `run` is its name in answers."""
+    """Several runs whose calibrated probabilities are averaged. `run` is the name of the ensemble in responses."""
 
     run: str
     members: list[RunInfo]
 
 
 class Health(BaseModel):
-    """Whether the server can answer, what it answers with, and its limits."""
+    """Whether the server can answer, its runs, and its limits."""
 
     status: str
     waiting: Annotated[int, Field(description="texts and explanations that wait for the models")]
@@ -101,6 +101,6 @@ class Health(BaseModel):
 
 
 class Problem(BaseModel):
-    """Why a request was refused. The sentence does not contain the text."""
+    """Why a request was refused. The sentence does not contain the text of the request."""
 
     error: str

@@ -24,10 +24,10 @@ from imdbcls.serving.runs import ServedRuns
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 128  # connections that the system accepts before the server does
+BACKLOG = 128  # connections that the operating system holds until the server accepts them
 MAX_CONNECTIONS = 512
-GRACE_SECONDS = 5  # how long requests in progress may take after a signal
-STOP_SECONDS = 2  # how long the models may compute after that
+GRACE_SECONDS = 5  # time limit for requests in progress after a signal
+STOP_SECONDS = 2  # additional time limit for the current batch or explanation
 REASONS = {
     errno.EADDRINUSE: "another program uses this port: choose another --port, or 0 for a free one",
     errno.EACCES: "this port needs special rights: choose a --port above 1023",
@@ -36,7 +36,7 @@ REASONS = {
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address. Port 0 is a free port.
+    """Return a socket that listens on an address. For port 0, the system chooses a free port.
 
     Raises UserError if the address does not exist or cannot be used.
     """
@@ -85,7 +85,7 @@ def run_server(runs: ServedRuns, limits: Limits, listener: socket.socket, on_sta
 def answer_requests(app: FastAPI, listener: socket.socket, on_start: Callable[[], None]) -> None:
     """Answer requests until SIGTERM or SIGINT. Then refuse connections, and finish the requests in progress.
 
-    Nothing about requests is logged, except tracebacks of bugs, which do not contain texts.
+    Requests are not logged, except for tracebacks of bugs, which do not contain texts.
     """
     config = uvicorn.Config(
         app,
@@ -99,7 +99,7 @@ def answer_requests(app: FastAPI, listener: socket.socket, on_start: Callable[[]
     )
     server = _Server(config, on_start)
     with restored_handlers():
-        # After its shutdown, uvicorn raises the signal again, for these handlers. The end of a server is no error.
+        # After its shutdown, uvicorn raises the signal again. These handlers ignore it, so that the exit code is 0.
         set_handlers({number: lambda *_: None for number in (signal.SIGTERM, signal.SIGINT)})
         server.run(sockets=[listener])
 
@@ -115,9 +115,9 @@ class _Server(uvicorn.Server):
 
 
 def exit_now(code: int) -> NoReturn:
-    """End the process without waiting for a model that still computes, and without freeing the memory piece by piece.
+    """End the process at once, without waiting for a model that still computes and without freeing memory.
 
-    On a busy machine, the usual end takes many seconds.
+    On a busy machine, a normal exit takes many seconds.
     """
     flush()
     os._exit(code)
