@@ -5,7 +5,7 @@ from typing import Annotated
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from imdbcls.heads.pooling import last_real_token, recurrent_outputs
+from imdbcls.heads.pooling import final_recurrent_output
 
 
 class GRUHead(nn.Module):
@@ -17,6 +17,8 @@ class GRUHead(nn.Module):
     is a weighted average of tanh values, so no tanh follows it.
     """
 
+    final_output = staticmethod(final_recurrent_output)
+
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
@@ -24,5 +26,5 @@ class GRUHead(nn.Module):
         self.output = nn.Linear(hidden_size, num_labels)
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        outputs_BTD = recurrent_outputs(self.gru, self.dropout(hidden_BTD))
-        return self.output(self.dropout(last_real_token(outputs_BTD, mask_BT)))
+        final_BD = self.final_output(self.gru, self.dropout(hidden_BTD), mask_BT)
+        return self.output(self.dropout(final_BD))

@@ -6,7 +6,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from imdbcls.heads.pooling import last_real_token, recurrent_outputs, reverse_within_length
+from imdbcls.heads.pooling import final_recurrent_output
 
 
 class LSTMHead(nn.Module):
@@ -14,6 +14,8 @@ class LSTMHead(nn.Module):
 
     With `bidirectional`, a second LSTM reads each document backward and the two final outputs are concatenated (2 D).
     """
+
+    final_output = staticmethod(final_recurrent_output)
 
     def __init__(
         self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)], bidirectional: bool
@@ -31,14 +33,3 @@ class LSTMHead(nn.Module):
             backward_BD = self.final_output(self.backward_lstm, hidden_BTD, mask_BT, backward=True)
             final_BD = torch.cat([final_BD, backward_BD], dim=1)
         return self.output(self.dropout(final_BD.tanh()))
-
-    @staticmethod
-    def final_output(lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
-        """Return the LSTM's output at the last token that it reads of each document, with shape (B, D).
-
-        The LSTM reads the non-padding tokens from the first to the last, or from the last to the first if `backward`.
-        Padding is on the right, so it does not influence this output.
-        """
-        if backward:
-            hidden_BTD = reverse_within_length(hidden_BTD, mask_BT)
-        return last_real_token(recurrent_outputs(lstm, hidden_BTD), mask_BT)

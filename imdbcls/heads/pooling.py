@@ -64,3 +64,14 @@ def recurrent_outputs(layer: nn.Module, hidden_BTD: Tensor) -> Tensor:
     # CUDA autocast would run the layer in float16, where small gradients underflow.
     with torch.autocast(hidden_BTD.device.type, enabled=False):
         return layer(hidden_BTD.to(next(layer.parameters()).dtype))[0]
+
+
+def final_recurrent_output(layer: nn.Module, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
+    """Return the output of an LSTM or a GRU at the last token that it reads of each document, with shape (B, D).
+
+    The layer reads the non-padding tokens from the first to the last, or from the last to the first if `backward`.
+    Padding is on the right, so it does not influence this output.
+    """
+    if backward:
+        hidden_BTD = reverse_within_length(hidden_BTD, mask_BT)
+    return last_real_token(recurrent_outputs(layer, hidden_BTD), mask_BT)

@@ -49,13 +49,13 @@ class Library(NamedTuple):
 
 LIBRARIES = {
     torch.bfloat16: Library(
-        ("rows.c", "attention.c", "products.c", "lstm.c"),
-        ("kernels.h", "vectors.h", "avx512.h", "tiles.h", "lstm.h"),
+        ("rows.c", "attention.c", "products.c", "lstm.c", "gru.c"),
+        ("kernels.h", "vectors.h", "avx512.h", "tiles.h", "recurrence.h", "lstm.h", "gru.h"),
         _FLAGS,
     ),
     torch.float32: Library(
-        ("rows.c", "float_attention.c", "float_products.c", "float_lstm.c"),
-        ("kernels.h", "vectors.h", "avx2.h", "panels.h", "lstm.h"),
+        ("rows.c", "float_attention.c", "float_products.c", "float_lstm.c", "float_gru.c"),
+        ("kernels.h", "vectors.h", "avx2.h", "panels.h", "recurrence.h", "lstm.h", "gru.h"),
         (*_FLAGS, "-DFLOATS"),
     ),
 }

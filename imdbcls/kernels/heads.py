@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imdbcls.heads.bilstm import BiLSTMHead
+from imdbcls.heads.gru import GRUHead
 from imdbcls.heads.lstm import LSTMHead
 from imdbcls.heads.max_seq import MaxSeqHead
+from imdbcls.heads.pooling import final_recurrent_output
 from imdbcls.heads.transformer import TransformerHead
-from imdbcls.kernels import lstm
+from imdbcls.kernels import recurrent
 from imdbcls.kernels.dropout import DropoutMasks
 from imdbcls.kernels.first_token import single_query_attention
 from imdbcls.kernels.loading import Kernels
@@ -25,7 +27,7 @@ def accelerate_head(head: nn.Module) -> None:
 
     - `nn.Dropout` in any head: on the CPU, masks for tensors with three or more dimensions (token vectors) take a tenth
       of PyTorch's time.
-    - `LSTMHead`, `BiLSTMHead`: on the CPU, the recurrence uses the compiled kernels.
+    - `LSTMHead`, `BiLSTMHead`, `GRUHead`: on the CPU, the recurrence uses the compiled kernels.
     - `TransformerHead`: its layer computes only the first token, because the head reads no other token.
     - `MaxSeqHead`: its attention does not compute keys and values, because there is only one query.
 
@@ -35,8 +37,8 @@ def accelerate_head(head: nn.Module) -> None:
     for module in head.modules():
         if type(module) is nn.Dropout and not module.inplace:
             module.forward = MethodType(dropout, module)  # type: ignore[method-assign]
-        elif isinstance(module, LSTMHead) and type(module).final_output is LSTMHead.final_output:
-            module.final_output = final_output  # type: ignore[method-assign, assignment]
+        elif isinstance(module, LSTMHead | GRUHead) and type(module).final_output is final_recurrent_output:
+            module.final_output = final_output  # type: ignore[assignment]
         elif isinstance(module, BiLSTMHead) and type(module).pooled_output is BiLSTMHead.pooled_output:
             module.pooled_output = MethodType(pooled_output, module)  # type: ignore[method-assign]
         elif isinstance(module, TransformerHead) and type(module).forward is TransformerHead.forward:
@@ -46,14 +48,14 @@ def accelerate_head(head: nn.Module) -> None:
 
 
 def kernels_of_head(head: nn.Module, dtype: torch.dtype) -> Iterator[Kernels | None]:
-    """Yield the kernels that each LSTM in the head uses on the CPU, or None if it uses PyTorch's implementation."""
+    """Yield the kernels that each LSTM or GRU in the head uses on the CPU, or None for PyTorch's implementation."""
     accelerated: set[nn.Module] = set()
     for module in head.modules():
         if vars(module).keys() & {"final_output", "pooled_output"}:  # methods that `accelerate_head` replaced
             accelerated.update(module.children())
     for module in head.modules():
-        if isinstance(module, nn.LSTM):
-            yield lstm.kernels_of_width(module, dtype) if module in accelerated else None
+        if isinstance(module, nn.LSTM | nn.GRU):
+            yield recurrent.kernels_of_width(module, dtype) if module in accelerated else None
 
 
 def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
@@ -65,12 +67,12 @@ def dropout(self: nn.Dropout, input: Tensor) -> Tensor:
     return (input * kept).mul_(1 / (1 - self.p))
 
 
-def final_output(layer: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
-    """Compute `LSTMHead.final_output` with the compiled kernels, if available. The result has the kernels' dtype."""
-    kernels = lstm.kernels_for(layer, hidden_BTD)
+def final_output(layer: nn.LSTM | nn.GRU, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
+    """Compute `final_recurrent_output` with the compiled kernels, if available. The result has the kernels' dtype."""
+    kernels = recurrent.kernels_for(layer, hidden_BTD)
     if kernels is None:
-        return LSTMHead.final_output(layer, hidden_BTD, mask_BT, backward=backward)
-    return lstm.final_output(kernels, layer, hidden_BTD, mask_BT, backward=backward)
+        return final_recurrent_output(layer, hidden_BTD, mask_BT, backward=backward)
+    return recurrent.final_output(kernels, layer, hidden_BTD, mask_BT, backward=backward)
 
 
 def pooled_output(
@@ -80,10 +82,10 @@ def pooled_output(
 
     The result has the kernels' dtype.
     """
-    kernels = lstm.kernels_for(layer, hidden_BTD)
+    kernels = recurrent.kernels_for(layer, hidden_BTD)
     if kernels is None:
         return BiLSTMHead.pooled_output(self, layer, hidden_BTD, mask_BT, backward=backward)
-    output_NH = lstm.token_outputs(kernels, layer, hidden_BTD, mask_BT, backward=backward)
+    output_NH = recurrent.token_outputs(kernels, layer, hidden_BTD, mask_BT, backward=backward)
     documents = output_NH.split(mask_BT.sum(dim=1).tolist())
     return torch.cat([self.pool(each.unsqueeze(0), mask_BT.new_ones(1, len(each))) for each in documents])
 

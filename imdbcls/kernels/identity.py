@@ -26,7 +26,7 @@ def numeric_path(encoder: nn.Module, head: nn.Module, *, device: str, dtype: tor
 
 
 def _kernels_of(encoder: nn.Module, head: nn.Module, dtype: torch.dtype, training: bool) -> Iterator[Kernels | None]:
-    """Yield the kernels of the encoder and of each LSTM in the head, or None for PyTorch's operations."""
+    """Yield the kernels of the encoder and of each LSTM and GRU in the head, or None for PyTorch's operations."""
     is_accelerated = cpu.runs_accelerated_layers(encoder, training)
     yield cpu.kernels_for(encoder, dtype) if is_accelerated else None
     yield from kernels_of_head(head, dtype)

@@ -8,6 +8,7 @@ from support.heads import ALL_MAKERS, CLASSES, HIDDEN, batch_of, make_batch
 from torch import Tensor, nn
 
 from imdbcls.heads.bilstm import BiLSTMHead
+from imdbcls.heads.gru import GRUHead
 from imdbcls.heads.lstm import LSTMHead
 from imdbcls.heads.transformer import TransformerHead
 from imdbcls.kernels.heads import accelerate_head, kernels_of_head
@@ -96,15 +97,15 @@ def test_subclass_keeps_overridden_methods() -> None:
 
 
 def test_nested_head_is_accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`kernels_of_head` reports the kernels of the nested LSTMs; a plain `nn.LSTM` uses PyTorch's."""
+    """`kernels_of_head` reports the kernels of the nested layers; a plain layer uses PyTorch's implementation."""
     kernels = object()
-    monkeypatch.setattr("imdbcls.kernels.lstm.load", lambda dtype: kernels)
+    monkeypatch.setattr("imdbcls.kernels.recurrent.load", lambda dtype: kernels)
     settings = {"hidden_size": HIDDEN, "num_labels": CLASSES, "dropout": 0.1}
-    inner = LSTMHead(**settings, bidirectional=False), BiLSTMHead(**settings, pooling="max")
-    head = nn.ModuleList([*inner, nn.LSTM(HIDDEN, HIDDEN)])
-    assert list(kernels_of_head(head, torch.float32)) == [None] * 4
+    inner = LSTMHead(**settings, bidirectional=False), BiLSTMHead(**settings, pooling="max"), GRUHead(**settings)
+    head = nn.ModuleList([*inner, nn.LSTM(HIDDEN, HIDDEN), nn.GRU(HIDDEN, HIDDEN)])
+    assert list(kernels_of_head(head, torch.float32)) == [None] * 6
     accelerate_head(head)
-    assert list(kernels_of_head(head, torch.float32)) == [kernels] * 3 + [None]
+    assert list(kernels_of_head(head, torch.float32)) == [kernels] * 4 + [None] * 2
 
 
 def test_fast_dropout_has_pytorchs_distribution() -> None:

@@ -70,7 +70,7 @@ def test_ctypes_declarations_match_c_definitions(dtype: torch.dtype) -> None:
             defined[name] = (kind, [re.sub(r"\w+$", "", each).strip() for each in of])
     assert defined.pop("start") == ("int", ["int"]) and defined.pop("blocks_of") == ("int64_t", ["int64_t"])
     declared = loading.read_declarations(building.source_text("kernels.h"), dtype)
-    assert defined.keys() == declared.keys() and len(declared) == (11 if dtype == HALF else 14)
+    assert defined.keys() == declared.keys() and len(declared) == (13 if dtype == HALF else 16)
     numbers = {
         "int64_t": ctypes.c_int64,
         "uint64_t": ctypes.c_uint64,
@@ -201,6 +201,9 @@ def test_unsupported_sizes_are_rejected(dtype: torch.dtype) -> None:
         gates, weight, final = (torch.zeros(4 * width, width, dtype=dtype) for _ in range(3))
         with pytest.raises(ValueError, match="lstm failed: unsupported sizes"):
             loaded.call("lstm", gates, weight, cu_seqlens_of((1,)), final, None, None, None, 1, width, False)
+        with pytest.raises(ValueError, match="gru failed: unsupported sizes"):
+            row = torch.zeros(width)
+            loaded.call("gru", gates, weight, row, cu_seqlens_of((1,)), final, None, None, None, 1, width, False)
     if dtype == HALF:
         with pytest.raises(ValueError, match="weight_gradient failed: unsupported sizes"):
             loaded.call("weight_gradient", odd, odd, torch.zeros(40, 40), 40, 40, 40)
@@ -228,6 +231,14 @@ def calls(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
             *(zeros(rows, 128), zeros(128, 32), offsets, zeros(rows, 32, of=single), zeros(2, 32), zeros(rows, 32)),
             *(zeros(rows, 128), zeros(2, 128, of=single), 2, 32, False),
         ),
+        "gru": (
+            *(zeros(rows, 96), zeros(96, 32), zeros(32, of=single), offsets, zeros(2, 32), zeros(rows, 32)),
+            *(None, None, 2, 32, False),
+        ),
+        "gru_backward": (
+            *(zeros(rows, 96), zeros(96, 32), offsets, zeros(rows, 32), zeros(rows, 32), zeros(2, 32)),
+            *(zeros(rows, 32), zeros(rows, 96), zeros(rows, 96), zeros(2, 128, of=single), 2, 32, False),
+        ),
     }
     if dtype == torch.float32:
         found["linear_backward"] = (zeros(rows, 64), zeros(4, 32, 16), zeros(rows, 32), rows, 32, 64)
@@ -248,7 +259,7 @@ def test_failed_allocation_raises_and_call_can_be_repeated(limited: loading.Kern
             else:
                 break
         fail_at(limited, 0)
-        assert num_allocations == (2 if name.startswith("lstm") else 1), name
+        assert num_allocations == (2 if name.startswith(("lstm", "gru")) else 1), name
 
 
 def test_all_allocations_are_covered_by_tests() -> None:

@@ -1,32 +1,17 @@
 """The compiled kernels equal PyTorch, with and without AMX, with any number of threads."""
 
-import copy
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 
 import pytest
 import torch
 from support.encoders import LENGTHS, distance, make, make_batch, run
-from support.hardware import (
-    HAS_FLOATS,
-    HAS_HALF,
-    NO_AMX,
-    NO_AVX2,
-    NO_BF16,
-    needs_bf16,
-    needs_fp32_kernels_in_use,
-    needs_kernels,
-)
-from support.kernels import HALF, cu_seqlens_of
+from support.hardware import needs_bf16, needs_fp32_kernels_in_use, needs_kernels
+from support.kernels import HALF, cu_seqlens_of, library, limit, random, unwritten, with_one_and_three_threads
 from torch import Tensor
 
-from imdbcls.heads.lstm import LSTMHead
-from imdbcls.heads.pooling import last_real_token, reverse_within_length
-from imdbcls.kernels import loading, lstm, products
-from imdbcls.kernels.building import object_path
+from imdbcls.kernels import loading, products
 from imdbcls.kernels.compiled import Dropout
 from imdbcls.kernels.encoder import accelerate
-from imdbcls.kernels.heads import final_output
 
 pytestmark = needs_kernels
 
@@ -37,19 +22,6 @@ IN_USE = [
 ]
 
 
-def library(name: str) -> Iterator[loading.Kernels]:
-    """Yield the kernels in bfloat16, with or without AMX, or in float32, even if runs would not use them here."""
-    dtype = torch.float32 if name == "avx2" else HALF
-    if not (HAS_FLOATS if dtype == torch.float32 else HAS_HALF):
-        pytest.skip(NO_AVX2 if dtype == torch.float32 else NO_BF16)
-    loading.find_or_build(dtype)
-    path = object_path(dtype)
-    if name == "amx" and not loading.Kernels(path, dtype).uses_amx:
-        pytest.skip(NO_AMX)
-    yield loading.Kernels(path, dtype, allow_amx=name == "amx")
-    loading.Kernels(path, dtype)  # reset the choice, which is global in the library, for other tests
-
-
 @pytest.fixture(scope="module", params=["amx", "avx512", "avx2"])
 def loaded(request: pytest.FixtureRequest) -> Iterator[loading.Kernels]:
     yield from library(request.param)
@@ -58,32 +30,6 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[loading.Kernels]:
 @pytest.fixture(scope="module", params=["amx", "avx512"])
 def half(request: pytest.FixtureRequest) -> Iterator[loading.Kernels]:
     yield from library(request.param)
-
-
-def limit(loaded: loading.Kernels, in_bf16: float) -> float:
-    """Return the tolerance: `in_bf16` for bfloat16, a few roundings for float32."""
-    return in_bf16 if loaded.dtype == HALF else 2e-6
-
-
-def random(*shape: int) -> Tensor:
-    """Return random numbers that bfloat16 represents exactly."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape) + shape[-1])).to(HALF)
-
-
-def unwritten(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return an output buffer filled with NaN, so that elements that a kernel does not write are detected."""
-    return torch.full(shape, torch.nan, dtype=dtype)
-
-
-def with_one_and_three_threads(results: Callable[[], list[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        one_thread = results()
-        torch.set_num_threads(3)
-        return one_thread, results()
-    finally:
-        torch.set_num_threads(threads)
 
 
 # ---- Attention
@@ -405,156 +351,6 @@ def test_number_of_threads_does_not_change_bits(loaded: loading.Kernels) -> None
 
     one_thread, three_threads = with_one_and_three_threads(all_results)
     assert all(torch.equal(one, other) for one, other in zip(one_thread, three_threads, strict=True))
-
-
-# ---- LSTM
-
-
-def final_and_gradients(
-    head: LSTMHead,
-    hidden_BTD: Tensor,
-    mask_BT: Tensor,
-    using: loading.Kernels | None,
-    *,
-    bf16: bool = False,
-    all_tokens: bool = False,
-) -> dict[str, Tensor]:
-    """Return the outputs of both directions by name, and all gradients of a fixed function of them.
-
-    The outputs are the final ones, or those at all tokens with `all_tokens`. Use the kernels `using` if they support
-    the width, else PyTorch's LSTM, in bfloat16 with `bf16`.
-    """
-    output = pytorch_output if using is None else final_output
-    if all_tokens:
-        output = pytorch_outputs if using is None else partial(lstm.token_outputs, using)
-    head.zero_grad()
-    hidden_BTD = hidden_BTD.clone().requires_grad_()
-    assert head.backward_lstm is not None
-    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", HALF, enabled=bf16):
-        patch.setattr("imdbcls.kernels.lstm.load", lambda dtype: using)
-        patch.setattr("imdbcls.kernels.lstm.computes_bf16", lambda device: True)
-        finals = {
-            "forwards": output(head.forward_lstm, hidden_BTD, mask_BT),
-            "backwards": output(head.backward_lstm, hidden_BTD, mask_BT, backward=True),
-        }
-    torch.manual_seed(2)
-    torch.stack([(final_BD * torch.randn(final_BD.shape)).sum() for final_BD in finals.values()]).sum().backward()
-    assert hidden_BTD.grad is not None
-    found = {name: final_BD.detach() for name, final_BD in finals.items()} | {"tokens": hidden_BTD.grad}
-    return found | {name: weight.grad.clone() for name, weight in head.named_parameters() if weight.grad is not None}
-
-
-def pytorch_output(lstm: torch.nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
-    """Compute `LSTMHead.final_output` in the autocast dtype."""
-    hidden_BTD = reverse_within_length(hidden_BTD, mask_BT) if backward else hidden_BTD
-    return last_real_token(lstm(hidden_BTD)[0], mask_BT)
-
-
-def pytorch_outputs(lstm: torch.nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
-    """Return the outputs at the non-padding tokens in the order of the document, in the autocast dtype."""
-    if not backward:
-        return lstm(hidden_BTD)[0][mask_BT]
-    return reverse_within_length(lstm(reverse_within_length(hidden_BTD, mask_BT))[0], mask_BT)[mask_BT]
-
-
-def lstm_and_batch(width: int, lengths: tuple[int, ...]) -> tuple[LSTMHead, Tensor, Tensor]:
-    torch.manual_seed(0)
-    head = LSTMHead(hidden_size=width, num_labels=2, dropout=0.1, bidirectional=True).eval()
-    for weight in head.parameters():
-        weight.data *= 2
-    mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
-    return head, torch.randn(*mask_BT.shape, width).to(HALF).float(), mask_BT
-
-
-@pytest.mark.parametrize(
-    ("width", "lengths"), [(96, LENGTHS), (32, (1,)), (64, (90,)), (64, (1, 9, 2) * 13), (40, LENGTHS), (8, (3, 1))]
-)
-def test_lstm_is_as_exact_as_pytorchs(loaded: loading.Kernels, width: int, lengths: tuple[int, ...]) -> None:
-    """The reference is float64. Widths that are not multiples of 32 use PyTorch's LSTM in the dtype of the weights."""
-    head, hidden_BTD, mask_BT = lstm_and_batch(width, lengths)
-    exact = final_and_gradients(copy.deepcopy(head).double(), hidden_BTD.double(), mask_BT, None)
-    bf16 = loaded.dtype == HALF
-    ours = final_and_gradients(head, hidden_BTD, mask_BT, loaded, bf16=bf16)
-    theirs = final_and_gradients(head, hidden_BTD, mask_BT, None, bf16=bf16)
-    assert ours.keys() == exact.keys() and len(exact) == 11
-    for name, value in exact.items():
-        error, their_error = (ours[name] - value).norm(), (theirs[name] - value).norm()
-        assert error <= 1.2 * their_error + limit(loaded, 0.0005) * value.norm(), name
-    plain = final_and_gradients(head, hidden_BTD, mask_BT, None)
-    assert (width % 32 == 0) != all(torch.equal(ours[name], plain[name]) for name in ours)
-
-
-@pytest.mark.parametrize(("width", "lengths"), [(96, LENGTHS), (32, (1,)), (64, (1, 9, 2) * 13)])
-def test_lstm_outputs_at_all_tokens(loaded: loading.Kernels, width: int, lengths: tuple[int, ...]) -> None:
-    """They are as exact as PyTorch's, and the last one that is read has the bits of the final output."""
-    head, hidden_BTD, mask_BT = lstm_and_batch(width, lengths)
-    run = partial(final_and_gradients, all_tokens=True)
-    exact = run(copy.deepcopy(head).double(), hidden_BTD.double(), mask_BT, None)
-    bf16 = loaded.dtype == HALF
-    ours, theirs = (run(head, hidden_BTD, mask_BT, using, bf16=bf16) for using in (loaded, None))
-    assert ours.keys() == exact.keys() and len(exact) == 11
-    for name, value in exact.items():
-        error, their_error = (ours[name] - value).norm(), (theirs[name] - value).norm()
-        assert error <= 1.2 * their_error + limit(loaded, 0.0005) * value.norm(), name
-    final, ends = final_and_gradients(head, hidden_BTD, mask_BT, loaded, bf16=bf16), cu_seqlens_of(lengths)
-    assert torch.equal(ours["forwards"][ends[1:] - 1], final["forwards"])
-    assert torch.equal(ours["backwards"][ends[:-1]], final["backwards"])
-
-
-def test_lstm_bias_gradients_are_separate_tensors(loaded: loading.Kernels) -> None:
-    """Clipping multiplies each gradient in place."""
-    head, *batch = lstm_and_batch(32, (3, 2))
-    final_and_gradients(head, *batch, loaded, bf16=loaded.dtype == HALF)
-    one, other = head.forward_lstm.bias_ih_l0.grad, head.forward_lstm.bias_hh_l0.grad
-    assert one is not None and other is not None and torch.equal(one, other)
-    one.mul_(2)
-    assert torch.equal(one, 2 * other)
-
-
-def test_lstm_never_reads_padding(loaded: loading.Kernels) -> None:
-    head, hidden_BTD, mask_BT = lstm_and_batch(64, LENGTHS)
-    run = partial(final_and_gradients, head, using=loaded, bf16=loaded.dtype == HALF)
-    expected = run(hidden_BTD, mask_BT)
-    assert not expected["tokens"][~mask_BT].any()
-    wider_BTD = torch.nn.functional.pad(hidden_BTD.masked_fill(~mask_BT.unsqueeze(2), torch.nan), (0, 0, 0, 5), value=9)
-    wider = run(wider_BTD, torch.nn.functional.pad(mask_BT, (0, 5)))
-    wider["tokens"] = wider["tokens"][:, :-5]
-    assert all(torch.equal(wider[name], expected[name]) for name in expected)
-    for row, length in enumerate(LENGTHS):
-        one = slice(row, row + 1)
-        alone, tolerance = run(hidden_BTD[one, :length], mask_BT[one, :length]), 0.01 if loaded.dtype == HALF else 0.0
-        assert all(distance(alone[name][0], expected[name][row]) <= tolerance for name in ("forwards", "backwards"))
-
-
-@pytest.mark.parametrize("backwards", [False, True])
-def test_lstm_bits_do_not_depend_on_threads_or_saved_tensors(loaded: loading.Kernels, backwards: bool) -> None:
-    lengths, width = (5, 0, 17) * 23, 64  # nine groups of eight documents, a third of them empty
-    num_rows, dtype = sum(lengths), loaded.dtype
-    sizes = (len(lengths), width, backwards)
-    weight_GH, offsets = (0.1 * random(4 * width, width)).to(dtype), cu_seqlens_of(lengths)
-    d_final_BH, d_output_NH = (random(num, width).to(dtype) for num in (len(lengths), num_rows))
-
-    def all_results() -> list[Tensor]:
-        gates_NG = random(num_rows, 4 * width).to(dtype)
-        alone_BH, final_BH = (unwritten(len(lengths), width, dtype=dtype) for _ in range(2))
-        alone_NH, output_NH = (unwritten(num_rows, width, dtype=dtype) for _ in range(2))
-        loaded.call("lstm", gates_NG, weight_GH, offsets, alone_BH, None, None, None, *sizes)
-        loaded.call("lstm", gates_NG, weight_GH, offsets, None, alone_NH, None, None, *sizes)
-        assert torch.equal(gates_NG, random(num_rows, 4 * width).to(dtype))
-        previous_NH, cell_NH = unwritten(num_rows, width, dtype=dtype), unwritten(num_rows, width)
-        loaded.call("lstm", gates_NG, weight_GH, offsets, final_BH, output_NH, previous_NH, cell_NH, *sizes)
-        d_gates_NG, d_bias_BG = unwritten(num_rows, 4 * width, dtype=dtype), unwritten(len(lengths), 4 * width)
-        given = (gates_NG, weight_GH, offsets, cell_NH, d_final_BH, d_output_NH)
-        loaded.call("lstm_backward", *given, d_gates_NG, d_bias_BG, *sizes)
-        assert torch.equal(alone_BH, final_BH) and not final_BH[1::3].any() and torch.equal(alone_NH, output_NH)
-        tolerance = 0.02 if dtype == HALF else 2e-5
-        torch.testing.assert_close(d_bias_BG[0], d_gates_NG.float().sum(0), rtol=tolerance, atol=tolerance)
-        return [gates_NG, final_BH, output_NH, previous_NH, cell_NH, d_gates_NG, d_bias_BG[0]]
-
-    one_thread, three_threads = with_one_and_three_threads(all_results)
-    assert all(
-        one.isfinite().all() and torch.equal(one, other) for one, other in zip(one_thread, three_threads, strict=True)
-    )
 
 
 # ---- In the encoder

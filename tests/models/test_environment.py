@@ -38,13 +38,13 @@ class Loaded:
 def both(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulate kernels for both dtypes, although no processor uses both."""
     found = {HALF: Loaded("avx512_bf16+amx"), torch.float32: Loaded("avx2_fp32")}
-    for target in ("imdbcls.kernels.loading.load", "imdbcls.kernels.lstm.load"):
+    for target in ("imdbcls.kernels.loading.load", "imdbcls.kernels.recurrent.load"):
         monkeypatch.setattr(target, found.get)
-    monkeypatch.setattr("imdbcls.kernels.lstm.computes_bf16", lambda device: True)
+    monkeypatch.setattr("imdbcls.kernels.recurrent.computes_bf16", lambda device: True)
 
 
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    for target in ("imdbcls.kernels.loading.load", "imdbcls.kernels.lstm.load"):
+    for target in ("imdbcls.kernels.loading.load", "imdbcls.kernels.recurrent.load"):
         monkeypatch.setattr(target, lambda dtype: None)
 
 
@@ -64,27 +64,31 @@ def classifier(head: nn.Module, fast: bool = True, **changes: float) -> Classifi
     return Classifier(encoder, head)
 
 
+def path(hardware: Hardware, model: Classifier, training: bool) -> str:
+    return path_of(hardware, model.encoder, model.head, training)
+
+
 def test_numeric_path_names_encoder_and_head_kernels(both: None, monkeypatch: pytest.MonkeyPatch) -> None:
     heads = {"cls": cls_head(), "lstm": lstm_head(), "odd": lstm_head(40)}
     half, full, cuda = Hardware(CPU, "bf16"), Hardware(CPU, "fp32"), Hardware(torch.device("cuda"), "bf16")
     for head in ("cls", "lstm"):
-        assert path_of(half, classifier(heads[head]), training=True) == "avx512_bf16+amx"
-        assert path_of(full, classifier(heads[head]), training=True) == "avx2_fp32"
-        assert path_of(cuda, classifier(heads[head]), training=True) == "pytorch"
-    assert path_of(half, classifier(heads["odd"]), training=False) == "avx512_bf16+amx and pytorch"
+        assert path(half, classifier(heads[head]), training=True) == "avx512_bf16+amx"
+        assert path(full, classifier(heads[head]), training=True) == "avx2_fp32"
+        assert path(cuda, classifier(heads[head]), training=True) == "pytorch"
+    assert path(half, classifier(heads["odd"]), training=False) == "avx512_bf16+amx and pytorch"
     for head in (cls_head(), lstm_head()):
-        assert path_of(half, classifier(head, fast=False), training=True) == "pytorch"
+        assert path(half, classifier(head, fast=False), training=True) == "pytorch"
     dropped = classifier(heads["cls"], attention_probs_dropout_prob=0.1)  # training uses the library's layers
-    assert path_of(half, dropped, training=True) == "pytorch"
-    assert path_of(half, dropped, training=False) == "avx512_bf16+amx"
+    assert path(half, dropped, training=True) == "pytorch"
+    assert path(half, dropped, training=False) == "avx512_bf16+amx"
     recomputing = classifier(heads["cls"])
     recomputing.encoder.encoder.layer[0].gradient_checkpointing = True
     for training in (True, False):  # also in evaluation, because the setting decides, not the mode
-        assert path_of(half, recomputing, training=training) == "pytorch"
-    monkeypatch.setattr("imdbcls.kernels.lstm.computes_bf16", lambda device: False)
-    assert path_of(half, classifier(heads["lstm"]), training=True) == "avx2_fp32 and avx512_bf16+amx"
+        assert path(half, recomputing, training=training) == "pytorch"
+    monkeypatch.setattr("imdbcls.kernels.recurrent.computes_bf16", lambda device: False)
+    assert path(half, classifier(heads["lstm"]), training=True) == "avx2_fp32 and avx512_bf16+amx"
     without_kernels(monkeypatch)
-    assert path_of(half, classifier(heads["lstm"]), training=True) == "pytorch"
+    assert path(half, classifier(heads["lstm"]), training=True) == "pytorch"
 
 
 @needs_kernels_in_use
@@ -99,7 +103,7 @@ def test_recorded_kernels_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     ids_BT = torch.ones((2, 9), dtype=torch.int64)
     with hardware.autocast():
         model(ids_BT, ids_BT.bool(), token_indices_N=torch.arange(18)).sum().backward()
-    assert called == {path_of(hardware, model, training=True)}
+    assert called == {path(hardware, model, training=True)}
 
 
 def test_library_settings_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,15 +5,6 @@ stops at its own end. One thread processes a group. The results of a document do
 
 t: time steps, G = 4 H: gates. */
 #include "lstm.h"
-#include "panels.h"
-
-enum { DOCUMENTS = 24 /* the largest number of documents in a group */ };
-
-/* Return the number of documents per group. Each thread gets one group, unless the groups would then be too large. */
-static int64_t group_size_of(int64_t B, int num_threads) {
-    const int64_t least = (B + DOCUMENTS - 1) / DOCUMENTS, num_groups = least > num_threads ? least : num_threads;
-    return (B + num_groups - 1) / num_groups;
-}
 
 /* ---- Forward ----------------------------------------------------------------------------------------------------- */
 

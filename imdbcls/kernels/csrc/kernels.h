@@ -20,7 +20,7 @@ enum {
     MAX_COLUMNS = 8192, /* upper limit of H */
     MASK_BITS = 16,     /* bits in a word of a dropout mask */
     PANEL_WIDTH = 16,   /* outputs in a panel of a packed weight */
-    WIDTH_MULTIPLE = 32 /* O and K in weight_gradient in bfloat16, and H in lstm, are multiples of this */
+    WIDTH_MULTIPLE = 32 /* O and K in weight_gradient in bfloat16, and H in lstm and gru, are multiples of this */
 };
 
 int add_and_normalise(const element *residual_NH, const element *update_NH, const float *weight_H, const float *bias_H,
@@ -54,6 +54,13 @@ int lstm(element *gates_NG, const element *weight_GH, const int64_t *offsets_B1,
 int lstm_backward(const element *gates_NG, const element *weight_GH, const int64_t *offsets_B1, const float *cell_NH,
                   const element *OR_NULL d_final_BH, const element *OR_NULL d_output_NH, element *d_gates_NG,
                   float *d_bias_BG, int64_t B, int64_t H, int backwards, int num_threads);
+int gru(element *gates_N3H, const element *weight_3HH, const float *bias_H, const int64_t *offsets_B1,
+        element *OR_NULL final_BH, element *OR_NULL output_NH, element *OR_NULL previous_NH, element *OR_NULL hidden_NH,
+        int64_t B, int64_t H, int backwards, int num_threads);
+int gru_backward(const element *gates_N3H, const element *weight_3HH, const int64_t *offsets_B1,
+                 const element *previous_NH, const element *hidden_NH, const element *OR_NULL d_final_BH,
+                 const element *OR_NULL d_output_NH, element *d_input_N3H, element *d_hidden_N3H, float *d_bias_B4H,
+                 int64_t B, int64_t H, int backwards, int num_threads);
 
 #ifdef FLOATS
 int pack_weight(const float *weight_OK, float *packed_PKC, int64_t O, int64_t K, int num_threads);

@@ -7,14 +7,6 @@ buffers for it: each step reads one buffer and writes the other.
 
 t: time steps, G = 4 H: gates. */
 #include "lstm.h"
-#include "tiles.h"
-
-enum {
-    GROUP = 8, /* documents in a group; a usual batch of 16 is then enough for two threads */
-    ROWS = 16, /* rows of a left operand */
-};
-
-static inline f32x16 load_halves(const bf16 *source) { return load_bf16(source, 0xFFFF); }
 
 /* ---- Forward ----------------------------------------------------------------------------------------------------- */
 

@@ -1,6 +1,6 @@
 /* Code that all kernels share. There are two libraries: bfloat16 in memory with AVX-512 (avx512.h) and, with FLOATS
-defined, float32 in memory with AVX2 (avx2.h). Both contain rows.c and lstm.h. The float_ files and panels.h belong to
-the float32 library; the other files belong to the bfloat16 library.
+defined, float32 in memory with AVX2 (avx2.h). Both contain rows.c, recurrence.h, lstm.h and gru.h. The float_ files and
+panels.h belong to the float32 library; the other files belong to the bfloat16 library.
 
 Shape letters, as in the Python modules:
 N: rows, the tokens of a batch one after another (no padding), H: hidden size, F: width of the feed-forward
