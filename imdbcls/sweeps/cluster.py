@@ -17,13 +17,14 @@ from imdbcls.errors import UserError
 from imdbcls.printable import counted
 from imdbcls.runtime.signals import stop_requests
 from imdbcls.sweeps.jobs import Outcome, Sweep, outcome_of
-from imdbcls.sweeps.slurm_array import find_job, log_of, queued_jobs, submit
+from imdbcls.sweeps.slurm_array import find_job, log_of, queued_jobs, read_submission, submit
 from imdbcls.sweeps.slurm_job import FOLDER, JobFiles, SlurmJob, read_text
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0  # between two checks of the files of jobs
 QUEUE_SECONDS = 20.0  # between two questions to Slurm
+SUBMISSION_SECONDS = 60.0  # a submission that is older than this and is not in the queue has failed
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,7 @@ class Cluster:
     def _submit(self, folder: Path, tasks: Sequence[Task]) -> dict[str, str]:
         """Return the id of each task's job. Submit the tasks that have no job in Slurm's queue."""
         jobs = [SlurmJob(task.train, JobFiles(folder, task.name)) for task in tasks]
-        queued = queued_jobs() if any(job.files.job.exists() for job in jobs) else {}
-        if queued is None:
-            raise UserError(
-                "Slurm does not answer squeue, so the jobs of the earlier command are unknown. Try it again."
-            )
+        queued = known_jobs(jobs)
         ids = {}
         for job in jobs:
             job_id = find_job(job, queued, self._settings)
@@ -115,7 +112,7 @@ class Cluster:
             job.misses = 0 if job.job_id in queued else job.misses + 1
         if reason is None and job.misses < 2:
             return False
-        outcome = outcome_of(files.name, int(reason != ""), reason or "", job.task.read_result())
+        outcome = outcome_of(files.name, int(bool(reason)), reason or "", job.task.read_result())
         if reason is None and outcome.state == "failed":
             detail = f"job {job.job_id} ended without a result; see {log_of(files, job.job_id)}"
             outcome = replace(outcome, detail=detail)
@@ -126,6 +123,37 @@ class Cluster:
     def _record(self, sweep: Sweep, job: Waiting, outcome: Outcome) -> None:
         sweep.outcomes[job.index] = outcome
         job.task.on_end(outcome)
+
+
+def known_jobs(jobs: Sequence[SlurmJob]) -> Mapping[str, str]:
+    """Return the jobs in Slurm's queue as `queued_jobs` does, or none if no earlier command has submitted a run.
+
+    If an earlier command was killed less than `SUBMISSION_SECONDS` ago while it submitted jobs, wait, because Slurm may
+    still receive them. Raise UserError if Slurm does not answer.
+    """
+    if not any(job.files.job.exists() for job in jobs):
+        return {}
+    is_logged = False
+    while True:
+        queued = queued_jobs()
+        if queued is None:
+            raise UserError(
+                "Slurm does not answer squeue, so the jobs of the earlier command are unknown. Try it again."
+            )
+        if not any(may_arrive(job.files, queued) for job in jobs):
+            return queued
+        if not is_logged:
+            logger.info("Waiting for the jobs of an earlier command that was killed while it submitted them.")
+            is_logged = True
+        time.sleep(QUEUE_SECONDS)
+
+
+def may_arrive(files: JobFiles, queued: Mapping[str, str]) -> bool:
+    """Return whether a killed command began to submit a run a moment ago, and its job is not in the queue yet."""
+    submission = read_submission(files)
+    if submission is None or submission.job_id or submission.queued_id(queued) is not None:
+        return False
+    return time.time() - files.job.stat().st_mtime < SUBMISSION_SECONDS
 
 
 def cluster_of(launcher: Mapping[str, Any] | None) -> Cluster | None:

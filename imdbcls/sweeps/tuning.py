@@ -33,7 +33,7 @@ from imdbcls.sweeps.claims import POLL_SECONDS, ClaimedJobs, Claims
 from imdbcls.sweeps.cluster import Cluster, Task
 from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.sweeps.slots import num_jobs
-from imdbcls.sweeps.slurm_job import FOLDER, JobFiles
+from imdbcls.sweeps.slurm_job import FOLDER, JobFiles, read_text
 from imdbcls.sweeps.trials import GroupTrials, Reporter, Storage, seconds_of, value_of
 
 if TYPE_CHECKING:
@@ -247,13 +247,21 @@ class Tuning:
                 claim.lock.release()
 
     def _begin(self, claim: Claim) -> bool:
-        """Record the run of a claimed trial and return True. If its result is already there, record the result."""
+        """Record the run of a claimed trial. Return whether it is to be trained.
+
+        Also record a result that is already there, and the failure of a Slurm job for which no command waited.
+        """
         folder = run_folder(claim.config)
+        files = JobFiles(self.folder / FOLDER, folder.path.name)
+        reason = read_text(files.end)
         claim.trial.set_user_attr("run", folder.path.name)
         if folder.finished_trial() is not None:
-            files = JobFiles(self.folder / FOLDER, folder.path.name)  # of a Slurm job for which no command waited
             self._record(claim, folder, files.used_seconds() or 0.0)
             files.remove()
+        elif reason:
+            self._record_failure(claim, folder, files.used_seconds() or 0.0, f"failed: {reason}")
+            files.remove()
+        if not claim.trials.is_open(claim.trial):
             claim.lock.release()
             return False
         return True

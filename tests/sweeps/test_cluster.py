@@ -97,6 +97,34 @@ def test_a_command_killed_by_its_submission_finds_the_jobs_again(slurm: Cluster,
     assert len(Path("submissions").read_text().splitlines()) == 2
 
 
+def test_the_jobs_of_a_killed_submission_may_arrive_late(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    command("sbatch", f"{ACCEPTS}; kill -9 $PPID")
+    with pytest.raises(RuntimeError, match="was killed"):
+        in_child(partial(train, slurm))
+    command("squeue", f'test -e late && echo "7 $({NAME_OF_ARRAY})"; true')
+    threading.Timer(0.5, Path("late").touch).start()
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    (outcome,) = train(slurm).outcomes
+    assert outcome.state == "interrupted" and len(Path("submissions").read_text().splitlines()) == 1
+
+
+def test_a_submission_that_never_arrives_is_repeated(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    command("sbatch", "echo $1 >> submissions; kill -9 $PPID")
+    with pytest.raises(RuntimeError, match="was killed"):
+        in_child(partial(train, slurm))
+    command("sbatch", ACCEPTS)
+    monkeypatch.setattr(cluster, "SUBMISSION_SECONDS", 1.0)
+    train(slurm)
+    assert len(Path("submissions").read_text().splitlines()) == 2
+
+
+def test_a_run_whose_job_is_killed_after_its_result_is_done(slurm: Cluster) -> None:
+    result = {"status": "trial", "config_hash": "1a2b", "metric": "accuracy", "val/accuracy": 0.5}
+    sweep = Sweep()
+    slurm.run(sweep, Path("runs/s"), [Task("cls-s0", print, lambda: result, lambda outcome: None)])
+    assert [(each.state, each.detail) for each in sweep.outcomes] == [("done", "validation 50.00%")]
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
