@@ -15,6 +15,7 @@ from imdbcls.printable import duration
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.selection import DEFAULT, TITLES, as_text, selected_epochs
 from imdbcls.runtime import console
+from imdbcls.training.report import learning_rate_of
 from imdbcls.training.run import Run
 
 logger = logging.getLogger(__name__)
@@ -77,10 +78,12 @@ def warnings_of(run: Run, result: Mapping[str, Any]) -> Iterator[str]:
         yield f"test: {warning}"
     guessing = loss_of_guessing(run.corpus.train.labels)
     if is_plain_cross_entropy(run.config.loss) and result["train_loss"] > LEARNED_NOTHING * guessing:
+        key, lr = learning_rate_of(run.config)
+        rate = "this optimizer" if lr is None else f"{key}={lr:g}"
         yield (
             f"training: the loss of the last epoch, {result['train_loss']:.3f}, is close to that of guessing, "
-            f"{guessing:.3f}. {result['steps']:,} steps with lr={run.config.lr:g} were too few to learn: use more "
-            "epochs or a larger lr."
+            f"{guessing:.3f}. {result['steps']:,} steps with {rate} were too few to learn: use more epochs or a larger "
+            "learning rate."
         )
 
 

@@ -75,15 +75,20 @@ def warn_of_seen_documents(run: Run) -> None:
 
 def low_rate_warning(config: Config) -> str | None:
     """Return a sentence if only the head is trained, but with a learning rate for the entire encoder; None if not."""
-    lr, recommended = config.optimizer.arguments.get("lr"), config.backbone.recommended_lr
+    (key, lr), recommended = learning_rate_of(config), config.backbone.recommended_lr
     if config.backbone.freeze is not True or lr is None or lr * config.optimizer.head_lr > recommended:
         return None
-    key = "lr" if lr == config.lr else "optimizer.lr"
     return (
         f"backbone.freeze=true trains only the head, with a learning rate of {lr * config.optimizer.head_lr:g}. For "
         f"{config.backbone.name}, rates up to {recommended:g} are for training the encoder, too; a head alone usually "
         f"needs more: try {key}=1e-3."
     )
+
+
+def learning_rate_of(config: Config) -> tuple[str, float | None]:
+    """Return the key that sets the optimizer's learning rate, and the rate; None if the optimizer has no `lr`."""
+    lr = config.optimizer.arguments.get("lr")
+    return "lr" if lr == config.lr else "optimizer.lr", lr
 
 
 def record_predictions(run: Run, probabilities: Mapping[str, NDArray[np.float64]]) -> dict[str, Predictions]:

@@ -55,9 +55,11 @@ def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
     assert f"95 % interval over documents {low:.2%} to {high:.2%}; always '" in lines[start + 1]
     assert lines[start + 2] == f"  validation accuracy {result['val/accuracy']:.2%} (best epoch 1)"
     end = "\n".join(lines[start:])
-    assert "2 steps with lr=1e-07 were too few to learn: use more epochs or a larger lr." in end
+    assert "2 steps with lr=1e-07 were too few to learn: use more epochs or a larger learning rate." in end
     assert lines[-1] == "  next: the same command with head=mean, then python -m imdbcls.compare runs/demo"
-    assert launch(tmp_path, *command, "head=mean").stderr.endswith("  next: python -m imdbcls.compare runs/demo\n")
+    again = launch(tmp_path, *command, "head=mean", "lr=1e-3", "optimizer.lr=1e-7").stderr
+    assert again.endswith("  next: python -m imdbcls.compare runs/demo\n")
+    assert "2 steps with optimizer.lr=1e-07 were too few" in again, "the rate of the optimizer, not the unused lr"
 
 
 def test_only_a_finished_run_can_be_compared(finished: Path, tmp_path: Path) -> None:
