@@ -5,8 +5,8 @@
     python experiments/export/measure.py predict RUN --documents 1000
 
 `differences` prints the largest difference between the logits of each run and those of its exports. `int8` prints the
-cost of the quantization. `predict` compares the speed of `imdbcls.predict` on a file with that of the scoring in
-evaluation. Nothing is written next to the runs.
+accuracy and speed before and after quantization. `predict` compares the speed of `imdbcls.predict` on a file with the
+speed of evaluation. The run folders are not changed.
 """
 
 import argparse
@@ -36,7 +36,7 @@ REPEATS = 4  # of the comparison of speeds
 
 
 def reviews(source: ExportSource, num_documents: int) -> Documents:
-    """Return reviews of the validation part, drawn with this size."""
+    """Return `num_documents` reviews of the validation split."""
     return build_corpus(source.config.with_changes(data={"validation_limit": num_documents}).data).validation
 
 
@@ -87,9 +87,9 @@ def int8_cost(folder: Path, num_documents: int) -> str:
 
 
 def predict_speed(folder: Path, num_documents: int) -> str:
-    """Classify the same documents in turn with `predict`, from a file to a file, and with the scoring of evaluation.
+    """Return the speeds of `predict`, which reads and writes a file, and of evaluation, on the same documents.
 
-    The models are loaded before. The tokens of evaluation are cached, as after a training.
+    Both use a model that is already loaded. Evaluation uses cached tokens, as at the end of training.
     """
     run = imdbcls.load_run(folder)
     documents = build_corpus(run.config.with_changes(data={"validation_limit": num_documents}).data).validation

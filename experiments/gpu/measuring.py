@@ -1,4 +1,4 @@
-"""The process that measures: it gets one cell after another, and answers with the measurements."""
+"""The measuring process: it receives one cell at a time, and returns the measurements of the cell."""
 
 import gc
 import sys
@@ -53,7 +53,7 @@ class Measurer:
         if hasattr(system, "kernels"):
             try:
                 measured["profile"] = system.kernels()
-            except Exception as error:  # the measurement counts also without a profile
+            except Exception as error:  # the measurement is valid without a profile
                 measured["profile"] = {"error": f"{type(error).__name__}: {error}"[:500]}
         return {**measured, "cell_seconds": time.monotonic() - started}
 

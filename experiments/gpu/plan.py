@@ -1,4 +1,4 @@
-"""What to measure, in order of importance, and on which documents. This module does not import PyTorch."""
+"""List the measurements in order of importance, and write their documents. This module does not import PyTorch."""
 
 import itertools
 import json

@@ -2,7 +2,7 @@
 
 The same sweep is trained with `jobs=1`, 4 and 2, each in new folders, until the time budget is used up. A small model
 does not fill a large GPU, so runs side by side may take less time in total. The seconds include starting the processes.
-The results are written after each sweep. `--dry-run` uses a tiny encoder on the CPU; its figures mean nothing.
+The results are written after each sweep. `--dry-run` tests the script with a tiny encoder on the CPU.
 """
 
 import argparse

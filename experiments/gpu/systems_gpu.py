@@ -40,7 +40,7 @@ def head_flops(head: nn.Module, lengths: list[int]) -> int:
 
 
 class Imdbcls(ImdbclsTraining):
-    """Training as by `imdbcls.train`."""
+    """Training with the code and the defaults of `imdbcls.train`."""
 
     def __init__(self, settings: Mapping[str, Any], compiled: bool) -> None:
         super().__init__({**settings, "choices": (*settings["choices"], f"compile={str(compiled).lower()}")})
@@ -153,7 +153,7 @@ class TrainerAtItsBest(Baseline):
 
 
 class RoundClock(EpochClock):
-    """A callback that measures the seconds of each epoch, and ends training if there is no time for another one."""
+    """A callback that measures the seconds of each epoch, and ends training if there is no time for another epoch."""
 
     may_go_on: Callable[[], bool]
 

@@ -44,7 +44,7 @@ GOALS = {"mfu_16": 0.20, "mfu_64": 0.35, "ratio": 2.0}  # on an H100
 
 
 class MeasuringProcess:
-    """A process that measures. If it dies or hangs, it is replaced, and only one measurement is lost."""
+    """A process that measures. If it dies or hangs, a new process replaces it, and only one measurement is lost."""
 
     def __init__(self, *arguments: Any) -> None:
         self._arguments = arguments
@@ -90,7 +90,7 @@ class MeasuringProcess:
 
 
 class ThisProcess(Measurer):
-    """Measures without another process, for the dry run."""
+    """Measures in this process, for the dry run."""
 
     def __enter__(self) -> Self:
         return self
@@ -199,7 +199,7 @@ def rates(measured: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
 def summary(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return, for each head and batch size, the fastest variant of both systems and the ratio of their speeds.
 
-    `losses_agree` says whether all variants had the same loss on the first batch, up to the rounding of bfloat16.
+    `losses_agree` is true if all variants had the same loss on the first batch, up to the rounding of bfloat16.
     """
     rows = []
     for head, size in dict.fromkeys((cell["head"], cell["batch_size"]) for cell in measured):

@@ -2,9 +2,9 @@
 
 The list comes from setup.cfg, with the versions in constraints.txt. Run this command where imdbcls is installed with
 the extras `quickstart` and `dev`, because the dependencies of each package are read from its installed metadata. The
-wheels are for Linux on x86-64. A package that is published only as source is built here, which works only for packages
-without compiled code. Each bundle of wheels is packed into parts of limited size; SHA256SUMS has their checksums.
-`setup.sh` installs the bundles.
+wheels are for Linux on x86-64. A package that is published only as source is built on this machine; this works only
+for packages without compiled code. Each bundle of wheels is packed into parts of limited size; SHA256SUMS has their
+checksums. `setup.sh` installs the bundles.
 """
 
 import argparse
@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder for the parts and SHA256SUMS")
     parser.add_argument(
-        "--installed", type=Path, default=Path(__file__).with_name("installed.txt"), help="its packages"
+        "--installed",
+        type=Path,
+        default=Path(__file__).with_name("installed.txt"),
+        help="list of the packages on the GPU machine",
     )
     parser.add_argument("--python", default="3.12", help="Python of the GPU machine (default: 3.12)")
     parser.add_argument("--part-mib", type=int, default=56, help="maximum size of a part in MiB (default: 56)")
@@ -75,7 +78,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def requirements_of(bundle: str) -> list[Requirement]:
-    """Return what a bundle needs, from setup.cfg."""
+    """Return the requirements of a bundle, from setup.cfg."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     extras = setup["options.extras_require"]
@@ -89,9 +92,9 @@ def requirements_of(bundle: str) -> list[Requirement]:
 def missing(
     requirements: Iterable[Requirement], installed: Iterable[Requirement], markers: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the packages to bring, with the versions in constraints.txt: the requirements and what they need.
+    """Return the packages to download, with the versions in constraints.txt: the requirements and their dependencies.
 
-    An installed package without a version is taken to fit. One whose version does not fit is brought, too.
+    An installed package is left out if its version fits, or if its version is not known.
     """
     pinned = {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin in map(Requirement, pins())}
     present = {canonicalize_name(each.name): str(each.specifier)[2:] for each in installed}

@@ -13,7 +13,7 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Usage:
-    """What a command used.
+    """The memory and time that a command used.
 
     `private_mb` is the peak of its own memory, summed over its processes: memory that is not backed by a file
     (`RssAnon`). `resident_mb` also contains the pages of mapped files (`VmRSS`), which the kernel shares between

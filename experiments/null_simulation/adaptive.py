@@ -1,8 +1,9 @@
-"""Studies that grow seed by seed: planned looks, against a fixed number of seeds and against a test after each seed.
+"""Studies that grow seed by seed: compare planned looks with a fixed number of seeds and with a test after each seed.
 
-Every decision is made by `imdbcls.comparison.race.race`, the function that `study` and `compare` call. The two rules
-that the package does not offer are special cases of it: a fixed number of seeds is a plan whose first look is its last,
-and a test after each seed is a plan without the levels for planned looks.
+`imdbcls.comparison.race.race`, the function that `study` and `compare` call, makes every decision. A look is a test of
+all groups between two rounds of training. Two rules that the package does not offer are special cases of `race`: a
+fixed number of seeds is a plan whose first look is its last, and a test after each seed is a plan without the levels
+for planned looks.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ EFFECT = 2.9  # standard errors; about 80 % power with a fixed number of seeds
 
 @dataclass(frozen=True)
 class Rule:
-    """When a study is tested, and when it stops."""
+    """A rule that determines when a study is tested, and when it stops."""
 
     first_look: int = FIRST_LOOK
     margin: float | None = MARGIN
@@ -68,8 +69,8 @@ RULES = {
 def draw_compressed(setting: Setting, generator: np.random.Generator) -> list[Sample]:
     """Return samples with the same covariances over documents as those of `draw_samples`, from fewer numbers.
 
-    The covariances are the only thing that the tests use of the influences. Any factor R with RᵀR = XᵀX can therefore
-    replace the influences X (N, S of all heads).
+    The tests use only the covariances of the influences. Any factor R with RᵀR = XᵀX can therefore replace the
+    influences X (N, S of all heads).
     """
     units = setting.units()
     samples = draw_samples(setting, generator, units)
@@ -86,7 +87,7 @@ def num_seeds_of(rounds: Sequence[Round]) -> list[int]:
 
 
 def false_better(rounds: Sequence[Round], truth: Numbers) -> bool:
-    """Return whether some look finds a head better that is not."""
+    """Return whether any look calls a head better although it is not."""
     return any(
         inference.outcome == Outcome.BETTER and inference.estimate.value * (truth[i] - truth[j]) <= 0
         for each in rounds
@@ -103,11 +104,11 @@ def all_intervals_hold(rounds: Sequence[Round], truth: Numbers) -> bool:
 def adaptive_studies(
     setting: Setting, rules: Sequence[Rule], generator: np.random.Generator, num_studies: int
 ) -> Numbers:
-    """Return six numbers per rule. All rules judge the same studies.
+    """Return six numbers per rule. All rules are applied to the same studies.
 
-    They are: some false "better"; whether `MIDDLE`, or the second of two heads, is found worse; the runs of all heads;
-    whether all intervals at the stop hold; the difference between the first two heads at the stop if one is "better"
-    (else NaN); whether they are "equivalent".
+    The numbers are: whether any "better" is false; whether `MIDDLE`, or the second of two heads, is found worse; the
+    number of runs; whether all intervals at the stop contain the true difference; the difference between the first two
+    heads at the stop if one is "better" (else NaN); and whether these two heads are "equivalent".
     """
     middle = min(MIDDLE, len(setting.num_seeds) - 1)
     rows = []
@@ -132,8 +133,8 @@ def adaptive_studies(
 def standard_error(setting: Setting) -> float:
     """Return the true standard error of the difference between two equal heads, in points.
 
-    Its parts are the variance over documents that the seeds of a head share but the heads do not, that of seed x
-    document, and that between seeds.
+    It combines three variances: over documents, as far as the seeds of a head share it but the two heads do not; of
+    seed x document; and between seeds.
     """
     seed_variance = (setting.seed_sds[0] / POINTS) ** 2
     total = DIFFICULTY_SD**2 + HEAD_SD**2 + RESIDUAL_SD**2 + seed_variance

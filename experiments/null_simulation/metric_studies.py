@@ -31,7 +31,7 @@ def predictions_of(labels_N: NDArray[np.int64], logits_N: NDArray[np.float64]) -
 def metric_studies(share: float, generator: np.random.Generator, num_studies: int) -> NDArray[np.float64]:
     """Return, for each metric, whether the verdict is "better", and whether the interval contains zero.
 
-    Both are given by the old and by the new rules: old, new, old, new. Both heads are equally good.
+    Each of the two is given by the old rules, and then by the new rules. Both heads are equally good.
     """
     units, rows = Units(NUM_DOCUMENTS), []
     for _ in range(num_studies):
@@ -106,7 +106,7 @@ def calibration_studies(
 
 
 def plug_in_ece(predictions: Predictions) -> tuple[float, NDArray[np.float64]]:
-    """Return the ECE, and the influence of each document on it, which gave the old interval."""
+    """Return the ECE, and the influence of each document on the ECE, from which the old interval is computed."""
     confidence_N, correct_N = predictions.probabilities.max(axis=1), predictions.correct
     bins_N = confidence_bin(confidence_N)
     signs = np.sign(np.bincount(bins_N, weights=correct_N - confidence_N))

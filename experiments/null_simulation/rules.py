@@ -1,4 +1,4 @@
-"""Switch off single rules of the comparison, to measure what each of them does, and judge a study by the old rules."""
+"""Switch off single rules of the comparison, to measure the effect of each rule, and apply the old rules to a study."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -44,7 +44,7 @@ def p_equivalence_without_steps(estimate: Estimate, margin: float) -> float:
     return t_tail((margin - abs(estimate.value)) / estimate.standard_error, estimate.degrees_of_freedom)
 
 
-# By rule: what to replace, and by what.
+# For each rule: the objects and names to replace, and the replacements that switch the rule off.
 REPLACEMENTS: dict[str, tuple[tuple[Any, str, Any], ...]] = {
     "floor": ((Sample, "floor", property(lambda sample: 0.0)),),
     "shrinkage": ((statistics, "MIN_POOLED", float("inf")),),
@@ -80,10 +80,10 @@ def without(*rules: str) -> Iterator[None]:
 
 
 def infer_by_old_rules(samples: Sequence[Sample], pairs: Sequence[Pair], margin: float) -> list[Inference]:
-    """Judge pairs as version 0.x did. Call it inside `without(*OLD)`.
+    """Compare pairs by the rules of version 0.x. Call this function inside `without(*OLD)`.
 
     "Better" needs two tests that are significant after Holm's correction: one over documents and seeds, and one over
-    documents. "Equivalent" is not corrected, and neither are intervals. Version 0.x differed in two details that do not
+    documents. "Equivalent" and the intervals are not corrected. Version 0.x differed in two details that do not
     matter with more than a few hundred documents: its covariance over documents came from resamples instead of
     influences, and its test over documents was a permutation test instead of a t-test.
     """

@@ -1,9 +1,9 @@
-"""Simulate studies whose true differences are known, and count what the comparison gets wrong, by old and new rules.
+"""Simulate studies whose true differences are known, and count the errors of the comparison by old and new rules.
 
 Run `python experiments/null_simulation/simulate.py`. It prints the tables of the README and takes about 45 minutes of
 CPU time. `--studies 100` is faster but less precise, and `--only clusters` prints one table.
 
-Every study goes through `imdbcls.comparison.inference.infer`, the function that `compare` calls.
+`imdbcls.comparison.inference.infer`, the function that `compare` calls, analyses every study.
 """
 
 import argparse
@@ -47,7 +47,10 @@ def contains(interval: tuple[float, float], value: float) -> bool:
 
 
 def verdicts_and_intervals(inferences: Sequence[Inference], truth: Numbers) -> list[float]:
-    """Return: some "better" is false; share of intervals with the truth; all simultaneous intervals contain it."""
+    """Return whether any "better" is false, the share of correct intervals, and whether all simultaneous ones hold.
+
+    An interval is correct if it contains the true difference.
+    """
     pairs = all_pairs(len(truth))
     differences = [truth[pair.a] - truth[pair.b] for pair in pairs]
     wrong = [
@@ -61,11 +64,12 @@ def verdicts_and_intervals(inferences: Sequence[Inference], truth: Numbers) -> l
 
 
 def judged(samples: Sequence[Sample], truth: Numbers, judge: Callable[..., list[Inference]]) -> list[float]:
-    """Return what is wrong or right about the verdicts and intervals of one study.
+    """Return four numbers that rate the verdicts and intervals of one study.
 
-    These are: some false "better"; some false rejection by the equivalence test if the last head is exactly a margin
-    better than the others; the share of 95 % intervals that contain the true difference; whether all simultaneous
-    intervals contain it. The verdict "equivalent" is rarer than rejections, because "better" takes precedence.
+    They are: whether any "better" is false; whether the equivalence test falsely rejects for any pair if the last head
+    is exactly one margin better than the others; the share of 95 % intervals that contain the true difference; whether
+    all simultaneous intervals contain it. The verdict "equivalent" is rarer than rejections, because "better" takes
+    precedence.
     """
     pairs, last = all_pairs(len(samples)), len(samples) - 1
     better, inside, together = verdicts_and_intervals(judge(samples, pairs, WIDE_MARGIN), truth)
@@ -80,7 +84,7 @@ def judged(samples: Sequence[Sample], truth: Numbers, judge: Callable[..., list[
 
 
 def error_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return `judged` of studies by the old and by the new rules, side by side: old, new, old, new, ..."""
+    """Return the numbers of `judged` for each study, by the old and the new rules in turn: old, new, old, new, ..."""
     units = setting.units()
     with without(*OLD):
         old_units = setting.units()
@@ -97,11 +101,11 @@ def error_studies(setting: Setting, generator: np.random.Generator, num_studies:
 
 
 def rule_studies(rule: str, setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return numbers of studies with all rules and without one, side by side: with, without, with, ...
+    """Return numbers for each study with all rules and without one, in turn: with, without, with, ...
 
-    They are: some false "better"; the share of intervals with the true difference; whether all simultaneous intervals
-    have it; the share of pairs whose p-value is clearly below the p-value of exactly these trained models, although
-    it should also cover other seeds.
+    They are: whether any "better" is false; the share of intervals that contain the true difference; whether all
+    simultaneous intervals contain it; the share of pairs whose p-value is clearly below the p-value of exactly these
+    trained models, although it should also cover other seeds.
     """
     units, pairs = setting.units(), all_pairs(len(setting.num_seeds))
     with without(rule):
@@ -125,10 +129,10 @@ def rule_studies(rule: str, setting: Setting, generator: np.random.Generator, nu
 
 
 def collapse_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return whether the verdict is "better" or "equivalent", and whether the interval contains the truth.
+    """Return whether the verdict is "better" or "equivalent", and whether the interval contains the true difference.
 
-    Each is given by the old and by the new rules. The last two numbers are about the second head: whether none of its
-    seeds collapsed, and whether the upper limit of its rate of collapse is at least the true rate.
+    Each value is given by the old rules, and then by the new rules. The last two numbers describe the second head:
+    whether none of its seeds collapsed, and whether the upper limit of its rate of collapse is at least the true rate.
     """
     units, pairs, truth = setting.units(), all_pairs(2), float(setting.accuracies[0] - setting.accuracies[1])
     rows = []
@@ -155,7 +159,10 @@ def collapse_studies(setting: Setting, generator: np.random.Generator, num_studi
 
 
 def short_list_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return whether the best head is missing, the size of the list, and how many heads Holm leaves with the leader."""
+    """Return whether the short list lacks the best head, its length, and the number of heads that Holm's method leaves.
+
+    Holm's method leaves the leader, and all heads to which the leader is not "better".
+    """
     units, pairs = setting.units(), all_pairs(len(setting.num_seeds))
     rows = []
     for _ in range(num_studies):
@@ -173,7 +180,7 @@ def short_list_studies(setting: Setting, generator: np.random.Generator, num_stu
 
 
 def plug_in_chance(estimate: Estimate, num_seeds: int) -> float:
-    """Return the chance of a verdict as if the observed difference and variances were the true ones (the old rule)."""
+    """Return the chance of a verdict if the observed difference and variances were the true values (the old rule)."""
     larger = with_seeds(estimate, num_seeds)
     error, df = larger.standard_error, larger.degrees_of_freedom
     significant, equivalent = t_quantile(1 - LEVEL / 2, df) * error, MARGIN - t_quantile(1 - LEVEL, df) * error
@@ -187,9 +194,10 @@ def plug_in_chance(estimate: Estimate, num_seeds: int) -> float:
 
 
 def pooled_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return whether other tests reject for two equal heads, and whether the comparison does.
+    """Return whether two other tests and the comparison call two equal heads different.
 
-    The other tests are McNemar's over all seeds and documents, as if all were independent, and the permutation test.
+    The other tests are the permutation test and McNemar's test over all seeds and documents, which treats all
+    predictions as independent.
     """
     units = setting.units()
     rows = []
@@ -210,7 +218,7 @@ SETTLE_TARGETS = (10, 30)  # after more training
 def settle_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
     """Return, for each number of seeds and each target, the predicted chance by old and new rules, and the result.
 
-    The study has the seeds of the larger target. A prediction sees the first seeds only.
+    The study has as many seeds as the largest target. A prediction uses only the first seeds.
     """
     units, pairs = setting.units(), [Pair(0, 1)]
     rows = []

@@ -13,7 +13,7 @@ Measure = Callable[[np.random.Generator, int], Numbers]  # numbers of each study
 
 
 def chunk_of(task: tuple[Measure, int, int, int]) -> Numbers:
-    """Measure some studies in a process of their own."""
+    """Measure some studies in a worker process."""
     measure, row, chunk, num_studies = task
     gc.freeze()  # statsmodels collects garbage on every call; it is much faster if imported modules are left out
     return measure(np.random.default_rng([19, row, chunk]), num_studies)

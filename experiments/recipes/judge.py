@@ -1,4 +1,4 @@
-"""Judge recipes with a published effect: `run` tunes each recipe and trains its winner, `table` compares the winners.
+"""Test recipes with a published effect: `run` tunes each recipe and trains its winner, `table` compares the winners.
 
     python experiments/recipes/judge.py run IMDB      # IMDB: any value of data.path
     python experiments/recipes/judge.py table IMDB

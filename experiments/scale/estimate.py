@@ -1,4 +1,4 @@
-"""Estimate what several GPUs would give: `python experiments/scale/estimate.py` prints the tables of the README.
+"""Estimate speed and cost on several GPUs: `python experiments/scale/estimate.py` prints the tables of the README.
 
 These are estimates from formulas and assumptions, not measurements. When measurements are available, change the
 constants and run the script again.

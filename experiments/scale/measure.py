@@ -5,7 +5,7 @@ Four experiments, whose results are added to one JSON file:
 - `speed` trains the same run in one process with all threads, and in 1, 2, … processes with one thread each. The
   groups take turns, so that other load on the machine affects all of them.
 - `cpu` measures the processor time per document in the same way, as the difference between a long and a short run.
-  Other load on the machine changes it little.
+  Other load on the machine hardly changes processor time.
 - `losses` trains the same run without dropout in 1, 2 and 4 processes, and compares the losses of every step.
 - `kill` kills one of two processes (SIGKILL) and measures the seconds until all have ended.
 """
@@ -29,7 +29,7 @@ from imdbcls.runs.files import json_text
 
 SETTINGS = ("data=sample", "tracker=none", "progress=none", "checkpoint.every_minutes=null", "device=cpu")
 SPEED = ("backbone=minilm", "max_length=128", "epochs=1", "data.validation_limit=8", "data.test_limit=8")
-DOCUMENTS = (48, 288)  # of the short and the long run in `cpu`
+DOCUMENTS = (48, 288)  # training documents of the short and the long run in `cpu`
 LOSSES = (
     *("backbone=minilm", "max_length=128", "epochs=2", "data.train_limit=250", "trainer.log_every=1"),
     *("precision=fp32", "backbone.dropout=0", "head.dropout=0", "lr=2e-5"),
