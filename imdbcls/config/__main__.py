@@ -1,7 +1,7 @@
 """Print the JSON schema of config files: `python -m imdbcls.config > imdbcls.schema.json`.
 
-An editor with a YAML language server then completes and checks keys and values in any file that begins with
-`# yaml-language-server: $schema=imdbcls.schema.json`.
+With this schema, an editor with a YAML language server completes and checks the keys and values in a file. The first
+line of the file must be `# yaml-language-server: $schema=imdbcls.schema.json`.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads

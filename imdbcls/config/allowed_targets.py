@@ -21,7 +21,7 @@ from imdbcls.errors import UserError
 from imdbcls.printable import shown
 from imdbcls.runs.data_origin import READER_TARGET
 
-# The allowed `_target_`s of each section. Everything else must come from a plugin.
+# The allowed `_target_`s of each section. Any other `_target_` must come from a plugin.
 TARGETS = {
     "backbone": re.compile(r"imdbcls\.models\.backbone\.\w+_backbone"),
     "head": re.compile(r"imdbcls\.heads\.\w+\.[A-Z]\w*"),
@@ -32,14 +32,14 @@ TARGETS = {
     "tracker.*": re.compile(r"imdbcls\.tracking\.\w+\.\w+Tracker"),
 }
 PARTIAL = ("optimizer", "schedule", "tracker.*")  # training adds arguments to the constructors of these sections
-# Hydra's other keys, each with a function that returns whether a section may set it to a value.
+# Hydra's other special keys. Each function returns whether a section may set the key to a value.
 SPECIAL: dict[str, Callable[[str, Any], bool]] = {
     "_partial_": lambda place, value: value is (kind_of(place) in PARTIAL),
     "_convert_": lambda place, value: value in ("none", "partial", "object", "all"),
     "_recursive_": lambda place, value: isinstance(value, bool),
     "_args_": lambda place, value: False,
 }
-# The samplers of Hydra's Optuna sweeper, which are the only parts of Hydra's section from another package.
+# The samplers of Hydra's Optuna sweeper: the only objects in Hydra's section that do not belong to Hydra or a plugin.
 SAMPLERS = re.compile(r"optuna\.samplers\.[A-Z]\w*Sampler")
 SAMPLER_KEYS = ("hydra.sweeper.sampler", "hydra.sweeper.sampler.independent_sampler")
 # The allowed values of `class` in Hydra's logging settings. Python's logging calls the object that `class` names.
@@ -54,7 +54,7 @@ def kind_of(place: str) -> str:
 
 
 def foreign_targets(config: Any, path: str = "") -> Iterator[str]:
-    """Yield a sentence for each of Hydra's keys with a forbidden value, and for each missing `_partial_`."""
+    """Yield an error message for each of Hydra's keys with a forbidden value, and for each missing `_partial_`."""
     plugins = config.get("plugins", []) if isinstance(config, Mapping) and not path else []
     yield from _foreign_targets(config, path, tuple(plugins) if isinstance(plugins, list | tuple) else ())
 
@@ -76,7 +76,7 @@ def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator
 
 
 def refusal_of(target: Any) -> str:
-    """Return the reason for refusing a `_target_`, as the end of a sentence."""
+    """Return the reason for refusing a `_target_`, as the end of an error message."""
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if module.startswith("imdbcls.") and name not in own_definitions(module):
         return (
@@ -84,8 +84,8 @@ def refusal_of(target: Any) -> str:
             "compared but not loaded; train it again."
         )
     return (
-        "a section may only use its own classes and functions in imdbcls or torch.optim, and packages that the command "
-        "lists in plugins=[...] (or in --plugins, to read a finished run)."
+        "this section may only use certain classes and functions of imdbcls and torch.optim, and packages that the "
+        "command lists in plugins=[...] (or in --plugins, to read a finished run)."
     )
 
 
@@ -105,7 +105,7 @@ def is_allowed(place: str, target: Any, plugins: tuple[str, ...]) -> bool:
 
 
 def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
-    """Yield a sentence for each unsafe setting in Hydra's own section.
+    """Yield an error message for each unsafe setting in Hydra's own section.
 
     Hydra acts on this section before any config is validated. The section may instantiate only classes of Hydra,
     classes of Hydra plugins and Optuna's samplers. Apart from this, it may only configure the stream and file handlers
@@ -122,8 +122,8 @@ def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
                 f"{path}.{key}" == "hydra.sweeper.custom_search_space" and value is not None
             ):  # Optuna's sweeper calls the function that it names
                 yield (
-                    f"{path}.{key}={shown(value)} is refused: the sweeper would call it. Give the search space in the "
-                    "command, such as 'lr=interval(1e-5,1e-4)'."
+                    f"{path}.{key}={shown(value)} is refused: the sweeper would call this function. Give the search "
+                    "space in the command, such as 'lr=interval(1e-5,1e-4)'."
                 )
             if key == "class" and not LOGGING_CLASSES.fullmatch(str(value)):
                 yield f"{path}.class={shown(value)} is refused: use a stream or file handler of Python's logging."
@@ -146,7 +146,7 @@ def is_part_of_hydra(path: str, target: Any) -> bool:
 
 
 def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each plugin that is not a package of the user.
+    """Yield an error message for each plugin that is not a package of the user.
 
     With `os` as a plugin, for example, a config could call any function in it.
     """
@@ -191,9 +191,9 @@ def needed_by(distribution: str) -> Iterator[str]:
 
 
 def is_borrowed(target: str, found: Any) -> bool:
-    """Return whether a target is anything except a class or function that its own package defines.
+    """Return whether the package in a target does not define the class or function that the target names.
 
-    `found` is the object to which the target refers. `my_package.os.system`, for example, is borrowed from `os`.
+    `found` is the object that the target names. `my_package.os.system`, for example, is borrowed from `os`.
     """
     home = "torch.optim" if target.startswith("torch.optim.") else target.split(".")[0]
     is_code = inspect.isclass(found) or inspect.isfunction(found) or inspect.ismethod(found)
@@ -202,7 +202,7 @@ def is_borrowed(target: str, found: Any) -> bool:
 
 
 def borrowed_targets(node: Any) -> Iterator[str]:
-    """Import every `_target_` at any depth, and yield a sentence for each that its package does not define."""
+    """Import every `_target_` at any depth, and yield an error message for each that its package does not define."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if isinstance(target, str) and is_borrowed(target, locate(target)):
@@ -225,12 +225,12 @@ def locate(target: str) -> Any:
             found = getattr(found, part) if hasattr(found, part) else importlib.import_module(path)
     except Exception as error:  # importing a plugin may raise anything
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"_target_={target} cannot be imported here: {reason}") from error
+        raise UserError(f"_target_={target} cannot be imported: {reason}") from error
     return found
 
 
 def interpolations(node: Any, path: str = "") -> Iterator[str]:
-    """Yield a sentence for each interpolation.
+    """Yield an error message for each interpolation.
 
     A resolved config contains none. An interpolation in an untrusted file could read environment variables.
     """

@@ -20,7 +20,7 @@ KINDS = {str: "a string", bool: "true or false", type(None): "null", list: LIST,
 
 
 def allows(value: Any, hint: Any) -> bool:
-    """Return whether a type allows a value from YAML, which writes a tuple as a list and a path as a string.
+    """Return whether a type allows a value from YAML, in which a tuple is a list and a path is a string.
 
     Return True for a type that cannot be checked.
     """
@@ -61,7 +61,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 def takes_text(hint: Any) -> bool:
-    """Return whether a type includes `str`, so that a string is not converted to a number, a flag or null."""
+    """Return whether a type includes `str`. If so, a string is not converted to a number, a flag or null."""
     if hint is Any:
         return True
     kinds = [kind for kind, _ in alternatives(hint)]

@@ -1,4 +1,4 @@
-"""Convert a resolved config to the typed `Config`, or report all its mistakes together, before any heavy import."""
+"""Convert a resolved config to the typed `Config`, or report all its mistakes together, before PyTorch is imported."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -40,7 +40,7 @@ ONE_COLUMN = {
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of a check: the config, without attributes for wrong keys, and a sentence for each mistake."""
+    """The result of a check: the config, without attributes for wrong keys, and an error message for each mistake."""
 
     config: Config
     mistakes: tuple[str, ...]
@@ -101,7 +101,7 @@ def with_string_keys(values: Mapping[Any, Any], mistakes: list[str], prefix: str
 
 
 def sentence_on(location: Path, kind: str, values: Mapping[str, Any], root: type[Section] = Config) -> tuple[Path, str]:
-    """Return the path of a missing, unknown or wrong key, and a sentence that describes the mistake.
+    """Return the path of a missing, unknown or wrong key, and an error message.
 
     `location` comes from pydantic: the keys that lead to the error and, within a union, the names of its members.
     """
@@ -129,13 +129,13 @@ def sentence_on(location: Path, kind: str, values: Mapping[str, Any], root: type
 
 
 def unknown(key: str, value: Any, root: type[Section] = Config) -> str:
-    """Return the sentence for an unknown key, which may come from the user's own YAML file."""
+    """Return the error message for an unknown key, which may come from the user's own YAML file."""
     near = nearest_keys(key, [name for name, _, _ in declared(root)])
     return f"{shown(key)}={shown(value)}: there is no such key{nearest(near)}."
 
 
 def refusal(key: str, value: Any, hint: Any) -> str:
-    """Return the sentence for a value that its key does not allow."""
+    """Return the error message for a value that its key does not allow."""
     if isinstance(value, list) and key in ONE_COLUMN:
         return f"{key}={written(value)}: {ONE_COLUMN[key]}."
     return f"{key}={written(value)} is not {describe(hint)}{nearest(similar_choices(value, hint))}."
@@ -158,7 +158,7 @@ def written(value: Any) -> str:
 
 
 def wrong_arguments(place: str, node: Built, signature: Signature, values: Mapping[str, Any]) -> dict[Path, str]:
-    """Return a sentence for each unknown, missing or invalid argument of a constructor, by the path of the argument."""
+    """Return an error message for each unknown, missing or invalid argument of a constructor, by argument path."""
     given, arguments, parameters = given_by_builder(node, signature), node.arguments, signature.parameters
     found: dict[str, str] = {}
     lacking = sorted(given - type(node).by_position - parameters.keys()) if not signature.takes_all else []
@@ -222,7 +222,7 @@ def require_arguments(config: Config) -> None:
 
 
 def wrong_imported_arguments(place: str, node: Built, config: Config) -> Iterator[str]:
-    """Import the constructor of a section, and yield a sentence for each of its mistakes."""
+    """Import the constructor of a section, and yield an error message for each of its mistakes."""
     try:
         found = locate(node.target)
     except UserError as error:

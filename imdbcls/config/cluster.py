@@ -27,7 +27,7 @@ OWN = ("_target_", "submitit_folder")
 
 @dataclass(frozen=True)
 class ClusterArguments:
-    """The settings of `hydra.launcher` (None: no cluster), the other overrides, and a sentence for each mistake."""
+    """The settings of `hydra.launcher` (None: no cluster), the other overrides, and an error message per mistake."""
 
     settings: Mapping[str, Any] | None
     others: tuple[str, ...]
@@ -52,13 +52,16 @@ def settings_of(chosen: Sequence[str]) -> Mapping[str, Any] | None:
     if launcher == LOCAL:
         if keys:
             raise UserError(
-                *(f"{text} has no effect without {GROUP}={SLURM}. Add it or leave {text} out." for text in keys)
+                *(
+                    f"{text} has no effect without {GROUP}={SLURM}. Add {GROUP}={SLURM}, or leave {text} out."
+                    for text in keys
+                )
             )
         return None
     if launcher != SLURM:
         raise UserError(
             f"{GROUP}={launcher}: this command trains its runs itself, or on Slurm with {GROUP}={SLURM}. Choose "
-            f"{GROUP}={SLURM}, or leave it out and set jobs."
+            f"{GROUP}={SLURM}, or leave {GROUP} out and set jobs."
         )
     with initialize_config_module(CONF, version_base="1.3"):
         loader = make_loader(chosen, None)

@@ -26,12 +26,12 @@ from imdbcls.runtime.torchrun import require_single_process
 
 
 class CommandSettings(Section):
-    """The keys of one command. The runs have other keys in the `shared` sections."""
+    """The keys of one command. A section in `shared` also has keys that belong to the runs."""
 
     shared: ClassVar[frozenset[str]] = frozenset()
 
     def exclusions(self) -> Iterator[str]:
-        """Yield a sentence for each combination of values that is not allowed."""
+        """Yield an error message for each combination of values that is not allowed."""
         yield from ()
 
 
@@ -40,7 +40,7 @@ S = TypeVar("S", bound=CommandSettings)
 
 @dataclass(frozen=True)
 class Arguments:
-    """The overrides of a command, the value of --config-dir, the flags that are set, and a sentence per mistake."""
+    """The overrides, the value of --config-dir and the flags of a command, and an error message per mistake."""
 
     overrides: tuple[str, ...]
     config_dir: str | None
@@ -58,7 +58,7 @@ class CommandKeys(Generic[S]):
 
 
 def read_arguments(arguments: Sequence[str], header: str, file: str, flags: Sequence[str] = ()) -> Arguments:
-    """Separate options from overrides. For `--help` and `--version`, print the answer and exit.
+    """Separate options from overrides. For `--help` and `--version`, print the text and exit.
 
     The help text is `header`, followed by the keys in `conf/<file>`. `flags` are further options without a value.
     Raise UserError if the command cannot run in this environment.
@@ -104,13 +104,13 @@ def read_command_keys(overrides: Sequence[str], section: type[S], file: str) -> 
 
 
 def is_own(key: str, section: type[CommandSettings]) -> bool:
-    """Return whether a dotted key is one of the command, rather than of its runs."""
+    """Return whether a dotted key belongs to the command. Other keys belong to its runs."""
     first = key.partition(".")[0]
     return key in names_of(section) if first in section.shared else first in section.model_fields
 
 
 def assign(values: Any, text: str, known: Sequence[str]) -> Iterator[str]:
-    """Apply the override `text` to the nested dict `values`, in place; yield a sentence if that is impossible."""
+    """Apply the override `text` to the nested dict `values`, in place; yield an error message if that is impossible."""
     try:
         (override,) = OverridesParser.create().parse_overrides([text])
     except HydraException:

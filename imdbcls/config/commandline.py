@@ -41,7 +41,7 @@ _WITH_VALUE = (
 
 
 def answer_command(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments for Hydra. For `--help` and `--version`, print the answer and exit.
+    """Return the arguments for Hydra. For `--help` and `--version`, print the text and exit.
 
     If there are mistakes, print all of them together and exit with code 2.
     """
@@ -78,12 +78,12 @@ def answer_command(arguments: Sequence[str]) -> list[str]:
     if examined.is_search:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors of the sweeper instead of printing tracebacks
     if asked.info:
-        logging.getLogger().handlers.clear()  # Hydra adds its own handler, which writes the answer to stdout
+        logging.getLogger().handlers.clear()  # Hydra adds its own handler, which writes to stdout
     return written
 
 
 def wrong_options(asked: argparse.Namespace, unknown: Sequence[str]) -> list[str]:
-    """Return a sentence for each unknown option and each wrong combination of options."""
+    """Return an error message for each unknown option and each wrong combination of options."""
     mistakes = [f"{flag} is not an option; write choices and keys without dashes: lr=3e-5." for flag in unknown]
     given = {"--run": asked.run, "--multirun": asked.multirun, "--cfg": asked.cfg, "--info": asked.info}
     modes = [mode for mode, value in given.items() if value]

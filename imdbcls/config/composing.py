@@ -74,7 +74,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Return the config for some overrides; raise UserError for a forbidden setting, or one of Hydra's errors."""
+        """Return the config for some overrides. Raise UserError for a forbidden setting; pass on errors of Hydra."""
         parsed, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
         plain = [each for each in parsed if is_plain(each, repository)]
         if run_mode is RunMode.RUN:
@@ -192,7 +192,7 @@ def is_own_setting(override: Override) -> bool:
 
 
 class Snapshot(CachingConfigRepository):
-    """A repository that reads each file once and always returns a new copy, because Hydra modifies the copy."""
+    """A repository that reads each file once. Each call returns a new copy of the content, which Hydra may modify."""
 
     def __init__(self, repository: IConfigRepository) -> None:
         self.delegate = repository

@@ -24,7 +24,7 @@ SEED = "seed"
 class GridGroup:
     """The runs of one combination of swept values, which differ only in their seeds.
 
-    `overrides` are common to all runs, and `config` is the config with these overrides alone. `name` is the name of the
+    `overrides` are common to all runs, and `config` is the config with only these overrides. `name` is the name of the
     head, followed by the other swept values: `lstm lr=1e-05`.
     """
 
@@ -44,7 +44,7 @@ class GridGroup:
 
 @dataclass(frozen=True)
 class Grid:
-    """The groups of a sweep (none if it has mistakes), and a sentence for each mistake."""
+    """The groups of a sweep (none if it has mistakes), and an error message for each mistake."""
 
     groups: tuple[GridGroup, ...]
     mistakes: tuple[str, ...]
@@ -104,7 +104,7 @@ def name_of(config: Config, combination: Sequence[Override], swept: set[str]) ->
 
 
 def equal_groups(groups: Sequence[GridGroup]) -> Iterator[str]:
-    """Yield a sentence for each group that repeats an earlier one, for example if the swept key is `jobs`."""
+    """Yield an error message for each group that repeats an earlier one, for example if the swept key is `jobs`."""
     first: dict[str, GridGroup] = {}
     for group in groups:
         same = first.setdefault(group.group_hash, group)

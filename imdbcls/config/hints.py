@@ -1,4 +1,4 @@
-"""Suggest similar keys and choices for a misspelt one, or name the choices that have a key."""
+"""Suggest similar names for a misspelt key or choice, or name the choices that have a key."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -11,7 +11,7 @@ HELP = "python -m imdbcls.train --help lists them"
 
 
 def nearest(names: Sequence[str]) -> str:
-    """Return the end of a sentence that suggests similar names; empty without names."""
+    """Return the end of an error message that suggests similar names; empty without names."""
     return f"; closest: {', '.join(names)}" if names else ""
 
 
@@ -22,7 +22,7 @@ def unknown_key(
     options: Mapping[str, Sequence[str]],
     keys_of: Callable[[str, str], set[str]],
 ) -> str:
-    """Return the sentence for a key that does not exist, with the choices that have the key, or with similar keys.
+    """Return the error message for a key that does not exist, with the choices that have the key, or with similar keys.
 
     `chosen` has the selected choice of each group, and `options` has all choices of each group. `keys_of(group,
     choice)` returns the keys that a choice adds.

@@ -31,7 +31,7 @@ DIRECTIONS = {
 
 
 def without_missing_parts(overrides: Sequence[str], options: Callable[[str], list[str]]) -> tuple[list[str], list[str]]:
-    """Return the overrides without unusable launchers and sweepers, and a sentence for each one that was removed.
+    """Return the overrides without unusable launchers and sweepers, and an error message for each that was removed.
 
     `options(group)` lists the installed choices of `hydra/launcher` or `hydra/sweeper`.
     """
@@ -49,7 +49,7 @@ def without_missing_parts(overrides: Sequence[str], options: Callable[[str], lis
 
 
 def refusal_of(part: str, choice: str, options: Callable[[str], list[str]]) -> str | None:
-    """Return the sentence for a launcher or sweeper that cannot be used; None for a usable one."""
+    """Return the error message for a launcher or sweeper that cannot be used; None for a usable one."""
     installed = options(f"hydra/{part}")
     if choice in installed:
         return None
@@ -69,7 +69,7 @@ def is_search(sweeper: DictConfig) -> bool:
 
 
 def wrong_settings_of_search(hydra: DictConfig, metric: Any, jobs: Any, swept: Collection[str]) -> Iterator[str]:
-    """Yield a sentence for each setting that a search cannot use.
+    """Yield an error message for each setting that a search cannot use.
 
     `hydra` is Hydra's section, `metric` and `jobs` are the values of these keys, and `swept` are the keys with several
     values.

@@ -1,6 +1,6 @@
 """Map key names of Hugging Face's Trainer, Lightning and other projects to this project's keys, for error messages.
 
-If our key is not the same quantity, a note in parentheses follows it.
+A note in parentheses follows a key with another meaning or unit.
 """
 
 OTHER_NAMES: dict[str, str] = {

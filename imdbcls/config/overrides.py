@@ -1,7 +1,7 @@
-"""Find all mistakes in the overrides of a command, such as `head=lstm lr=3e-5`, together.
+"""Find all mistakes in the overrides of a command, such as `head=lstm lr=3e-5`.
 
 Hydra stops at the first mistake and suggests no keys. So this module checks the overrides first, with Hydra's own
-parser and composition. Hydra then composes the overrides that pass.
+parser and composition, and reports all mistakes together. Hydra then composes the overrides if there are no mistakes.
 """
 
 import copy
@@ -55,7 +55,7 @@ def compose(texts: Sequence[str], folder: str | None = None) -> Config:
 
 
 def python_for(option: str) -> str:
-    """Return the sentence for a command-line option in the arguments of `compose`."""
+    """Return the error message for a command-line option in the arguments of `compose`."""
     name, _, value = option.partition("=")
     if name in ("--config-dir", "-cd"):
         return f"{option} is an option of the command. In Python, write compose(..., config_dir={value or 'FOLDER'!r})."
@@ -182,7 +182,7 @@ def check_swept_groups(assignments: Sequence[Assignment], checker: OverrideCheck
 
 
 def check_key(assignment: Assignment, config: DictConfig, checker: OverrideChecker) -> Assignment | None:
-    """Return an assignment without its invalid values; None if the key or all values are invalid. Report mistakes."""
+    """Report the mistakes in an assignment, and return its valid values; None if the key or all values are invalid."""
     override = assignment.alternatives[0]
     if assignment.is_group:
         return assignment
@@ -241,7 +241,7 @@ def matches_type(override: Override, default: Any, values: Mapping[str, Any], ch
 
 
 def without_effect(assignments: Sequence[Assignment], config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each assigned key that has no effect in any job because of another key's value."""
+    """Yield an error message for each assigned key that has no effect in any job because of another key's value."""
     lines = {assignment.key: assignment.line for assignment in assignments}
     swept = {assignment.key for assignment in assignments if len(assignment.alternatives) > 1}
     idle = [(key, each) for key, _, markers in declared() for each in markers if isinstance(each, NoEffect)]
@@ -256,18 +256,18 @@ def without_effect(assignments: Sequence[Assignment], config: Mapping[str, Any])
 
 
 def wrong_study_of_debug(config: DictConfig) -> Iterator[str]:
-    """Yield a sentence if a run with a debug preset would be in a study of other runs, and be compared with them."""
+    """Yield an error message if a debug preset would put its run into a study of other runs."""
     debug = config.hydra.runtime.choices.get("debug")
     study = OmegaConf.select(config, "study", throw_on_resolution_failure=False)
     if debug not in (None, "null") and not str(study).startswith("debug"):
         yield (
-            f"study={study}: debug={debug} keeps its runs apart from others. Leave out study, or choose a name that "
-            f"starts with debug, such as debug-{study}."
+            f"study={study}: with debug={debug}, the name of the study must start with debug, so that its runs are not "
+            f"compared with other runs. Leave out study, or write study=debug-{study}."
         )
 
 
 def unread_data_keys(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each key of the data section that neither the schema declares nor an interpolation reads.
+    """Yield an error message for each key of the data section that the schema and all interpolations ignore.
 
     `config` must still have its interpolations, because a source may read `${data.folder}/train.csv`.
     """
@@ -302,7 +302,7 @@ def check_values(config: DictConfig, checker: OverrideChecker) -> Config | None:
         section = plain
         for part in path[:-1]:
             section = section[part]
-        section[path[-1]] = "missing"  # a placeholder, to check the rest
+        section[path[-1]] = "missing"  # a placeholder, so that the other keys can be checked
     try:
         checked = check(resolve(OmegaConf.create(plain) if unset else config))
     except UserError as error:  # some value cannot be resolved

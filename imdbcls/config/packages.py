@@ -16,7 +16,7 @@ OF_TRACKERS = {
 
 
 def missing_packages(config: "Config") -> Iterator[str]:
-    """Yield a sentence for each chosen tracker whose package is not installed."""
+    """Yield an error message for each chosen tracker whose package is not installed."""
     try:
         chosen = {} if config.tracker.mode == "disabled" else config.tracker.chosen
         needed = {name: OF_TRACKERS.get(section.target) for name, section in chosen.items()}

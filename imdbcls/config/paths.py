@@ -38,7 +38,7 @@ _ROBERTA_TYPES = (
 
 
 def wrong_paths(config: Config) -> Iterator[str]:
-    """Yield a sentence for each missing or unusable file or folder in a config, and for a max_length that is too large.
+    """Yield an error message for each missing or unusable file or folder, and for a max_length that is too large.
 
     A key with an invalid value is missing from the config. A check that needs such a key is skipped, because the
     invalid value is reported elsewhere.

@@ -20,7 +20,7 @@ IGNORED_KEYS = {
     "backbone": ("freeze", "cache", "lora_rank", "reinit_layers"),
     "data": ("test_limit", "validate_on_train"),
 }
-SMALL = ("backbone=tiny", "data=sample")  # valid choices, of which only the defaults of `IGNORED_KEYS` are used
+SMALL = ("backbone=tiny", "data=sample")  # choices for a config that is only used for its defaults of `IGNORED_KEYS`
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ def examine_pretraining(
 
 
 def combined(written: Config, plain: Config, settings: PretrainSettings, given: set[str]) -> tuple[Config, list[str]]:
-    """Return the config of the experiment, with the recipe of pretraining, and the ignored keys in its sections.
+    """Return the experiment's config with the settings of pretraining, and the keys of its sections that are ignored.
 
-    `written` is the config of `imdbcls.train`, `plain` that of the command without the experiment, and `given` are the
-    keys in the command, which are not ignored.
+    `written` is the config of `imdbcls.train`, and `plain` is the config of the command without the experiment. `given`
+    are the keys in the command, which are not ignored.
     """
     changes = {name: getattr(plain, name) for name in IGNORED if name in Config.model_fields}
     changes["max_length"] = settings.max_length

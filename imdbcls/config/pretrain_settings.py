@@ -38,12 +38,12 @@ class PretrainSettings(CommandSettings):
 
     @property
     def overrides(self) -> list[str]:
-        """The overrides of the keys that a training run has, too."""
+        """The overrides for the keys that a training run also has."""
         keys = ("lr", "batch_size", "epochs", "warmup", "max_length", "study")
         return [f"{key}={getattr(self, key)}" for key in keys]
 
     def recorded(self, config: Config) -> Config:
-        """Return the config of the run, which identifies it: with these settings, and the head for masked tokens."""
+        """Return the config that identifies the run: with these settings and the head for masked tokens."""
         own = {"masking": self.masking.plain(), **self.data.plain()}
         data = DataConfig.model_validate({**config.data.plain(), **own})
         return config.model_copy(update={"head": HeadConfig.model_validate(HEAD), "data": data, "metric": "loss"})

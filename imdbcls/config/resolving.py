@@ -99,7 +99,7 @@ def is_variable(value: Any) -> bool:
 
 
 def wants_number(path: tuple[Any, ...], values: Mapping[str, Any]) -> bool:
-    """Return whether a key does not allow strings, to judge by its type or, if the type is unknown, by its section."""
+    """Return whether a key does not allow strings. If the type of the key is unknown, its section decides."""
     hint = type_of_key(".".join(map(str, path)), values)
     return path[0] in SECTIONS_OF_NUMBERS if hint is None else not takes_text(hint)
 

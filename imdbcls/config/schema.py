@@ -268,8 +268,8 @@ class Config(Section):
     def choices(self, *, seeds: bool = True) -> dict[str, Any]:
         """Return the nested values of the keys that can change a result; with `seeds=False`, also leave out seeds.
 
-        A key is also left out if it has the value in its marker `AddedLater`. So is `jobs`, although the number of
-        threads per job can change the last bits of a result.
+        A key is also left out if it has the value in its marker `AddedLater`. `jobs` is always left out, although the
+        number of threads per job can change the last bits of a result.
         """
         values = without_marked(self, self.plain(), (Neutral,) if seeds else (Neutral, SeedKey))
         for key, value in DataConfig.added_later.items():

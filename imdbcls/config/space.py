@@ -1,4 +1,4 @@
-"""Read what a tuning study compares and what it searches, from overrides in Hydra's syntax.
+"""Read the groups that a tuning study compares, and its search space, from overrides in Hydra's syntax.
 
 Swept groups (`head=cls,lstm`) are compared. Swept keys are the search space, which is the same for every group:
 `lr='interval(1e-5,1e-3)'`, `lr='tag(log,interval(1e-5,1e-3))'`, `epochs='range(1,6)'` or `batch_size=16,32`.
@@ -23,7 +23,7 @@ from imdbcls.errors import UserError
 
 SEED = "seed"
 LOG = "log"
-# Groups and keys that decide which documents the validation metric is computed on, or what the metric is.
+# Groups and keys that select the validation metric, or the documents on which it is computed.
 MEASURE = (
     *("metric", "data.split_seed", "data.train", "data.validation", "data.validation_split", "data.validation_limit"),
     *("data.validation_fraction", "data.test", "data.test_split", "data.test_fraction"),
@@ -34,8 +34,8 @@ MEASURE = (
 class Interval:
     """Numbers from `low` to `high`, both included.
 
-    With `is_whole`, only whole numbers; with `step`, only `low` plus multiples of `step`. `log` means that they are
-    proposed on a log scale.
+    With `is_whole`, only whole numbers; with `step`, only `low` plus multiples of `step`. With `log`, the sampler
+    proposes values on a log scale.
     """
 
     key: str
@@ -78,7 +78,7 @@ Dimension = Interval | Choices
 
 @dataclass(frozen=True)
 class TuningGrid:
-    """The compared groups and the search space (both empty if there are mistakes), and a sentence for each mistake."""
+    """The compared groups and the search space (both empty if there are mistakes), and an error message per mistake."""
 
     groups: tuple[GridGroup, ...]
     space: tuple[Dimension, ...]
@@ -141,7 +141,7 @@ def is_searched(assignment: Assignment) -> bool:
 
 
 def refused_sweeps(assignments: Sequence[Assignment]) -> Iterator[str]:
-    """Yield a sentence for each swept key or group that must have the same value in all trials."""
+    """Yield an error message for each swept key or group that must have the same value in all trials."""
     markers = {key: found for key, _, found in declared()}
     for assignment in assignments:
         if not is_searched(assignment) and len(assignment.alternatives) < 2:
@@ -149,7 +149,10 @@ def refused_sweeps(assignments: Sequence[Assignment]) -> Iterator[str]:
         line, key = assignment.line, assignment.key
         neutral = Neutral in markers.get(key, ()) or key.partition(".")[0] in ("tracker", "checkpoint")
         if SeedKey in markers.get(key, ()):
-            yield f"{line}: a seed is not tuned. All trials have the same seed, and the winners get new seeds."
+            yield (
+                f"{line}: a seed is not tuned. All trials have the same seed, and the winners get new seeds. Set one "
+                "value, or leave it out."
+            )
         elif key in MEASURE or (assignment.is_group and key == "data"):
             yield f"{line}: trials with different values of {key} cannot be compared. Set one value."
         elif neutral:
@@ -162,7 +165,7 @@ def watched(group: GridGroup) -> Iterator[str]:
 
 
 def read_space(assignments: Sequence[Assignment]) -> tuple[tuple[Dimension, ...], list[str]]:
-    """Return the search space, sorted by key, and a sentence for each mistake."""
+    """Return the search space, sorted by key, and an error message for each mistake."""
     space, mistakes = [], []
     for assignment in sorted(assignments, key=lambda each: each.key):
         try:
@@ -215,7 +218,7 @@ def trials_study(study: str) -> str:
 
 
 def wrong_study_name(groups: Sequence[GridGroup]) -> Iterator[str]:
-    """Yield a sentence if the name of the study is too long for the study of its trials."""
+    """Yield an error message if the name of the study is too long for the study of its trials."""
     for study in {group.config.study for group in groups}:
         try:
             groups[0].config.with_changes(study=trials_study(study))

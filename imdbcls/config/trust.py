@@ -80,7 +80,7 @@ def outside(sources: Iterable[Any]) -> bool:
 
 
 def unnamed_settings(overrides: Iterable[Override], named: Named) -> Iterator[str]:
-    """Yield a sentence for each override of Hydra's own keys that comes from a file's `hydra.sweeper.params`."""
+    """Yield an error message for each override of Hydra's own keys that comes from a file's `hydra.sweeper.params`."""
     for override in overrides:
         if override.is_hydra_override() and override.input_line not in (*named.settings, *ADDED_BY_HYDRA):
             line = override.input_line
@@ -90,7 +90,7 @@ def unnamed_settings(overrides: Iterable[Override], named: Named) -> Iterator[st
 def wrong_settings_of_files(
     cfg: DictConfig, overrides: Sequence[Override], named: Named, trusted_hydra: Mapping[str, Any]
 ) -> list[str]:
-    """Return a sentence for each forbidden setting that untrusted YAML files add to a composed config.
+    """Return an error message for each forbidden setting that untrusted YAML files add to a composed config.
 
     `overrides` are the overrides that the config was composed with. `trusted_hydra` is Hydra's section composed without
     the added YAML files.
@@ -112,7 +112,7 @@ def params_of(hydra: Mapping[str, Any]) -> Any:
 
 
 def unnamed_plugins(plugins: Any, named: Named) -> Iterator[str]:
-    """Yield a sentence for each plugin that the command line does not name."""
+    """Yield an error message for each plugin that the command line does not name."""
     for plugin in plugins if isinstance(plugins, Sequence) and not isinstance(plugins, str) else [plugins]:
         if plugin is not None and plugin not in named.plugins:
             package = shlex.quote(f"plugins=[{shown(plugin)}]")
@@ -123,38 +123,41 @@ def unnamed_plugins(plugins: Any, named: Named) -> Iterator[str]:
 
 
 def unnamed_entity(entity: Any, named: Named) -> Iterator[str]:
-    """Yield a sentence for a W&B account in a file: an untrusted file could send documents to another account."""
+    """Yield an error message for a W&B account in a file: an untrusted file could send documents to another account."""
     if entity is not None and entity not in (*named.entities, os.environ.get("WANDB_ENTITY")):
         own = shlex.quote(f"{ENTITY}={shown(entity)}")
         yield (
             f"{ENTITY}={shown(entity)} is refused: it comes from a YAML file, but only the command or WANDB_ENTITY may "
-            f"name the W&B account to upload to. If you trust it, add {own} to the command."
+            f"name the W&B account to upload to. If you trust the account, add {own} to the command."
         )
 
 
 def foreign_settings(
     found: Mapping[str, Any], trusted: Mapping[str, Any], overrides: Sequence[Override]
 ) -> Iterator[str]:
-    """Yield a sentence for each of Hydra's own settings that YAML files changed without permission."""
+    """Yield an error message for each of Hydra's own settings that YAML files changed without permission."""
     task, own = found["overrides"]["task"], found["overrides"]["hydra"]
     if task != [each.input_line for each in overrides if not each.is_hydra_override()] or own != [
         each.input_line for each in overrides if each.is_hydra_override()
     ]:
-        yield "hydra.overrides is refused: it comes from a YAML file, but it must record the command line."
+        yield (
+            "hydra.overrides is refused: it comes from a YAML file, but Hydra must record the command line there. "
+            "Leave it out."
+        )
     chosen, trusted_chosen = found["runtime"]["choices"], trusted["runtime"]["choices"]
     groups = [group for group in chosen if group.startswith("hydra/") and chosen[group] != trusted_chosen.get(group)]
     for group in groups:
         yield (
             f"{group}={shown(chosen[group])} is refused: it comes from a YAML file, but only the command may configure "
-            f"Hydra. If you trust it, add {shlex.quote(f'{group}={chosen[group]}')} to the command."
+            f"Hydra. If you trust the file, add {shlex.quote(f'{group}={chosen[group]}')} to the command."
         )
     sections = tuple(group.replace("/", ".") for group in groups)
     for key, value in different_values(found, trusted):
         if not (ALLOWED_IN_FILES.fullmatch(key) or FILLED_IN.fullmatch(key) or key.startswith(sections or ("-",))):
             yield (
                 f"{key}={shown(value)} is refused: it comes from a YAML file, which may set no keys of Hydra except "
-                "hydra.mode, hydra.sweeper.params, hydra.sweeper.max_batch_size and hydra.verbose. If you trust it, "
-                f"add {key}=... to the command."
+                "hydra.mode, hydra.sweeper.params, hydra.sweeper.max_batch_size and hydra.verbose. If you trust the "
+                f"file, add {key}=... to the command."
             )
 
 
@@ -171,7 +174,7 @@ def different_values(found: Any, trusted: Any, path: str = "hydra") -> Iterator[
 
 
 def foreign_interpolations(node: Any, named: Named, path: str = "") -> Iterator[str]:
-    """Yield a sentence for each interpolation from a YAML file that calls a resolver other than `now` or `hydra`.
+    """Yield an error message for each interpolation from a YAML file that calls a resolver other than `now` or `hydra`.
 
     The resolver `oc.env`, for example, reads environment variables.
     """
@@ -186,5 +189,5 @@ def foreign_interpolations(node: Any, named: Named, path: str = "") -> Iterator[
         add = "write it in the command" if "[" in key else f"add {shlex.quote(f'{key}={node}')} to the command"
         yield (
             f"{key}={shown(node)} is refused: it comes from a YAML file, but only the command may read environment "
-            f"variables and call resolvers. If you trust it, {add}."
+            f"variables and call resolvers. If you trust the file, {add}."
         )

@@ -237,7 +237,7 @@ def test_each_mistake_gives_one_sentence(text: str, sentence: str, monkeypatch: 
             ["lr=0 is not a number above 0.", "head.dropout=2 is not a number from 0 to below 1."],
         ),
         (["~head.dropout"], ["head.dropout is missing: imdbcls.heads.cls.ClsHead requires it. Add +head.dropout=..."]),
-        (["plugins=[nope]", "head._target_=nope.Head"], ["head._target_=nope.Head cannot be imported here: No module"]),
+        (["plugins=[nope]", "head._target_=nope.Head"], ["head._target_=nope.Head cannot be imported: No module"]),
         (
             [
                 "plugins=[plugins]",

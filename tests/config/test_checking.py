@@ -460,7 +460,7 @@ def test_a_target_of_an_earlier_version_gets_its_own_error(sound: dict[str, Any]
     (line,) = mistakes(altered(sound, "loss._target_", "imdbcls.losses.CrossEntropy"))
     assert "this version of imdbcls has no such class or function" in line and "train it again" in line
     (line,) = mistakes(altered(sound, "loss._target_", "imdbcls.heads.cls.ClsHead"))
-    assert "a section may only use its own classes and functions" in line
+    assert "this section may only use certain classes and functions" in line
 
 
 def test_a_foreign_target_is_refused_at_any_depth(sound: dict[str, Any]) -> None:
