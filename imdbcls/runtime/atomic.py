@@ -73,8 +73,8 @@ def stale(paths: Iterable[Path]) -> Iterator[Path]:
 def creating_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to write to, which is renamed to `path` after the block.
 
-    If several processes create the same folder, the first one to finish wins. Raises OSError if the temporary folder
-    cannot be created.
+    If several processes create the same folder, the folder of the first process to finish is kept. Raise OSError if the
+    temporary folder cannot be created.
     """
     with scratch_folder(path.parent) as folder:
         yield folder

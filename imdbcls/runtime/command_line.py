@@ -13,7 +13,7 @@ MAX_LENGTH = 2_000  # characters; `python -c` may have a whole program as its ar
 def command_line() -> str:
     """Return the command line as the user would type it, with quotes where the shell needs them.
 
-    Environment variables are not part of it. The jobs of a sweep return the command line of the sweep.
+    It does not include environment variables. In the jobs of a sweep, it is the command line of the sweep.
     """
     # A worker of multiprocessing has a command line of its own, but gets `sys.argv` from its parent.
     text = shlex.join(as_typed(sys.orig_argv) if parent_process() is None else sys.argv)
@@ -21,6 +21,6 @@ def command_line() -> str:
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of the Python interpreter without the path of the interpreter if it runs the script."""
+    """Replace the paths of the interpreter and of the console script by `imdbcls`; return other commands unchanged."""
     is_script = len(arguments) > 1 and Path(arguments[1]).name == SCRIPT
     return [SCRIPT, *arguments[2:]] if is_script else list(arguments)

@@ -98,8 +98,8 @@ def label_of(record: logging.LogRecord) -> tuple[str, str]:
 def write_message(text: str, label: str = "", style: str = "", *, wraps: bool = True) -> None:
     """Write a label and a message of one or more lines to stderr, above the live line if one is shown.
 
-    On a terminal, the label has the given style; without a label, the whole message has it. With `wraps`, lines are
-    wrapped at spaces to the width of the terminal.
+    On a terminal, the label has the given style; without a label, the whole message has this style. With `wraps`, lines
+    are wrapped at spaces to the width of the terminal.
     """
     if _prefix and label:
         text = text.removeprefix(f"{_prefix}: ")
@@ -287,7 +287,7 @@ def log_to_stderr() -> None:
     """Configure logging for a command: write all messages and tracebacks to stderr, and escape control characters.
 
     The variable `IMDBCLS_LOG_LEVEL` sets the level of messages of imdbcls. By default, it is the level of the root
-    logger: INFO, or DEBUG with `hydra.verbose=true`. Raises UserError if the variable does not name a level.
+    logger: INFO, or DEBUG with `hydra.verbose=true`. Raise UserError if the variable does not name a level.
     """
     root = logging.getLogger()
     if not any(isinstance(handler, StderrHandler) for handler in root.handlers):
@@ -354,8 +354,8 @@ def user_errors() -> Iterator[None]:
 def write_out(text: str, styles: Mapping[str, str] | None = None) -> None:
     """Write output of one or more lines to stdout, with control characters escaped.
 
-    `styles` maps regular expressions to styles of rich, in which matches are shown on a terminal. Files and pipes get
-    plain text, and so does a terminal if NO_COLOR is set.
+    `styles` maps regular expressions to the rich styles of their matches on a terminal. Files, pipes, and a terminal
+    with NO_COLOR get plain text.
     """
     if not styles or columns_of(sys.stdout) is None or os.environ.get("NO_COLOR"):
         print(printable(text), flush=True)

@@ -65,9 +65,9 @@ def choose_hardware(device: str, precision: str, deterministic: bool = False) ->
 
 
 def visible_gpus() -> list[str]:
-    """Return the value of CUDA_VISIBLE_DEVICES that selects each GPU of this process. CUDA is not initialized.
+    """Return one value of CUDA_VISIBLE_DEVICES for each GPU of this process. Each value selects one GPU.
 
-    A process may still be forked afterwards, which is not possible after CUDA is initialized.
+    This function does not initialize CUDA, because a process with initialized CUDA cannot be forked.
     """
     count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -30,7 +30,7 @@ def local_model(path: Any) -> Path | None:
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether a folder is a run, whose encoder has its weights in `weights_of_run`."""
+    """Return whether a folder is a run with saved weights and the architecture of its encoder."""
     return weights_of_run(folder).is_file() and architecture(folder).joinpath("config.json").is_file()
 
 

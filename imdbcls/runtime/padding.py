@@ -10,7 +10,7 @@ from torch import Tensor
 def token_indices(mask_BT: Tensor) -> Tensor:
     """Return the flat indices of the non-padding tokens in the (B, T) mask, ascending, shape (N,).
 
-    On CUDA this waits for the device.
+    On CUDA, this function waits for the device.
     """
     return mask_BT.flatten().nonzero().squeeze(1)
 

@@ -25,9 +25,9 @@ REPAINT_SECONDS = 0.2
 MIN_PLAIN_SECONDS = 10.0
 MAX_PLAIN_SECONDS = 300.0
 
-# Until an evaluation was timed, assume that it takes this fraction of the training time per document.
+# Until an evaluation has been timed, assume that it takes this fraction of the training time per document.
 _EVALUATION_COST = 1 / 3
-_EVALUATED = ("validation", "test")  # splits whose evaluation the time left includes
+_EVALUATED = ("validation", "test")  # the estimated time left includes the evaluation of these splits
 
 _BAR_WIDTHS = (10, 40)  # smallest and largest width in columns; without space for the smallest, no bar is shown
 _VERBS = {"validation": "validating", "test": "testing", "encoding": "encoding", "explaining": "explaining"}

@@ -31,8 +31,9 @@ def require_single_process() -> None:
     if is_other_process():
         exit_after_main_process()
     raise UserError(
-        "torchrun starts several processes for one run, which only imdbcls.train supports, without --multirun. Start "
-        "this command without torchrun, or use torchrun for each run: torchrun --nproc_per_node N -m imdbcls.train ..."
+        "torchrun works only with imdbcls.train without --multirun, because it starts several processes for one run. "
+        "Start this command without torchrun, or use torchrun for each run: torchrun --nproc_per_node N -m "
+        "imdbcls.train ..."
     )
 
 
@@ -40,8 +41,8 @@ def require_single_process() -> None:
 def muted_other_processes() -> Iterator[None]:
     """Show only the messages of the main process in the block, because the other processes would repeat them.
 
-    After `distributed.joined_processes`, the others also show their errors, with their rank. Until then, all processes
-    fail for the same reason, and the others exit after the main process.
+    After `distributed.joined_processes`, the other processes show their errors, too, with their rank. Before that, all
+    processes fail for the same reason, and the other processes exit silently after the main process.
     """
     if not is_other_process():
         yield

@@ -40,7 +40,7 @@ def numeric_versions() -> dict[str, str]:
 
 @cache
 def git_commit() -> str | None:
-    """Return the git commit of this package's code, with `-dirty` if files have changed, at the first call.
+    """Return the git commit of this package's code at the first call, with `-dirty` if files have changed.
 
     Return None if the code is not in a git clone, or if git is not installed.
     """
