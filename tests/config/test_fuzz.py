@@ -32,7 +32,7 @@ from imdbcls.data.files import read_files
 from imdbcls.data.imdb import read_imdb
 from imdbcls.data.splits import make_corpus
 from imdbcls.errors import UserError
-from imdbcls.evaluate import evaluate
+from imdbcls.reevaluation import evaluate
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.identity import config_hash
 from imdbcls.runtime.signals import StopRequest

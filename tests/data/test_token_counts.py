@@ -165,7 +165,7 @@ def test_a_run_that_predicts_one_class_logs_it(tmp_path: Path, capsys: pytest.Ca
     logged = capsys.readouterr().err
     assert set(run.predictions().names) == {"common"}
     assert "test: the model predicts the class common for all" in logged
-    from imdbcls.evaluate import evaluate
+    from imdbcls.reevaluation import evaluate
 
     evaluate(run.folder, "test")
     assert "warning: test: the model predicts the class common for all" in capsys.readouterr().err

@@ -11,7 +11,6 @@ from support.kernels import HALF
 from support.trainers import make
 from torch import nn
 
-from imdbcls.evaluate import report_difference
 from imdbcls.heads.cls import ClsHead
 from imdbcls.heads.lstm import LSTMHead
 from imdbcls.kernels import loading
@@ -19,6 +18,7 @@ from imdbcls.kernels.encoder import accelerate
 from imdbcls.kernels.heads import accelerate_head
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.environment import environment_of, path_of
+from imdbcls.reevaluation import report_difference
 from imdbcls.runtime import environment
 from imdbcls.runtime.device import Hardware
 from imdbcls.tracking import Trackers

@@ -15,7 +15,7 @@ import imdbcls
 from imdbcls import compare
 from imdbcls.comparison.study import read_study
 from imdbcls.errors import UserError
-from imdbcls.evaluate import evaluate
+from imdbcls.reevaluation import evaluate
 from imdbcls.runs.format_version import OtherVersionError, require_version
 
 

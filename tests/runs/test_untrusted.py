@@ -23,8 +23,8 @@ from imdbcls.api import load_run
 from imdbcls.config.checking import require_valid
 from imdbcls.data.sample import read_sample
 from imdbcls.errors import UserError
-from imdbcls.evaluate import evaluate
 from imdbcls.models.backbone import locate
+from imdbcls.reevaluation import evaluate
 from imdbcls.runs.untrusted import tensor_shapes
 
 TARGETS = (

@@ -14,12 +14,12 @@ from support.trainers import DESCENT, distance, make, points, train_epoch, weigh
 from torch import Tensor
 
 from imdbcls.errors import UserError
-from imdbcls.evaluate import evaluate
 from imdbcls.heads.mean import MeanHead
 from imdbcls.models import lora
 from imdbcls.models.backbone import Backbone
 from imdbcls.models.classifier import Classifier, copy_of, count_parameters
 from imdbcls.models.layers import recompute_activations
+from imdbcls.reevaluation import evaluate
 from imdbcls.tracking import Trackers
 from imdbcls.training.evaluation_model import EvaluationModel
 

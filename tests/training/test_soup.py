@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from support.processes import TINY, run, run_folder
 from support.trainers import distance, make, points, weights, weights_after_epochs
 
-from imdbcls.evaluate import evaluate
 from imdbcls.models.metrics import metrics_of
+from imdbcls.reevaluation import evaluate
 from imdbcls.tracking import Trackers
 from imdbcls.training.selection import rank
 from imdbcls.training.soup import Rank, Soup, greedy_soup
