@@ -6,11 +6,11 @@ from rules import OLD, infer_by_old_rules, without
 from scipy.special import expit
 
 from imdbcls.comparison.calibration import calibration_of, ece
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.inference import Pair, infer
 from imdbcls.comparison.metrics import METRICS, confidence_bin
 from imdbcls.comparison.run_files import Run
 from imdbcls.comparison.statistics import Sample, Units, mean_over_seeds, seed_variances
-from imdbcls.comparison.study import Group
 from imdbcls.comparison.verdicts import LEVEL, Outcome
 from imdbcls.runs.predictions import Predictions
 

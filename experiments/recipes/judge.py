@@ -14,7 +14,8 @@ import sys
 from recipes import comparison, merged
 
 import imdbcls
-from imdbcls.comparison.study import Group, read_study
+from imdbcls.comparison.group import Group
+from imdbcls.comparison.study import read_study
 from imdbcls.errors import UserError
 from imdbcls.runtime.console import user_errors
 

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import imdbcls
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.results import PairResult
 from imdbcls.comparison.samples import units_of
-from imdbcls.comparison.study import Group, read_study
+from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import samples_of
 from imdbcls.comparison.views.wording import p_cell, verdict
 from imdbcls.runs.identity import group_hash

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.metrics import METRICS
-from imdbcls.comparison.study import Group
 from imdbcls.runs.predictions import Predictions
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.metrics import confidence_bin
 from imdbcls.comparison.results import Calibration, ReliabilityBin
 from imdbcls.comparison.run_files import Run, number
-from imdbcls.comparison.study import Group
 from imdbcls.models.temperature import HIGHEST, LOWEST, apply_temperature
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.record import NUM_CALIBRATION_BINS

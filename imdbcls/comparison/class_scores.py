@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.results import ClassScore
-from imdbcls.comparison.study import Group
 
 
 def confusion_matrix_of(group: Group) -> tuple[tuple[int, ...], ...]:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.results import GroupSummary
 from imdbcls.comparison.run_files import number
-from imdbcls.comparison.study import Group
 
 COSTS = {
     "head_parameters": "head parameters",

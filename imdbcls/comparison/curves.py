@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.results import CurvePoint
 from imdbcls.comparison.run_files import number
-from imdbcls.comparison.study import Group
 
 CURVES = ("val/accuracy", "val/f1", "val/auroc", "val/loss", "train/loss")  # keys of metrics.jsonl
 MAX_POINTS = 400

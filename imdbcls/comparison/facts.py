@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.naming import flatten
 from imdbcls.comparison.run_files import Run, number, sanitize
-from imdbcls.comparison.study import Group
 
 Fact = str | int | float | None
 FILM_SOURCES = ("imdbcls.data.imdb.read_imdb", "imdbcls.data.sample.read_sample")  # their clusters are films

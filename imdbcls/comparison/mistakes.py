@@ -5,8 +5,8 @@ from itertools import combinations
 
 import numpy as np
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.results import Disagreement, LabelError
-from imdbcls.comparison.study import Group
 
 CONFIDENT = 0.9  # smallest mean probability over seeds of a confident prediction
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.naming import choices_of
 from imdbcls.comparison.results import PairResult
 from imdbcls.comparison.run_files import Run, number, sanitize
-from imdbcls.comparison.study import Group
 from imdbcls.printable import counted
 from imdbcls.runs.selection import DEFAULT, TITLES
 from imdbcls.runtime.text_table import joined

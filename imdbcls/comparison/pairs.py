@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.inference import Inference, Pair, infer, reversed_inference
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.planned import PlannedStudy
@@ -13,7 +14,6 @@ from imdbcls.comparison.race import first_seeds
 from imdbcls.comparison.results import Flips, McNemarTest, PairLook, PairResult, WithoutCollapsed
 from imdbcls.comparison.samples import sample_of
 from imdbcls.comparison.statistics import Sample, Units, exact_mcnemar, permutation_p
-from imdbcls.comparison.study import Group
 from imdbcls.comparison.verdicts import LEVEL
 
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.race import Round, Standing, State, race
 from imdbcls.comparison.results import PlanSummary
 from imdbcls.comparison.run_files import BadRunError, sanitize
 from imdbcls.comparison.samples import is_undefined, sample_of, units_of
 from imdbcls.comparison.statistics import Sample, Units
-from imdbcls.comparison.study import Group, Study
+from imdbcls.comparison.study import Study
 from imdbcls.runs.plan import Plan
 
 

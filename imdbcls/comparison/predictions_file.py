@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.prediction_rows import CLUSTER, MAX_ROWS, SEED, is_probability, opened
 from imdbcls.comparison.run_files import Run, sanitize
-from imdbcls.comparison.study import Group, Study
+from imdbcls.comparison.study import Study
 from imdbcls.data.answers import PROBABILITY
 from imdbcls.data.columns import listed
 from imdbcls.data.documents import cell_text, label_name

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.naming import choices_of
 from imdbcls.comparison.results import Crossing, GroupSummary, PairResult, SizeCurve, SizePoint
 from imdbcls.comparison.run_files import number
-from imdbcls.comparison.study import Group
 
 LIMIT = "data.train_limit"
 MAX_CURVES = 8

@@ -6,11 +6,11 @@ from itertools import pairwise
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.results import PartAccuracy, Parts
 from imdbcls.comparison.samples import sample_of, summarize
 from imdbcls.comparison.statistics import Units, floored_variance
-from imdbcls.comparison.study import Group
 
 LENGTH_EDGES = (64, 128, 256, 512, 1024)
 SMALLEST_PART = 10

@@ -3,12 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.naming import distinct_names
 from imdbcls.comparison.run_files import (
     BadRunError,
@@ -16,7 +16,6 @@ from imdbcls.comparison.run_files import (
     StoppedRunError,
     group_and_seed,
     is_run_folder,
-    number,
     read_run,
     sanitize,
 )
@@ -28,140 +27,6 @@ from imdbcls.runtime.text_table import joined
 
 MAX_STUDIES_NAMED = 10  # in one message
 MAX_RUNS_NAMED = 5  # in one message
-COLLAPSED_SHARE = 0.99  # a run counts as collapsed if one class has at least this share of its predictions
-MAX_LABEL_SHARE = 0.95  # a run does not count as collapsed if the class has a larger share of the labels
-
-
-@dataclass(frozen=True)
-class Group:
-    """The runs of one config, with S different seeds, on the same N test documents."""
-
-    name: str
-    head: str
-    backbone: str
-    runs: tuple[Run, ...]
-    num_failed: int = 0  # failed runs of this group, which are not in `runs`
-    num_stopped: int = 0  # runs of this group that W&B stopped early, which are not in `runs`
-
-    @property
-    def seeds(self) -> list[int]:
-        return [run.seed for run in self.runs]
-
-    @property
-    def order_seeds(self) -> list[str]:
-        """Values of `data.order_seed`, the seed of the batch order, from the runs that recorded one."""
-        data = [run.config.get("data") for run in self.runs]
-        return [str(section["order_seed"]) for section in data if isinstance(section, dict) and "order_seed" in section]
-
-    @property
-    def split_hash(self) -> str | None:
-        return self.runs[0].result.get("split_hash")
-
-    @property
-    def watched_test(self) -> bool:
-        return any(run.result.get("watched_test") is True for run in self.runs)
-
-    @property
-    def ids(self) -> np.ndarray:
-        return self.runs[0].predictions.ids
-
-    @property
-    def labels_N(self) -> np.ndarray:
-        return self.runs[0].predictions.true_labels
-
-    @property
-    def tokens_N(self) -> np.ndarray | None:
-        return self.runs[0].predictions.tokens
-
-    @cached_property
-    def clusters_N(self) -> np.ndarray | None:
-        """Index of each document's cluster, in sorted order of the cluster names; None if no run recorded clusters.
-
-        Any run that recorded clusters can be used, because all runs of a group have the same documents.
-        """
-        recorded = (run.predictions.clusters for run in self.runs)
-        clusters = next((column for column in recorded if column is not None), None)
-        return None if clusters is None else np.unique(clusters, return_inverse=True)[1]
-
-    @cached_property
-    def parts_N(self) -> np.ndarray | None:
-        """Part of the data to which each document belongs; None if no run recorded parts."""
-        recorded = (run.predictions.parts for run in self.runs)
-        return next((column for column in recorded if column is not None), None)
-
-    @property
-    def num_independent(self) -> int:
-        """Number of independent units in the test split: clusters if they are known, else documents."""
-        return len(self.ids) if self.clusters_N is None else len(np.unique(self.clusters_N))
-
-    @property
-    def flags(self) -> list[str]:
-        """Caveats that every verdict on this group must include, as clauses."""
-        num_runs = self.num_failed + self.num_stopped + len(self.runs)
-        failed = f"{self.num_failed} of {num_runs} runs of {self.name} failed"
-        stopped = f"W&B stopped {self.num_stopped} of {num_runs} runs of {self.name}"
-        watched = f"{self.name} was evaluated on the test split during training"
-        early = [*([failed] if self.num_failed else []), *([stopped] if self.num_stopped else [])]
-        return [*early, *([watched] if self.watched_test else [])]
-
-    @property
-    def max_length(self) -> int | None:
-        length = number(self.runs[0].result.get("max_length", self.runs[0].config.get("max_length")))
-        return None if length is None else int(length)
-
-    @property
-    def in_windows(self) -> bool:
-        """Whether documents longer than `max_length` are split into windows instead of being truncated."""
-        data = self.runs[0].config.get("data")
-        return isinstance(data, dict) and data.get("truncation") == "windows"
-
-    @cached_property
-    def correct_SN(self) -> np.ndarray:
-        """1.0 where the prediction of a seed equals the label, else 0.0 (float32)."""
-        return np.stack([run.predictions.correct for run in self.runs]).astype(np.float32)
-
-    @cached_property
-    def share_correct_N(self) -> np.ndarray:
-        """Share of seeds that predict the label. It is exactly 1.0 if all seeds do, and exactly 0.0 if none does."""
-        return self.correct_SN.mean(axis=0)
-
-    @cached_property
-    def collapsed_S(self) -> np.ndarray:
-        """Whether each run collapsed.
-
-        A collapsed run predicts the same class for at least 99 % of the documents, although at most 95 % have this
-        label.
-        """
-        num_classes = len(self.runs[0].predictions.label_names)
-        label_shares_C = np.bincount(self.labels_N, minlength=num_classes) / len(self.labels_N)
-        collapsed = []
-        for run in self.runs:
-            shares_C = np.bincount(run.predictions.predicted, minlength=num_classes) / len(self.labels_N)
-            most = int(shares_C.argmax())
-            collapsed.append(bool(shares_C[most] >= COLLAPSED_SHARE and label_shares_C[most] <= MAX_LABEL_SHARE))
-        return np.array(collapsed)
-
-    @property
-    def has_probabilities(self) -> bool:
-        return all(run.predictions.probabilities is not None for run in self.runs)
-
-    @property
-    def probabilities_SNC(self) -> np.ndarray:
-        return np.stack([run.predictions.known_probabilities for run in self.runs])
-
-    @property
-    def mean_probabilities_NC(self) -> np.ndarray:
-        return self.probabilities_SNC.mean(axis=0)
-
-    @cached_property
-    def label_probability_N(self) -> np.ndarray | None:
-        """Probability of the label, averaged over seeds; None: the probabilities are unknown."""
-        if not self.has_probabilities:
-            return None
-        return np.take_along_axis(self.mean_probabilities_NC, self.labels_N[:, None], axis=1)[:, 0]
-
-    def has_documents_of(self, other: "Group") -> bool:
-        return np.array_equal(self.ids, other.ids)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from imdbcls.comparison.class_scores import class_scores_of, confusion_matrix_of
 from imdbcls.comparison.cost import cost_ranges_of, costs_of, pareto_fronts
 from imdbcls.comparison.curves import learning_curves
 from imdbcls.comparison.facts import facts_of, settings_of
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.inference import short_list
 from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.mistakes import disagreements, label_errors, wrong_for_all
@@ -21,7 +22,7 @@ from imdbcls.comparison.samples import is_undefined, largest_collapse_rate, samp
 from imdbcls.comparison.size_curves import crossings_of, size_curves_of
 from imdbcls.comparison.slices import accuracy_by_part
 from imdbcls.comparison.statistics import Sample, Units, seed_variances
-from imdbcls.comparison.study import Group, Study
+from imdbcls.comparison.study import Study
 
 
 def compare_study(study: Study, metric: Metric, margin: float | None) -> Comparison:

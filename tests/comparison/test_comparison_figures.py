@@ -12,7 +12,8 @@ from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
-from imdbcls.comparison.views.figures import Axis, CostPlane, CurvePlot, IntervalPlot, figures_of
+from imdbcls.comparison.views.figure_types import Axis, CostPlane, CurvePlot, IntervalPlot
+from imdbcls.comparison.views.figures import figures_of
 from imdbcls.comparison.views.svg_figures import drawings_of
 
 

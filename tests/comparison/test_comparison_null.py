@@ -31,13 +31,13 @@ from simulate import (
 )
 
 from imdbcls.comparison import inference
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.inference import Pair, infer
 from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.power import minimum_detectable_difference
 from imdbcls.comparison.run_files import Run
 from imdbcls.comparison.samples import sample_of, units_of
-from imdbcls.comparison.study import Group
 from imdbcls.comparison.verdicts import LEVEL, Outcome
 from imdbcls.runs.predictions import Predictions
 

@@ -14,6 +14,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from imdbcls.comparison.baseline import baseline_of, ensemble_of
 from imdbcls.comparison.calibration import calibration_of, ece
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.inference import Inference, Pair, infer, missing_seeds, short_list
 from imdbcls.comparison.metrics import METRICS, auroc
 from imdbcls.comparison.power import (
@@ -38,7 +39,7 @@ from imdbcls.comparison.statistics import (
     permutation_p,
     seed_variances,
 )
-from imdbcls.comparison.study import Group, Study
+from imdbcls.comparison.study import Study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.errors import UserError

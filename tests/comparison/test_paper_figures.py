@@ -13,7 +13,8 @@ from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
-from imdbcls.comparison.views.figures import CostPlane, IntervalPlot, figures_of
+from imdbcls.comparison.views.figure_types import CostPlane, IntervalPlot
+from imdbcls.comparison.views.figures import figures_of
 from imdbcls.comparison.views.paper_figures import drawn, paper_figures
 from imdbcls.comparison.views.svg_figures import drawings_of
 

@@ -12,7 +12,8 @@ from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.views.detail_tables import crossing_sentences, detail_tables_of
-from imdbcls.comparison.views.figures import CurvePlot, figures_of
+from imdbcls.comparison.views.figure_types import CurvePlot
+from imdbcls.comparison.views.figures import figures_of
 from imdbcls.comparison.views.json_document import document_of
 from imdbcls.comparison.views.paper_figures import paper_figures
 from imdbcls.comparison.views.svg_figures import drawings_of

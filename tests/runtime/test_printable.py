@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.results import Comparison, MetricSummary
 from imdbcls.comparison.run_files import Run
-from imdbcls.comparison.study import Group, Study
+from imdbcls.comparison.study import Study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.views.csv_table import csv_text
 from imdbcls.comparison.views.json_document import comparison_json

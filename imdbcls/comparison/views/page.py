@@ -16,7 +16,8 @@ from imdbcls.comparison.views.detail_tables import confusion_matrices, crossing_
 from imdbcls.comparison.views.disagreement_link import DisagreementLink
 from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_pairs
 from imdbcls.comparison.views.facts import facts_line
-from imdbcls.comparison.views.figures import CurvePlot, Figure, IntervalPlot, figures_of
+from imdbcls.comparison.views.figure_types import CurvePlot, Figure, IntervalPlot
+from imdbcls.comparison.views.figures import figures_of
 from imdbcls.comparison.views.paragraph import paragraph
 from imdbcls.comparison.views.quantities import percentage_sign, value_text
 from imdbcls.comparison.views.reading_list import ReadingList

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from imdbcls.comparison.verdicts import Outcome
-from imdbcls.comparison.views.figures import (
+from imdbcls.comparison.views.figure_types import (
     Axis,
     CostPlane,
     CurvePlot,
@@ -19,8 +19,8 @@ from imdbcls.comparison.views.figures import (
     IntervalPlot,
     LengthPlot,
     ReliabilityPlot,
-    short_name,
 )
+from imdbcls.comparison.views.figures import short_name
 from imdbcls.comparison.views.label_placement import Box, points_along, spot_for_label
 from imdbcls.comparison.views.quantities import compact
 from imdbcls.errors import UserError

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imdbcls.comparison.group import Group
 from imdbcls.comparison.results import Comparison
-from imdbcls.comparison.study import Group, Study
+from imdbcls.comparison.study import Study
 from imdbcls.comparison.views.extent import shown_groups
 
 MAX_SHOWN = 400

@@ -10,7 +10,8 @@ from imdbcls.comparison.study import Study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.texts import texts_of
 from imdbcls.comparison.views.disagreement_link import disagreement_link
-from imdbcls.comparison.views.figures import Figure, figures_of
+from imdbcls.comparison.views.figure_types import Figure
+from imdbcls.comparison.views.figures import figures_of
 from imdbcls.comparison.views.page import page_html
 from imdbcls.comparison.views.reading_list import reading_list
 from imdbcls.comparison.views.svg_figures import drawings_of

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from imdbcls.comparison.views import svg
-from imdbcls.comparison.views.figures import (
+from imdbcls.comparison.views.figure_types import (
     Axis,
     CostPlane,
     CostPoint,
@@ -14,8 +14,8 @@ from imdbcls.comparison.views.figures import (
     IntervalPlot,
     LengthPlot,
     ReliabilityPlot,
-    short_name,
 )
+from imdbcls.comparison.views.figures import short_name
 from imdbcls.comparison.views.label_placement import Box, points_along, spot_for_label
 from imdbcls.comparison.views.quantities import compact
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from imdbcls.comparison.results import CurvePoint
 from imdbcls.comparison.tuning_results import GroupResult, TuningResults
 from imdbcls.comparison.views import svg
-from imdbcls.comparison.views.figures import Axis, CurvePlot, padded
+from imdbcls.comparison.views.figure_types import Axis, CurvePlot, padded
 from imdbcls.comparison.views.quantities import scale_of, title_of
 from imdbcls.comparison.views.svg_figures import drawings_of
 from imdbcls.comparison.views.templates import packaged, source_hash, templates
