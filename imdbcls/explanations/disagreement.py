@@ -69,7 +69,7 @@ def correct_note(correct: Sequence[str]) -> str:
 
 
 def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Disagreement]:
-    """Return up to `count` documents of the common test split with the largest difference, largest first.
+    """Return up to `count` common test documents with the largest difference, largest first.
 
     The recorded predictions are compared by their calibrated probabilities. The common documents are those with the
     same id, label and text in both runs. Raises UserError if the runs have different classes or no common documents, or
@@ -90,7 +90,9 @@ def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Dis
         and texts.get(id_, "") == others.get(id_)
     ]
     if not common:
-        raise UserError(f"{first.folder} and {second.folder} have no test documents in common.")
+        raise UserError(
+            f"{first.folder} and {second.folder} have no test documents in common. Choose two runs on the same data."
+        )
     probabilities = [
         run.calibrated(each).known_probabilities[[row[id_] for id_ in common]]
         for run, each, row in zip(runs, recorded, rows, strict=True)

@@ -68,7 +68,10 @@ def _explain(run: FinishedRun, text: str, target: int | None) -> Explanation:
     with torch.backends.cudnn.flags(enabled=finished.hardware.device.type != "cuda"):
         found = integrated_gradients(finished.model, batch, baseline_ids_WT, target)
     if not (found.logits_C.isfinite().all() and found.scores_WT.isfinite().all()):
-        raise UserError(f"{run.folder}: the model's output is not finite. The weights are too large or damaged.")
+        raise UserError(
+            f"{run.folder}: the model's output is NaN or infinite, because its weights are too large or damaged. Train "
+            "the run again, for example with a lower lr."
+        )
     pooling, special = pooling_of(finished.model, batch, reading)
     probabilities = torch.softmax(found.logits_C.double() / run.temperature, dim=0).tolist()
     return Explanation(

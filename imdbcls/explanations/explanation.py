@@ -20,8 +20,8 @@ class Explanation:
       largest error for which `is_complete` is true. `steps` is the number of steps of the integration.
     - `pooling`: the weight of each word in the average of the token vectors, if the head has `pooling_weights`;
       `special_pooling` is the weight of the special tokens. Otherwise both are None.
-    - `unread`: the parts of `text` that the model did not read, because the text is too long. `num_tokens` and
-      `num_read` count the tokens of the text, without special tokens, and those that the model read.
+    - `unread`: the parts of `text` that the model did not read, because the text is too long. `num_tokens` counts the
+      tokens of the text, and `num_read` counts the tokens that the model read, both without special tokens.
     - `num_windows`: the number of windows into which the text was split.
     """
 

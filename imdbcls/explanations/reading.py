@@ -21,8 +21,8 @@ class Reading:
     """One text as a batch for the model.
 
     `spans` are the words that the model reads, and `word_WT` is the index of each token's word: -1 for special tokens
-    and padding. `unread` are the parts of the text that the model does not read. `num_tokens` and `num_read` count the
-    tokens of the text and those that the model reads, without special tokens.
+    and padding. `unread` are the parts of the text that the model does not read. `num_tokens` counts the tokens of the
+    text, and `num_read` counts the tokens that the model reads, both without special tokens.
     """
 
     batch: Batch
@@ -45,7 +45,7 @@ def read(text: str, finished: FinishedModel) -> Reading:
     label = np.zeros(1, dtype=np.int64)  # a batch needs a label, which has no effect here
     tokens = tokenize_in_memory([text], finished.tokenizer)
     (batch,) = finished.pipeline.eval_batches(tokens, label)
-    # The same batch, where each token id is replaced by the token's position in the text, and other ids by -1.
+    # The same batch with token positions instead of token ids. Special tokens and padding have the position -1.
     places = replace(
         tokens,
         ids=np.arange(len(tokens.ids)),

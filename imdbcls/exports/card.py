@@ -60,7 +60,7 @@ def model_card(
     given: CheckDocuments,
     int8_cost: Int8Cost | None,
 ) -> str:
-    """Return the README.md of an export in the format `name`. `is_stock` says that it needs no modelling file."""
+    """Return the README.md of an export in the format `name`. `is_stock` is true if it has no modelling file."""
     runs, config = source.runs, source.config
     result = ensemble_result(runs) if source.is_ensemble else runs[0].result
     template = jinja2.Environment(

@@ -72,7 +72,8 @@ def stock_model(source: ExportSource) -> Any:
     weights |= dict([*layer(hidden, head.dense), *layer(output, head.output, divisor=member.run.temperature)])
     missing, unexpected = model.load_state_dict(weights, strict=False)
     if missing or unexpected:
-        raise UserError(f"The weights do not fit {type(model).__name__}: {[*missing, *unexpected][0]}.")
+        wrong = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is unexpected"
+        raise UserError(f"The weights do not fit {type(model).__name__}: {wrong}. Use --to onnx or torch.")
     return model
 
 

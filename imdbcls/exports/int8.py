@@ -22,7 +22,7 @@ NUM_DOCUMENTS = 500  # default number of documents for the measurement
 
 @dataclass(frozen=True)
 class Int8Cost:
-    """Accuracy, speed and size of the float32 and the int8 model. The accuracy is None without the run's documents."""
+    """Accuracy, speed and size of the float32 and the int8 model. The accuracies are None for the shipped sample."""
 
     documents: int
     agreement: float  # share of documents with the same predicted class

@@ -60,7 +60,7 @@ def write_onnx(source: ExportSource, folder: Path) -> None:
 
 
 def require_size(source: ExportSource) -> None:
-    """Raise UserError if the float32 weights are larger than one ONNX file may be, the 2 GB limit of protobuf."""
+    """Raise UserError if the float32 weights are larger than 2 GB, protobuf's limit for one ONNX file."""
     from onnx.checker import MAXIMUM_PROTOBUF
 
     num_bytes = 4 * sum(weight.numel() for member in source.members for weight in member.model.parameters())

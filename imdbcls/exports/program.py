@@ -1,8 +1,8 @@
 """Trace the exported model with `torch.export`: a function of token ids and mask, for any batch size and length.
 
 `torch.export` unrolls `nn.LSTM` and `nn.GRU` over the tokens of its example, so the program would accept only the
-length of the example. The exported copy of a head therefore calls `lstm` and `gru`, two custom operators with the same
-results that `torch.export` does not unroll.
+length of the example. The exported copy of a head therefore calls `lstm` and `gru`. These custom operators give the
+same results, and `torch.export` does not unroll them.
 """
 
 import copy

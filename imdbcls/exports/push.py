@@ -11,7 +11,7 @@ from imdbcls.runtime.hub_ids import HUB_FORM, is_hub_id
 
 @dataclass(frozen=True)
 class Upload:
-    """A folder and the repository to which it is uploaded. Each file has a path, a size in bytes and a SHA-256."""
+    """A folder and the repository to which it is uploaded. `files` are paths with a size in bytes and a SHA-256."""
 
     folder: Path
     repository: str

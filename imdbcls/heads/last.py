@@ -12,8 +12,9 @@ class LastHead(nn.Module):
     """Last non-padding token → dropout → Linear(D, C).
 
     This is equation 3 of Radford et al. (2018, GPT): the logits are h_m W_y, where h_m is the final vector of the last
-    token. In the paper, this token is a special one that fine-tuning adds; here it is the tokenizer's end token, such
-    as `</s>` or `[SEP]`. Differences: this head has a bias, and no language model is trained along with it.
+    token. In the paper, this token is a special token that fine-tuning adds; here it is the tokenizer's end token, such
+    as `</s>` or `[SEP]`. Differences: this head has a bias, and the paper's additional language modelling loss is
+    omitted.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:

@@ -1,4 +1,4 @@
-"""`head=max_cls`: the maximum over the first token's vectors of the last layers (MaxPoolBERT, Behrendt et al. 2025)."""
+"""`head=max_cls`: the maximum of the first token's vectors over the last layers (MaxPoolBERT, Behrendt et al. 2025)."""
 
 from typing import Annotated
 

@@ -13,7 +13,8 @@ class ModernBertHead(nn.Module):
 
     This is `ModernBertForSequenceClassification` of transformers with `classifier_pooling="mean"`. As in transformers,
     the first linear layer and the LayerNorm have no bias, and epsilon is 1e-5. Differences: dropout is 0.1 by default
-    instead of 0, and `nn.Linear` draws the initial weights, not a truncated normal distribution.
+    instead of 0, and the weights have the default initialization of `nn.Linear` instead of a truncated normal
+    distribution.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:

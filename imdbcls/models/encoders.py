@@ -1,4 +1,4 @@
-"""Check whether an encoder can be used by running it on a few tokens. There is no list of supported models.
+"""Run an encoder on a few tokens to check whether it can be used. There is no list of supported models.
 
 Shape suffixes: L layers, B documents, T tokens, D hidden size.
 """

@@ -15,7 +15,7 @@ NUM_DOCUMENTS = 2  # batch normalization needs more than one
 
 
 def tokens_read(head: nn.Module, hidden_size: int, num_tokens: int, num_layers: int | None = None) -> Tokens:
-    """Return whether the logits depend only on the "first" token of each document, only on the "mean", or on "all".
+    """Return which token vectors the logits depend on: only the "first" token, only the "mean", or "all" tokens.
 
     Only heads that read several layers are tested for "mean". The arguments are those of `reads_first_token_only`.
     """

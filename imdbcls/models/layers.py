@@ -1,4 +1,4 @@
-"""Treat the layers of an encoder separately: freeze the lowest, and recompute their activations."""
+"""Find the layers of an encoder, freeze the lowest layers, and recompute activations in the backward pass."""
 
 import warnings
 from dataclasses import replace
@@ -11,7 +11,7 @@ from imdbcls.models.backbone import Backbone
 
 
 def freeze(backbone: Backbone, layers: bool | int) -> None:
-    """Freeze the encoder (True), its embeddings and the lowest `layers` layers (int), or nothing (False).
+    """Freeze the complete encoder (True), the embeddings and the lowest `layers` layers (int), or nothing (False).
 
     The backward pass ends at the lowest trainable layer. Raises UserError if `layers` is not smaller than the number of
     layers.

@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 NORM_EPSILON = 1e-12  # as in BERT; used if the encoder's config has no epsilon
 INITIAL_STD = 0.02  # of new weights, as in BERT
-# The names of the head's dense layer, layer norm and bias, one row each for the weights of BERT (and DeBERTa), DeBERTa
-# with `legacy: false` in its config, RoBERTa, DistilBERT, ModernBERT (which has no other biases) and runs of
-# `imdbcls.pretrain`.
+# The names of the head's dense layer, layer norm and bias in the weights of different models. The rows are for BERT
+# (and DeBERTa), DeBERTa with `legacy: false` in its config, RoBERTa, DistilBERT, ModernBERT (whose dense layer and
+# layer norm have no bias), and runs of `imdbcls.pretrain`.
 NAMES = (
     ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
     ("lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm", "lm_predictions.lm_head.bias"),

@@ -12,7 +12,7 @@ from imdbcls.errors import UserError
 
 
 def sample_dropout(head: nn.Module, name: str, num_samples: int, probability: float) -> None:
-    """Let the last layer of a head, `output`, return logits_SBC in training: one set of logits for each dropout mask.
+    """Make the last layer of a head, `output`, return logits_SBC in training: one set of logits per dropout mask.
 
     The masks are independent and are applied to the input of `output`, after any dropout of the head. All samples share
     the layer's weights. In evaluation, the layer is unchanged. `training.losses.Objective` averages the losses of the

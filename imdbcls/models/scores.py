@@ -20,7 +20,7 @@ MAX_MISTAKES = 10  # length of the list of the most frequent mistakes
 
 @dataclass(frozen=True)
 class ClassScore:
-    """The scores of one class. An undefined score, such as the precision of a class never predicted, is 0."""
+    """The scores of one class. An undefined score, such as the precision of a class that is never predicted, is 0."""
 
     name: str
     precision: float

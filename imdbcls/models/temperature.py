@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LOWEST, HIGHEST = 0.01, 100.0  # limits of a temperature
 FEWEST_DOCUMENTS = 20  # with fewer validation documents, the temperature stays 1
 UNINFORMATIVE = 1e-9  # in nats; a loss that varies by less counts as independent of the temperature
-STEP = 1e-6  # tolerance of the logarithm of a temperature
+STEP = 1e-6  # tolerance of the search, in the logarithm of the temperature
 
 
 @dataclass(frozen=True)

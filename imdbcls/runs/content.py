@@ -35,8 +35,8 @@ def with_content_hashes(config: Mapping[str, Any]) -> dict[str, Any]:
 
     `backbone.path`, the path keys of `data` (except `data.unlabelled=auto`), and every other string with a slash are
     treated as paths. If nothing exists at a path, as for a hub id, the string is unchanged. A path key of `data` can
-    also be a pattern or a list: several files are replaced by the list of their hashes, in order, and a single file by
-    its hash.
+    also be a pattern or a list. If it names several files, it is replaced by the list of their hashes, in order. If it
+    names a single file, it is replaced by one hash.
     """
     return {key: _replace_paths(value, (key,)) for key, value in config.items()}
 

@@ -1,7 +1,7 @@
 """Decide whether the data source in a run's config may be read. An untrusted run folder must not choose files to read.
 
 Training writes a marker file for its data source to the user's cache. The marker shows that this user has chosen the
-source on this machine. Without a marker, only the run's `config.yaml` names the source, and the user must pass
+source on this machine. Without a marker, the source comes only from the run's `config.yaml`, so the user must pass
 `--trust-source` or `--data` to read documents.
 """
 

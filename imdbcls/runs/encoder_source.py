@@ -80,9 +80,9 @@ def read_or_nothing(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[
 def has_splits(result: Mapping[str, Any], config: "Config", corpus: "Corpus") -> bool | None:
     """Return whether an earlier run held out the same documents, or None if its result does not record this.
 
-    The held-out documents are the same if `held_out_hash` is equal, a hash of the texts in the complete validation and
-    test splits. Runs of earlier versions do not record this hash. For such a run, `split_hash` or `split_choices_hash`
-    must be equal.
+    `held_out_hash` is a hash of the texts in the complete validation and test splits. The held-out documents are the
+    same if this hash is equal. Runs of earlier versions do not record this hash. For such a run, `split_hash` or
+    `split_choices_hash` must be equal.
     """
     if isinstance(recorded := result.get("held_out_hash"), str):
         return recorded == corpus.held_out_hash

@@ -52,8 +52,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Create the folder if necessary, and lock it for this process.
 
-        The lock is released after the block or when the process ends; for NFS see `runtime.locks`. Raises UserError if
-        another process holds the lock, or if the folder cannot be written or locked.
+        The lock is released after the block or when the process ends. `runtime.locks` describes the behaviour on NFS.
+        Raises UserError if another process holds the lock, or if the folder cannot be written or locked.
         """
         from filelock import Timeout
 

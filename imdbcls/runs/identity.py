@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from imdbcls.config.schema import Config
     from imdbcls.runtime.device import Hardware
 
-# The keys of `data` that decide which documents are in which split, without the limits.
+# The keys of `data` that decide which documents are in which split, before the limits are applied.
 SPLIT_CHOICES = ("source", "split_seed", "test_fraction", "validation_fraction", "validate_on_train")
 
 

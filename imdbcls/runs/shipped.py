@@ -68,7 +68,7 @@ def _file(group: str, choice: str) -> dict[str, Any]:
 
 @cache
 def _by_target(group: str) -> dict[str, str]:
-    """Return the names of a group's shipped choices by their `_target_`."""
+    """Map the `_target_` of each shipped choice of a group to the name of the choice."""
     return {_file(group, name)["_target_"]: name for name in _names(group)}
 
 

@@ -58,7 +58,7 @@ class ModelThread(Generic[Answer]):
     async def classify(self, texts: Sequence[str]) -> list[Answer]:
         """Return the answers for the texts of one request. If the caller is cancelled, waiting texts are dropped.
 
-        Raises BusyError if the queue does not have enough free places for all texts.
+        Raises BusyError if the queue is too full for all these texts.
         """
         request: _Request[Answer] = _Request(texts)
         with self._changed:

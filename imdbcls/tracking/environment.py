@@ -2,7 +2,7 @@
 
 A tracker setting on the command line overrides the environment variable, and the variable overrides the default.
 Variables for the run's name, its group and the location of its logs are ignored with a warning, because the run folder
-determines these values. Exception: in a W&B sweep, the agent sets the run id by a variable.
+determines these values. In a W&B sweep, however, the agent sets the run id by WANDB_RUN_ID.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from imdbcls.runtime.sweep_agent import in_sweep
 PROJECT = "imdbcls"
 # Tracker settings that are null by default, and the environment variables that are used instead of null.
 FROM_ENVIRONMENT = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "notes": "WANDB_NOTES"}
-# Environment variables that are ignored. The warning gives the reason, which says where the value comes from instead.
+# Ignored environment variables. The text is a part of the warning: it says where the value comes from instead.
 IGNORED = {
     "WANDB_RUN_GROUP": "the group is the study (study=NAME)",
     "WANDB_NAME": "the name is the run folder's name",
@@ -40,7 +40,7 @@ _logged: set[str] = set()
 
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tracker's settings, where W&B's environment variables replace null.
+    """Return a copy of the tracker's settings, in which W&B's environment variables replace null.
 
     A project that is still null becomes `PROJECT`. In a W&B sweep, the agent's project and entity override the
     tracker's settings.
@@ -110,7 +110,7 @@ def run_id(study_folder: Path, name: str) -> str:
     token = study_token(study_folder)
     clean = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
     max_length = MAX_ID_LENGTH - len(token) - 1
-    if clean != name or len(clean) > max_length:  # distinct names stay distinct
+    if clean != name or len(clean) > max_length:  # the digest keeps the ids unique
         digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
         clean = f"{clean[: max_length - len(digest) - 1]}-{digest}"
     return f"{clean}-{token}"

@@ -31,6 +31,6 @@ def define_metrics(run: Any) -> None:
 
 
 def copies_of(point: Mapping[str, float | int], metric: str) -> dict[str, float | int]:
-    """Return copies of the training loss, the validation metric and the validation loss, named with `COPIES`."""
+    """Return copies of the training loss, the validation metric and the validation loss, with the prefix `COPIES`."""
     names = ("train/loss", f"val/{metric}", "val/loss")
     return {f"{COPIES}{name.replace('/', '_')}": point[name] for name in names if name in point}

@@ -37,7 +37,7 @@ AS_TAGS = ("group_hash", "group_label", "git_commit", "command")
 
 
 class MlflowTracker(Tracker):
-    """Log a run to MLflow. The experiment is the project, and the run's name is the name of the run folder.
+    """Log a run to MLflow. The experiment has the name of the project, and the run has the name of the run folder.
 
     With the mode `auto` or `online`, the run is logged to the server or store in MLFLOW_TRACKING_URI. The run is logged
     to `folder/mlflow/mlflow.db` instead if this variable is not set, if the server does not answer within
@@ -98,7 +98,9 @@ class MlflowTracker(Tracker):
         self._put(lambda: run.end(status))
         seconds = min(INTERRUPTED_SECONDS, self._finish_seconds) if is_stopped else self._finish_seconds
         if not self._requests.close(seconds):
-            logger.warning(f"MLflow: the upload is incomplete after {seconds:g} s (tracker.mlflow.finish_seconds).")
+            logger.warning(
+                f"MLflow: the upload is incomplete after {seconds:g} s. tracker.mlflow.finish_seconds limits this time."
+            )
 
     @property
     def links(self) -> Mapping[str, str]:
@@ -149,8 +151,8 @@ class MlflowTracker(Tracker):
         uri = os.environ.get(SERVER, "")
         if not uri and self._mode == "online":
             raise UserError(
-                f"tracker=mlflow with tracker.mode=online needs {SERVER}, which is not set. Set it to the URL of the "
-                "MLflow server, or use tracker.mode=auto."
+                f"{SERVER} is not set, but tracker=mlflow needs it with tracker.mode=online. Set the variable to the "
+                "URL of the MLflow server, or use tracker.mode=auto."
             )
         if uri and self._mode != "offline":
             try:
@@ -187,7 +189,7 @@ class MlflowTracker(Tracker):
 
 
 def describe_auto() -> str:
-    """Return where `tracker=mlflow` would log on this machine. Send one request, to check that the server answers."""
+    """Return where `tracker=mlflow` would log on this machine. One request checks that the server answers."""
     version, uri = installed_version("mlflow-skinny"), os.environ.get(SERVER, "")
     if version is None:
         return "not installed: pip install 'imdbcls[mlflow]' to use tracker=mlflow"

@@ -62,9 +62,9 @@ class MlflowRun:
         return str(self._client.create_experiment(name, (folder / "artifacts").as_uri() if is_local else None))
 
     def _earlier(self, experiment_id: str) -> str | None:
-        """Return the id of the MLflow run that an earlier process of this run created, or None.
+        """Return the id of the MLflow run that an earlier process created for this run.
 
-        Return None also if that MLflow run was deleted, or is in another store or experiment.
+        Return None if there is no such MLflow run, or if it was deleted or is in another store or experiment.
         """
         try:
             known = json.loads(self._known.read_text(encoding="utf-8"))
@@ -75,11 +75,11 @@ class MlflowRun:
         return str(known["run"]) if is_same else None
 
     def last_step(self) -> int:
-        """Return the last logged step, or -1 if there is none. The steps of the metric `epoch` are read."""
+        """Return the last logged step, or -1 if there is none. Every point has the metric `epoch`, which is read."""
         return max((each.step for each in self._client.get_metric_history(self.id, "epoch")), default=-1)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
-        """Log params. Replace characters in their keys that MLflow does not allow by `_`."""
+        """Log params. In the keys, `_` replaces each character that MLflow does not allow."""
         valid = {re.sub(r"[^\w.\- ]", "_", key): value for key, value in values.items()}
         params = [Param(key, spelled(value)[:MAX_PARAM_VAL_LENGTH]) for key, value in valid.items()]
         for first in range(0, len(params), MAX_PARAMS_TAGS_PER_BATCH):

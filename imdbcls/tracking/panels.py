@@ -38,8 +38,8 @@ class PanelSection:
 def sections_of(comparison: Comparison, figures: Iterable[str], swept: Mapping[str, bool]) -> list[PanelSection]:
     """Return the sections that have at least one panel.
 
-    `figures` are the names of the figures that the comparison run logs. `swept` contains the config keys that differ in
-    the study. The value of each key says whether its axis is logarithmic.
+    `figures` are the names of the figures that the comparison run logs. `swept` maps each config key that differs in
+    the study to a flag, which says whether the axis of the key is logarithmic.
     """
     metric, names = comparison.metric, list(figures)
     sections = [
@@ -119,7 +119,7 @@ def settings_panels(metric: Metric, swept: Mapping[str, bool]) -> list[Any]:
 
 
 def confusion_panels(figures: list[str]) -> list[Any]:
-    """Return a panel with the confusion matrix of each group, and a chart with that of the selected runs."""
+    """Return a panel with the confusion matrix of each group, and a chart with the matrix of the selected runs."""
     import wandb_workspaces.reports.v2 as reports
 
     columns = ("Actual", "Predicted", "nPredictions")
@@ -169,7 +169,7 @@ def media(figures: list[str], prefix: str, title: str) -> list[Any]:
 
 
 def grouped() -> dict[str, Any]:
-    """Return the options of a plot that shows each group as the mean over its runs, with their range."""
+    """Return the options of a plot that shows the mean and the range of each group over its runs."""
     import wandb_workspaces.reports.v2 as reports
 
     return {

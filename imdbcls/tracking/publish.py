@@ -79,7 +79,7 @@ def publish(
 
 
 def compare_folder(folder: Path) -> Rendered:
-    """Compare a study folder by its own metric, and write the files of the comparison into it.
+    """Compare the runs in a study folder by the study's metric, and write the files of the comparison to the folder.
 
     Raises UserError if the study cannot be compared, or if a file cannot be written.
     """

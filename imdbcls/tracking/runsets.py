@@ -25,7 +25,7 @@ class RunSelection:
     """The W&B runs of a study and of its comparison."""
 
     filters: str  # selects these runs, in the filter language of wandb-workspaces
-    ids: Mapping[str, Sequence[str]]  # of the training runs by group name, best group first
+    ids: Mapping[str, Sequence[str]]  # W&B ids of the training runs by group name, best group first
     comparison_id: str
     columns: Sequence[str]  # the first columns of the table of runs
 
@@ -59,7 +59,7 @@ def runs_of(studies: Iterable[str]) -> str:
 def literal(text: str) -> str:
     r"""Return a string literal of wandb-workspaces' filter language, with every special character as `\U...`.
 
-    This protects the text: wandb-workspaces replaces `=`, `<` and `>` even inside string literals.
+    wandb-workspaces replaces `=`, `<` and `>` even inside string literals, so these characters must be escaped.
     """
     escaped = (c if c.isascii() and (c.isalnum() or c in "_-.") else f"\\U{ord(c):08x}" for c in text)
     return f'"{"".join(escaped)}"'
@@ -93,9 +93,9 @@ def pinned_columns(comparison: Comparison) -> list[str]:
 
 
 def swept_keys(study: Study) -> dict[str, bool]:
-    """Return the dotted config keys that have several values in the study.
+    """Map each dotted config key that has several values in the study to a flag.
 
-    The value of each key says whether its axis in the parallel coordinates plot is logarithmic. If several keys always
+    The flag says whether the key has a logarithmic axis in the parallel coordinates plot. If several keys always
     change together, such as `lr` and `optimizer.lr`, only the shortest key is returned. A key that some groups lack,
     such as `head.bidirectional`, is returned if its value differs between the groups that have it.
     """

@@ -32,7 +32,7 @@ def stop_helper() -> None:
 
 
 def set_environment(data_folder: Path) -> list[str]:
-    """Set environment variables for wandb, unless the user has set them. Return the names of those that were set."""
+    """Set environment variables for wandb that the user has not set. Return the names of these variables."""
     wanted = {
         # By default, wandb sends reports about its own errors and, at exit, waits until they are sent.
         "WANDB_ERROR_REPORTING": "false",
@@ -76,7 +76,7 @@ def effective_mode(mode: str) -> str:
 
 
 def describe_auto() -> str:
-    """Return how `tracker.mode=auto` logs on this machine, and why. Send one request, to check the server."""
+    """Return how `tracker.mode=auto` logs on this machine, and why. One request checks that the server answers."""
     if mode_of("auto") == "disabled":
         return "WANDB_DISABLED is set: nothing is logged"
     from wandb.sdk import wandb_setup

@@ -34,7 +34,7 @@ def view_name() -> str:
     """Return a name `nw-<id>-v` for a new view, with a random hexadecimal id.
 
     wandb_workspaces builds the URL of a view by removing every `nw-` and `-v` from the name. Its own random ids may end
-    in `nw` or start with `v`, and then the URL is wrong. A hexadecimal id contains neither letter.
+    in `nw` or start with `v`, and then the URL is wrong. A hexadecimal id contains none of the letters n, w and v.
     """
     return f"nw-{uuid4().hex[:11]}-v"
 
@@ -43,7 +43,7 @@ def build_workspace(place: Place, comparison: Comparison, sections: Sequence[Pan
     """Return the workspace, not yet saved.
 
     The table of runs is not grouped, so that scatter plots and parallel coordinates show each run in the colour of its
-    group. Plots of curves and bars have their own option for grouping.
+    group. Plots of curves and bars group the runs by an option of the plot.
     """
     import wandb_workspaces.reports.v2 as reports
     import wandb_workspaces.workspaces as workspaces
