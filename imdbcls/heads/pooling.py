@@ -67,7 +67,7 @@ def recurrent_outputs(layer: nn.Module, hidden_BTD: Tensor) -> Tensor:
 
 
 def final_recurrent_output(layer: nn.Module, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
-    """Return the output of an LSTM or a GRU at the last token that it reads of each document, with shape (B, D).
+    """Return the final output of an LSTM or a GRU for each document, with shape (B, D).
 
     The layer reads the non-padding tokens from the first to the last, or from the last to the first if `backward`.
     Padding is on the right, so it does not influence this output.

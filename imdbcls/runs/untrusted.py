@@ -173,7 +173,7 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     need = max(path.stat().st_size, 4 * sum(math.prod(shape) for shape in shapes.values()))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > memory:
-        raise UserError(f"{path} needs {need / 1e9:,.1f} GB of memory; this machine has {memory / 1e9:,.1f} GB.")
+        raise UserError(f"{path} needs {need / 1e9:,.1f} GB of memory, but this machine has {memory / 1e9:,.1f} GB.")
     return shapes
 
 

@@ -21,7 +21,7 @@ from imdbcls.runtime.sweep_agent import in_sweep
 PROJECT = "imdbcls"
 # Tracker settings that are null by default, and the environment variables that are used instead of null.
 FROM_ENVIRONMENT = {"project": "WANDB_PROJECT", "entity": "WANDB_ENTITY", "notes": "WANDB_NOTES"}
-# Ignored environment variables. The text is a part of the warning: it says where the value comes from instead.
+# Environment variables that are ignored, each with the reason that the warning gives.
 IGNORED = {
     "WANDB_RUN_GROUP": "the group is the study (study=NAME)",
     "WANDB_NAME": "the name is the run folder's name",

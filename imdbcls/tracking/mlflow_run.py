@@ -38,7 +38,7 @@ class MlflowRun:
         self._client = MlflowClient(tracking_uri=uri)
         self._known = folder / f"{name}.json"  # the run's id and its store
         folder.mkdir(parents=True, exist_ok=True)
-        with build_lock(folder / ".mlflow.lock"):  # several jobs may create them at the same time
+        with build_lock(folder / ".mlflow.lock"):  # jobs may create the store at the same time
             experiment_id = self._experiment(experiment, folder)
         earlier = self._earlier(experiment_id)
         if earlier is not None and resume:

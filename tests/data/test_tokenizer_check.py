@@ -244,7 +244,7 @@ def test_weights_larger_than_memory_are_refused(folder: Path, monkeypatch: pytes
     shapes = tensor_shapes(folder / "model.safetensors")
     assert shapes[NAME] == (400, 64)
     monkeypatch.setattr("os.sysconf", lambda name: 100)
-    with pytest.raises(UserError, match=r"needs 0\.0 GB of memory; this machine has 0\.0 GB"):
+    with pytest.raises(UserError, match=r"needs 0\.0 GB of memory, but this machine has 0\.0 GB"):
         tensor_shapes(folder / "model.safetensors")
 
 
