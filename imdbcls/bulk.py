@@ -58,7 +58,7 @@ def opened(
 ) -> Iterator[AnswerFile | AnswerStream]:
     """Open the output. Only a regular file can be continued, not stdout, a device or a pipe."""
     output, columns = target.output, Columns(model.label_names, given.copied, given.types)
-    format_ = format_of(target.format, output)
+    format_ = format_of(target.format, output, target.stdout)
     if output is None:
         yield AnswerStream(target.stdout, format_, columns)
     elif output.exists() and not output.is_file():

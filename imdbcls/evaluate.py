@@ -139,9 +139,9 @@ def evaluate_file(runs: Sequence[Path], arguments: argparse.Namespace, stdout: T
     for note in notes:
         logger.info(note)
     found = []
+    calibrated = ensemble is not None
     for run in loaded:
         on_progress = Progress(run.config.progress).for_split("file")
-        calibrated = ensemble is not None
         model = replace(run)  # its loaded weights are freed afterwards
         found.append(model.predict_documents(documents, on_progress, calibrated=calibrated, cache_tokens=False))
     scores = scores_of(found[0] if ensemble is None else averaged(found))
@@ -149,9 +149,10 @@ def evaluate_file(runs: Sequence[Path], arguments: argparse.Namespace, stdout: T
         logger.warning(f"{arguments.file}: {scores.warning}")
     if arguments.json or not stdout.isatty():
         names = [run.folder.name for run in loaded]
-        stdout.write(json_text({"file": str(arguments.file), "runs": names, **scores.plain()}, indent=2) + "\n")
+        about = {"file": str(arguments.file), "runs": names, "calibrated": calibrated}
+        stdout.write(json_text({**about, **scores.plain()}, indent=2) + "\n")
     else:
-        write_out("\n".join(report(scores, columns_of(stdout))))
+        write_out("\n".join(report(scores, columns_of(stdout), calibrated=calibrated)))
 
 
 if __name__ == "__main__":

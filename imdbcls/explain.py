@@ -30,6 +30,7 @@ from imdbcls.runtime.arguments import at_least
 from imdbcls.runtime.console import columns_of, write_out
 
 if TYPE_CHECKING:
+    from imdbcls.config.schema import Config
     from imdbcls.explanations import Explanation
     from imdbcls.finished_run import FinishedRun
 
@@ -111,6 +112,8 @@ def explain_texts(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) 
 
     require_captum()
     run = load_run(arguments.run, plugins=arguments.plugins, device=arguments.device)
+    if (note := precision_note(run.config)) is not None:
+        logger.info(note)
     sections: list[Section] = []
     for item in chosen(texts_of(arguments, stdin, run.config.data.source.arguments), arguments.rows):
         assert item.text is not None  # `chosen` raises UserError
@@ -126,6 +129,15 @@ def explain_texts(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) 
             sections=sections,
         )
         write_page(arguments.output, page)
+
+
+def precision_note(config: "Config") -> str | None:
+    """Return a sentence if `predict` computes in another precision than `explain` with this config; None if not."""
+    from imdbcls.runtime.device import choose_hardware
+
+    if choose_hardware(config.device, config.precision).precision == "fp32":
+        return None
+    return "explain computes in float32 and predict in bf16, so their probabilities can differ in the third digit."
 
 
 def require_options(arguments: argparse.Namespace) -> None:

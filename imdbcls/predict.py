@@ -72,7 +72,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", metavar="NAMES", help="columns to copy into the answers, separated by commas")
     parser.add_argument("--output", type=Path, metavar="FILE", help="file for the answers (default: stdout)")
     parser.add_argument(
-        "--format", choices=FORMATS, help="format of the answers (default: from the extension of --output, else jsonl)"
+        "--format",
+        choices=FORMATS,
+        help="format of the answers (default: from the extension of --output, text on a terminal, else jsonl)",
     )
     parser.add_argument(
         "--uncalibrated",

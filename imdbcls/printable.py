@@ -8,8 +8,10 @@ unchanged.
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
+MAX_CLASSES = 4  # classes to list with their probabilities
 # C0 and C1 controls, soft hyphen, direction marks and controls, line and paragraph separators, invisible operators,
 # halves of surrogate pairs, byte order mark, annotations, noncharacters (not allowed in XML), tags. The joiners U+200C
 # and U+200D are not escaped: words in several scripts, and emoji, need them.
@@ -70,6 +72,14 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def in_percent(probabilities: Mapping[str, float]) -> str:
+    """Return the most probable classes with their probabilities, such as "positive 97.3 %, negative 2.7 %"."""
+    ranked = sorted(probabilities.items(), key=lambda entry: -entry[1])
+    named = [f"{name} {100 * probability:.1f} %" for name, probability in ranked[:MAX_CLASSES]]
+    more = [f"{len(ranked) - MAX_CLASSES} more classes"] if len(ranked) > MAX_CLASSES else []
+    return ", ".join([*named, *more])
 
 
 def half_a_character(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Write the answers of `imdbcls.predict` as JSON Lines or CSV. `arrow_answers` writes Parquet."""
+"""Write the answers of `imdbcls.predict` as JSON Lines, CSV or text. `arrow_answers` writes Parquet."""
 
 import csv
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from imdbcls.errors import UserError
-from imdbcls.printable import copied_cell, csv_cell, json_line
+from imdbcls.printable import copied_cell, csv_cell, in_percent, json_line, printable_line, shown
 from imdbcls.runtime.entry import takes_unicode
 
 OWN_NAMES = ("number", "id", "label", "probabilities")
@@ -103,17 +103,32 @@ def write_csv(file: TextIO, label_names: Sequence[str], copied: Sequence[str], *
     return lambda answers: writer.writerows(map(row, answers))
 
 
-TEXT_FORMATS = {"jsonl": write_jsonl, "csv": write_csv}
+def write_text(file: TextIO, label_names: Sequence[str], copied: Sequence[str], *, header: bool = True) -> Write:
+    """Return a function that writes each answer as a line for readers, such as `1: positive 97.3 %, negative 2.7 %`."""
+
+    def line(answer: Answer) -> str:
+        item, _, probabilities = answer
+        cells = ", ".join(f"{name}={shown(cell)}" for name, cell in item.copied.items())
+        found = "no text" if probabilities is None else in_percent(dict(zip(label_names, probabilities, strict=True)))
+        return printable_line(f"{item.number}{f' ({cells})' if cells else ''}: {found}") + "\n"
+
+    return lambda answers: file.writelines(map(line, answers))
+
+
+TEXT_FORMATS = {"jsonl": write_jsonl, "csv": write_csv, "text": write_text}
 FORMATS = (*TEXT_FORMATS, "parquet")
 
 
-def format_of(chosen: str | None, output: Path | None) -> str:
-    """Return the chosen format. By default, use the format of the output file's extension, or else JSON Lines.
+def format_of(chosen: str | None, output: Path | None, stdout: TextIO) -> str:
+    """Return the chosen format.
+
+    By default, return the format of the output file's extension, `text` on a terminal, or else JSON Lines.
 
     Raise UserError if Parquet would be written to stdout.
     """
     extension = "" if output is None else output.suffix.lower().removeprefix(".")
-    name = chosen or (extension if extension in FORMATS else "jsonl")
+    is_terminal = output is None and stdout.isatty()
+    name = chosen or (extension if extension in FORMATS else "text" if is_terminal else "jsonl")
     if name == "parquet" and output is None:
         raise UserError("--format parquet cannot be written to stdout. Add --output FILE.")
     return name

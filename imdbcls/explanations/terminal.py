@@ -33,7 +33,8 @@ def print_coloured(explanation: Explanation, stdout: TextIO, columns: int) -> No
     if explanation.pooling is not None:
         blocks += [plain("Pooling weights of the head:"), coloured_words(explanation, explanation.pooling, PURPLE)]
     console.print(plain(prediction_text(explanation)), style="bold")
-    for block in (*blocks, *map(plain, facts(explanation))):
+    blocks += map(plain, [words_table(explanation, columns), *facts(explanation)])
+    for block in blocks:
         console.print(block)
     stdout.flush()
 
@@ -73,6 +74,11 @@ def legend(explanation: Explanation) -> "Text":
 
 def table_text(explanation: Explanation) -> str:
     """Return the prediction, a table of the strongest words, and facts, without colours."""
+    return "\n".join([prediction_text(explanation), words_table(explanation), *facts(explanation)])
+
+
+def words_table(explanation: Explanation, width: int | None = None) -> str:
+    """Return a table of the strongest words with their scores and, where known, pooling weights."""
     pooling = explanation.pooling
     header = ["word", f"score for {explanation.target}", *([] if pooling is None else ["pooling weight"])]
     rows = [
@@ -83,7 +89,7 @@ def table_text(explanation: Explanation) -> str:
         ]
         for word in strongest_words(explanation.scores, NUM_WORDS)
     ]
-    return "\n".join([prediction_text(explanation), text_table(rows, header), *facts(explanation)])
+    return text_table(rows, header, width=width)
 
 
 def json_answer(explanation: Explanation, number: int, copied: Mapping[str, object]) -> dict[str, Any]:

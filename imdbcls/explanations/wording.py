@@ -4,16 +4,12 @@ import math
 from collections.abc import Sequence
 
 from imdbcls.explanations.explanation import Explanation
-
-MAX_CLASSES = 4  # classes to list with their probabilities
+from imdbcls.printable import in_percent
 
 
 def prediction_text(explanation: Explanation) -> str:
     """Return the most probable classes with their probabilities, such as "positive 97.3 %, negative 2.7 %"."""
-    ranked = sorted(explanation.probabilities.items(), key=lambda entry: -entry[1])
-    named = [f"{name} {100 * probability:.1f} %" for name, probability in ranked[:MAX_CLASSES]]
-    more = [f"{len(ranked) - MAX_CLASSES} more classes"] if len(ranked) > MAX_CLASSES else []
-    return ", ".join([*named, *more])
+    return in_percent(explanation.probabilities)
 
 
 def facts(explanation: Explanation) -> list[str]:

@@ -118,8 +118,11 @@ def _from_counts(counts_CC: Sequence[Sequence[int]] | np.ndarray, average: str |
     )
 
 
-def report(scores: Scores, width: int | None) -> Iterator[str]:
-    """Yield the lines of a classification report. `width` is the terminal's width, or None without a terminal."""
+def report(scores: Scores, width: int | None, *, calibrated: bool) -> Iterator[str]:
+    """Yield the lines of a classification report. `width` is the terminal's width, or None without a terminal.
+
+    `calibrated` says whether the scores are those of calibrated probabilities.
+    """
     low, high = scores.interval
     counts_C = [sum(row) for row in scores.confusion_matrix]
     largest = counts_C.index(max(counts_C))
@@ -128,6 +131,10 @@ def report(scores: Scores, width: int | None) -> Iterator[str]:
     yield f"95 % interval over documents {low:.2%} to {high:.2%}"
     others = (f"{TITLES[name]} {as_text(name, scores.metrics[name])}" for name in TITLES if name != "accuracy")
     yield f"{', '.join(others)}, ECE {scores.metrics['ece']:.4f}"
+    if calibrated:
+        yield "Loss, Brier score and ECE are those of the calibrated probabilities."
+    else:
+        yield "Loss, Brier score and ECE are those before calibration, as in result.json."
     yield ""
     yield from class_table([*scores.classes, scores.macro, scores.weighted], width)
     yield ""

@@ -256,12 +256,16 @@ def in_one_output() -> Iterator[None]:
         block.close()
 
 
+USUAL_COLUMNS = 80  # of a terminal that does not know its width and reports 0
+
+
 def columns_of(stream: TextIO) -> int | None:
     """Return the width of a stream's terminal in characters. Return None for a dumb terminal and for other streams."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if stream.isatty() and os.environ.get("TERM") not in _DUMB_TERMS:
             columns = os.environ.get("COLUMNS", "")
-            return int(columns) if columns.isdecimal() else os.get_terminal_size(stream.fileno()).columns
+            known = int(columns) if columns.isdecimal() else os.get_terminal_size(stream.fileno()).columns
+            return known or USUAL_COLUMNS
     return None
 
 

@@ -194,8 +194,9 @@ def test_a_labelled_file_is_scored_as_by_sklearn(
     messages = capsys.readouterr().err
     assert "1 of 6 rows are skipped: 1 with no text in 'Größe'" in messages and "semicolon" in messages
     assert json.loads(json_text(scores.plain())) == {key: found[key] for key in scores.plain()}
-    text = "\n".join(report(scores, 80))
+    text = "\n".join(report(scores, 80, calibrated=False))
     assert all(len(line) <= 80 for line in text.splitlines()) and "Confusion matrix: true classes in rows" in text
+    assert "before calibration, as in result.json" in text and found["calibrated"] is False
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -133,6 +134,30 @@ def test_blank_lines_are_skipped_and_rows_before_a_mistake_are_answered(finished
     with pytest.raises(imdbcls.UserError, match=r"a\.csv, line 4: expected 2 fields"):
         predict(parse([str(finished), "--file", str(tmp_path / "a.csv")]), io.StringIO(), out)
     assert [json.loads(line)["number"] for line in out.getvalue().splitlines()] == [2, 3]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_readable_lines(finished: Path, expected: imdbcls.Predictions, tmp_path: Path) -> None:
+    out = Terminal()
+    predict(parse([str(finished), *TEXTS]), io.StringIO(), out)
+    for number, (line, label, row) in enumerate(
+        zip(out.getvalue().splitlines(), expected.names, expected.known_probabilities, strict=True), start=1
+    ):
+        assert line.startswith(f"{number}: {label} {100 * max(row):.1f} %, ") and line.endswith(
+            f"{100 * min(row):.1f} %"
+        )
+    asked = Terminal()
+    predict(parse([str(finished), "--format", "jsonl", TEXTS[0]]), io.StringIO(), asked)
+    assert json.loads(asked.getvalue())["label"] == expected.names[0]
+    (tmp_path / "a.csv").write_text("text,page\ngood,7\n,\x1b[2J\n")
+    text = answers(str(finished), "--file", str(tmp_path / "a.csv"), "--keep", "page", "--format", "text")
+    first, second = text.splitlines()
+    assert re.fullmatch(r"2 \(page=7\): \w+ \d+\.\d %, \w+ \d+\.\d %", first)
+    assert second == r"3 (page=\x1b[2J): no text"
 
 
 def test_invalid_utf8_is_reported(finished: Path) -> None:

@@ -14,7 +14,7 @@ from support.runs import TINY, Launch
 from support.terminals import on_terminal
 
 import imdbcls
-from imdbcls.explain import explain_texts, parse
+from imdbcls.explain import explain_texts, parse, precision_note
 from imdbcls.explanations import Explanation, explain
 from imdbcls.explanations.disagreement import correct_note, disagreements
 from imdbcls.explanations.html import Section, Side, page_html, words_html
@@ -107,6 +107,13 @@ def test_coloured_text_fits_the_terminal(run: imdbcls.FinishedRun, columns: int)
     assert " ".join(text.split()) in " ".join(lines) and "not read" in out.getvalue()
     styles = {code for codes in re.findall(r"\x1b\[([0-9;]*)m", out.getvalue()) for code in codes.split(";")}
     assert {"1", "2", "4", "7"} <= styles  # bold, dim, underline, reverse
+    header = next(number for number, line in enumerate(lines) if line.startswith("word") and "score for" in line)
+    assert all(re.search(r"[+-]\d\.\d{3}$", line) for line in lines[header + 2 : header + 12])
+
+
+def test_another_precision_of_predict_is_noted() -> None:
+    notes = [precision_note(imdbcls.compose(*TINY, "device=cpu", f"precision={name}")) for name in ("fp32", "bf16")]
+    assert notes[0] is None and notes[1] is not None and "float32 and predict in bf16" in notes[1]
 
 
 def test_command_uses_colours_only_on_a_terminal(finished: Path) -> None:

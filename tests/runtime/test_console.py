@@ -1,6 +1,7 @@
 """Each message is logged once, to the place that the user's logging configuration sets."""
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from support import terminals
 from support.processes import run_module
 from support.runs import ROOT, TINY
+
+from imdbcls.runtime.console import columns_of
 
 SMALL = (*TINY, "epochs=1", "tracker=none", "progress=none", "runs_dir=runs")
 RESULT = "test accuracy"
@@ -108,3 +111,12 @@ warning: word word word word word word
   python -m imdbcls.compare runs/heads
 """)
     assert f"ValueError: {'word ' * 12}" in output
+
+
+def test_a_terminal_that_does_not_know_its_width_has_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = pty.openpty()  # its width is 0
+    with open(theirs, "w") as stream:
+        assert columns_of(stream) == 80
+    os.close(ours)
