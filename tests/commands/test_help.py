@@ -159,7 +159,7 @@ def test_other_projects_names_lead_to_keys_that_exist() -> None:
         ("plugins=mine", "plugins=mine is not a list such as [a,b]."),
         ("optimizer.lr=${nope}", "optimizer.lr has no usable value: "),
         ("experiment=nope", "experiment=nope is not one of heads, original, quickstart, quickstart_study, stable."),
-        ("head._target_=os.system", "head._target_=os.system is refused: a section may only use"),
+        ("head._target_=os.system", "head._target_=os.system is refused: this section may only use"),
         ("warmup=1.5", "warmup=1.5 is not a number from 0 to below 1."),
         ("max_length=9999", "max_length=9999 is more than the 512 tokens that backbone=roberta-base accepts."),
         ("max_length=600 backbone=tiny", "max_length=600 is more than the 512 tokens that backbone=tiny accepts."),
