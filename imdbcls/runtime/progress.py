@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ProgressMode = Literal["auto", "live", "plain", "none"]
 
 logger = logging.getLogger(__name__)
-epoch_logger = logging.getLogger(f"{__name__}.epochs")  # a sweep shows the lines of short epochs nowhere
+epoch_logger = logging.getLogger(f"{__name__}.epochs")  # a sweep does not show the lines of short epochs
 
 REPAINT_SECONDS = 0.2
 # The plain mode logs a line after each tenth of the run: at most one line every `MIN_PLAIN_SECONDS`, and at least one
@@ -105,11 +105,14 @@ class Progress:
         """Set the throughput that the progress line shows from now on."""
         self._documents_per_second = documents_per_second
 
-    def log_epoch(self, text: str) -> None:
-        """Log one line about a finished epoch. On a terminal, it stays above the live line."""
+    def log_epoch(self, text: str, seconds: float = 0.0) -> None:
+        """Log one line about a finished epoch, which has taken `seconds`. On a terminal, it stays above the live line.
+
+        The log record has the attribute `epoch_seconds`.
+        """
         if self._style != "none":
             self._logged_at, self._printed_step = time.monotonic(), self._last_step
-            epoch_logger.info(text)
+            epoch_logger.info(text, extra={"epoch_seconds": seconds})
 
     def for_split(self, split: str) -> Callable[[int, int], None]:
         """Return the callback `evaluating(done, total)` for a split."""

@@ -48,7 +48,7 @@ class JobMessages:
     def __init__(self, shared: SharedMessages, has_overview: bool) -> None:
         self._shared = shared
         self._has_overview = has_overview
-        self._started_at = self._shown_at = time.monotonic()
+        self._shown_at = time.monotonic()
         self._has_long_epochs: bool | None = None  # None: the first epoch has not ended
 
     def __call__(self, record: logging.LogRecord) -> bool:
@@ -57,14 +57,15 @@ class JobMessages:
         if record.levelno < logging.WARNING and record.name in (START, END):
             return not self._has_overview
         if record.name in (PROGRESS, EPOCHS):
-            return not self._has_overview or self._shows_progress(record.name == EPOCHS)
+            return not self._has_overview or self._shows_progress(getattr(record, "epoch_seconds", None))
         return self._shared.is_new(record.getMessage())
 
-    def _shows_progress(self, is_epoch: bool) -> bool:
+    def _shows_progress(self, epoch_seconds: float | None) -> bool:
+        """Return whether a line about an epoch is shown, or (None) a line about the steps of an epoch."""
         now = time.monotonic()
-        if is_epoch and self._has_long_epochs is None:
-            self._has_long_epochs = now - self._started_at >= MIN_SECONDS
-        is_shown = self._has_long_epochs if is_epoch else now - self._shown_at >= MIN_SECONDS
+        if epoch_seconds is not None and self._has_long_epochs is None:
+            self._has_long_epochs = epoch_seconds >= MIN_SECONDS
+        is_shown = self._has_long_epochs if epoch_seconds is not None else now - self._shown_at >= MIN_SECONDS
         if is_shown:
             self._shown_at = now
         return bool(is_shown)

@@ -333,7 +333,7 @@ class Trainer:
             self.saver.save_best({"step": state.step, "epoch": state.epoch, **metrics})
         if self.settings.greedy_soup:
             self.saver.save_epoch(state.epoch, metrics)
-        self.progress.log_epoch(self.epoch_line(metrics, seconds))
+        self.progress.log_epoch(self.epoch_line(metrics, seconds), seconds)
         should_prune = self.control.should_prune
         if should_prune is not None and should_prune(state.epoch, value):
             self.is_pruned = not self.is_finished

@@ -1,5 +1,6 @@
 """A sweep shows shared messages once, and a line with the number, the result and the time of each run."""
 
+import itertools
 import logging
 import os
 import re
@@ -45,12 +46,11 @@ def test_errors_are_always_shown_and_progress_rarely(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("first_epoch", [59.0, 60.0])
 def test_a_run_shows_all_lines_about_epochs_or_none(first_epoch: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(overview.time, "monotonic", lambda: now[0])
-    shows, epoch = JobMessages(SharedMessages(), has_overview=True), record("imdbcls.runtime.progress.epochs", "epoch")
-    shown = []
+    monkeypatch.setattr(overview.time, "monotonic", itertools.count(step=1000).__next__)  # loading takes long
+    shows, shown = JobMessages(SharedMessages(), has_overview=True), []
     for seconds in (first_epoch, 10.0, 300.0):
-        now[0] += seconds
+        epoch = record("imdbcls.runtime.progress.epochs", "epoch")
+        epoch.epoch_seconds = seconds
         shown.append(shows(epoch))
     assert shown == [first_epoch == 60.0] * 3
 
