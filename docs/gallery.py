@@ -28,8 +28,7 @@ SYSTEMS = {
 TWINS = ("head B", "head C")  # nearly the same model
 DIFFICULTY_SD, SYSTEM_SD, RESIDUAL_SD = 1.6, 0.35, 0.2
 TWINS_SD = 0.05  # between the twins
-SAMPLE = """--multirun backbone=minilm data=sample backbone.freeze=true head=cls,mean,max seed=0,1,2 lr=1e-3 epochs=5
-    study=demo tracker=none"""
+SAMPLE = "quickstart_study"  # an experiment, and the study that it trains
 
 
 def simulated_predictions() -> pd.DataFrame:
@@ -78,9 +77,9 @@ def main() -> None:
         browser = ["chromium", "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1200,1000", picture]
         subprocess.run([*browser, (PAGES / "simulated.html").as_uri()], check=True)
         if arguments.sample:
-            command(folder, "imdbcls.train", *SAMPLE.split())
-            command(folder, "imdbcls.compare", "runs/demo")
-            shutil.copy(folder / "runs/demo/comparison.html", PAGES / "sample.html")
+            command(folder, "imdbcls.train", f"experiment={SAMPLE}", "tracker=none")
+            command(folder, "imdbcls.compare", f"runs/{SAMPLE}")
+            shutil.copy(folder / f"runs/{SAMPLE}/comparison.html", PAGES / "sample.html")
 
 
 if __name__ == "__main__":
