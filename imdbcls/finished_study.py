@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from imdbcls.runs.group_label import group_label
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pandas
@@ -15,6 +13,13 @@ if TYPE_CHECKING:
 SHOWN = ("group", "seed", "val/accuracy", "test/accuracy", "train_seconds")  # columns of the table in a notebook
 PREFIXES = ("val/", "test/")
 COSTS = ("train_seconds", "documents_per_second", "peak_memory_mb", "parameters", "head_parameters")
+
+
+class RecordedRun(NamedTuple):
+    """A finished run as plain values."""
+
+    result: dict[str, Any]
+    config: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,21 @@ class FinishedStudy:
     def to_pandas(self) -> "pandas.DataFrame":
         """Return a data frame with one row per run, indexed by the run's name.
 
-        The columns are `group` (the choices that all seeds of a group share), `head`, `backbone`, `seed`, `lr`,
-        `best_epoch`, every recorded metric of validation and test, and the costs of training.
+        The columns are `group` (the name that `compare` gives to the group), `head`, `backbone`, `seed`, `lr`,
+        `best_epoch`, every recorded metric of validation and test, the costs of training, and every further choice in
+        which the groups differ, as text.
         """
         import pandas
 
-        return pandas.DataFrame(map(row_of, self.runs), index=pandas.Index([run.folder.name for run in self.runs]))
+        from imdbcls.comparison.study import group_names
+
+        names, varied = group_names([RecordedRun(dict(run.result), run.config.plain()) for run in self.runs])
+        rows = [{"group": name, **row_of(run)} for run, name in zip(self.runs, names, strict=True)]
+        rows = [
+            row | {key: value for key, value in choices.items() if key not in row}
+            for row, choices in zip(rows, varied, strict=True)
+        ]
+        return pandas.DataFrame(rows, index=pandas.Index([run.folder.name for run in self.runs]))
 
     def _repr_html_(self) -> str:
         from imdbcls.comparison.frames import table_html
@@ -60,7 +74,6 @@ def row_of(run: "FinishedRun") -> dict[str, Any]:
     result = run.result
     numbers = {key: value for key, value in result.items() if isinstance(value, int | float)}
     return {
-        "group": group_label(run.config),
         "head": run.config.head.name,
         "backbone": run.config.backbone.name,
         "seed": run.config.seed,

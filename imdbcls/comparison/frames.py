@@ -25,6 +25,7 @@ def groups_frame(comparison: "Comparison") -> pandas.DataFrame:
             "group": group.name,
             "head": group.head,
             "backbone": group.backbone,
+            **{key: value for key, value in group.varied.items() if key != "backbone"},
             "seeds": len(group.seeds),
             "mean": group.primary.mean,
             "low": group.primary.low,

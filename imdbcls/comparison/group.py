@@ -1,6 +1,7 @@
 """The runs of one config with different seeds, and what their predictions have in common."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +22,7 @@ class Group:
     runs: tuple[Run, ...]
     num_failed: int = 0  # failed runs of this group, which are not in `runs`
     num_stopped: int = 0  # runs of this group that W&B stopped early, which are not in `runs`
+    varied: Mapping[str, str] = field(default_factory=dict)  # choices in which the groups differ, except the head
 
     @property
     def seeds(self) -> list[int]:

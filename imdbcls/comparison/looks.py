@@ -9,19 +9,37 @@ from pathlib import Path
 
 from imdbcls.comparison.results import Comparison
 from imdbcls.errors import UserError
+from imdbcls.printable import counted
 from imdbcls.runs.untrusted import read_json
 
 MAX_LOOKS = 100  # largest number of looks that are recorded
 
 
-def with_earlier_looks(comparison: Comparison, folder: Path) -> Comparison:
+def with_earlier_looks(comparison: Comparison, folder: Path, num_unfinished: int = 0) -> Comparison:
     """Return the comparison with its looks: the earlier ones, from the folder's `comparison.json`, and this one.
 
-    A look is recorded as the number of runs that were compared. If the study has no plan and several looks, add a note.
+    A look is recorded as the number of runs that were compared. For a study without a plan, add a caution if
+    `num_unfinished` runs are not finished, and a note if there are several looks.
     """
     now = sum(len(group.seeds) for group in comparison.groups)
     looks = (*(each for each in recorded_looks(folder / "comparison.json") if each < now), now)[-MAX_LOOKS:]
-    return replace(comparison, looks=looks, notes=(*comparison.notes, *notes_on_looks(comparison, looks)))
+    early = tuple(notes_on_unfinished(comparison, num_unfinished))
+    return replace(
+        comparison,
+        looks=looks,
+        notes=(*early, *comparison.notes, *notes_on_looks(comparison, looks)),
+        cautions=(*early, *comparison.cautions),
+    )
+
+
+def notes_on_unfinished(comparison: Comparison, num_unfinished: int) -> Iterator[str]:
+    if num_unfinished and comparison.plan is None and comparison.pairs:
+        runs, verb = counted(num_unfinished, "run"), "is" if num_unfinished == 1 else "are"
+        yield (
+            f"{runs} {verb} not finished, so this is an early look: after more runs, compare reports another look, "
+            'because each look can find a false "better". To avoid this, compare only finished sweeps, or plan looks '
+            "with python -m imdbcls.study."
+        )
 
 
 def recorded_looks(path: Path) -> list[int]:

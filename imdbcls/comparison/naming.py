@@ -1,47 +1,105 @@
-"""Name each group of a study by its head and by the config values that distinguish it from other groups."""
+"""Name each group of a study by its head and by all choices in which the groups differ."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
-from imdbcls.comparison.run_files import Run, sanitize
+from imdbcls.comparison.run_files import sanitize
+from imdbcls.runs.shipped import NAMED, TARGETED, choice_of
 
 # Config keys that do not distinguish groups: seeds, paths, names, and how a run is executed and recorded.
 IRRELEVANT = re.compile(
     r"seed|.*\.order_seed|study|device|jobs|progress|plugins|(tracker|checkpoint)\..*|.*(_dir|folder|name|_target_)"
 )
 MAX_CONFIG_ENTRIES = 2_000
+MAX_VARIED = 8  # choices in a name
+MAX_VALUE = 30  # characters of a value in a name
 
 
-def distinct_names(runs: list[Run]) -> list[str]:
+class Described(Protocol):
+    """A run with its `result.json` and its config, both as plain values."""
+
+    @property
+    def result(self) -> dict[str, Any]: ...
+
+    @property
+    def config(self) -> dict[str, Any]: ...
+
+
+def distinct_names(runs: Sequence[Described]) -> list[str]:
     """Return a distinct name for each group. `runs` contains one run of each group.
 
-    The name starts with the name of the head. If several groups have the same head, up to three config values in which
-    they differ are appended. If two names are still equal, the start of the `group_hash` is appended to both.
+    A name is the head, followed by every choice in which the groups differ (`varied_choices`). If two names are equal,
+    the start of the `group_hash` is appended to both.
     """
-    heads = [sanitize(run.result["head"], 60) for run in runs]
-    if len(set(heads)) == len(heads):
-        return heads
-    choices = choices_of(runs)
-    names = []
-    for i, head in enumerate(heads):
-        same_head = [j for j in range(len(runs)) if heads[j] == head and j != i]
-        differing = [key for key in choices[i] if any(choices[j].get(key) != choices[i][key] for j in same_head)]
-        differing.sort(key=lambda key: (key.count("."), key))
-        # dict.fromkeys removes duplicates: lr and optimizer.lr give the same text.
-        details = list(
-            dict.fromkeys(f"{key.rsplit('.', 1)[-1]}={sanitize(str(choices[i][key]), 30)}" for key in differing)
-        )
-        names.append(" ".join([head, *details[:3]]) if same_head else head)
+    heads = [sanitize(str(run.result["head"]), 60) for run in runs]
+    details = [[f"{key}={value}" for key, value in varied.items()] for varied in varied_choices(runs)]
+    names = [
+        " ".join([head, *found[:MAX_VARIED], *(["\N{HORIZONTAL ELLIPSIS}"] if len(found) > MAX_VARIED else [])])
+        for head, found in zip(heads, details, strict=True)
+    ]
     repeated = {name for name, count in Counter(names).items() if count > 1}
     return [
-        f"{name} {sanitize(run.result['group_hash'], 8)}" if name in repeated else name
+        f"{name} {sanitize(str(run.result['group_hash']), 8)}" if name in repeated else name
         for name, run in zip(names, runs, strict=True)
     ]
 
 
-def choices_of(runs: list[Run]) -> list[dict[str, Any]]:
+def varied_choices(runs: Sequence[Described]) -> list[dict[str, str]]:
+    """Return, for each group, the choices in which the groups differ, except the head.
+
+    `runs` has one run of each group.
+    A choice is a section, such as `backbone=minilm`, or a key. A key of a section counts only if it differs between
+    groups with the same choice of this section: other encoders have other keys anyway. The name of a key is its last
+    part, unless another key with other values has the same. A group without the key has no entry.
+    """
+    if len(runs) < 2:
+        return [{} for _ in runs]
+    sections, choices = [chosen_sections(run) for run in runs], choices_of(runs)
+    varied: dict[str, tuple[str | None, ...]] = {}  # value of each group, by name
+    for section in dict.fromkeys(name for found in sections for name in found):
+        values = tuple(found.get(section) for found in sections)
+        if section != "head" and len(set(values)) > 1:
+            varied[section] = values
+    for key in sorted({key for choice in choices for key in choice}, key=lambda key: (key.count("."), key)):
+        values = tuple(value_in_name(choice[key]) if key in choice else None for choice in choices)
+        by_choice = defaultdict(set)
+        for found, value in zip(sections, values, strict=True):
+            by_choice[found.get(key.partition(".")[0])].add(value)
+        if any(len(different) > 1 for different in by_choice.values()):
+            short = key.rpartition(".")[2]
+            if short not in varied:
+                varied[short] = values
+            elif any(None not in pair and len(set(pair)) > 1 for pair in zip(varied[short], values, strict=True)):
+                varied[key] = values  # not a copy of the other key
+    return [
+        {key: value for key, values in varied.items() if (value := values[i]) is not None} for i in range(len(runs))
+    ]
+
+
+def chosen_sections(run: Described) -> dict[str, str]:
+    """Return the name of the choice of each section of the config, as far as it is known."""
+    chosen = {"head": sanitize(str(run.result["head"]), 60)}
+    if "backbone" in run.result:
+        chosen["backbone"] = sanitize(str(run.result["backbone"]), 60)
+    for section in (*NAMED, *TARGETED):
+        try:
+            chosen.setdefault(section, sanitize(choice_of(section, run.config[section]), 60))
+        except (KeyError, TypeError):  # an untrusted config, or one of another tool
+            continue
+    return chosen
+
+
+def value_in_name(value: Any) -> str:
+    """Return a config value for a name, with `null`, `true` and `false` as in YAML. Keep the end of a long path."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = sanitize(str(value), 200)
+    return f"…{text[1 - MAX_VALUE :]}" if "/" in text and len(text) > MAX_VALUE else sanitize(text, MAX_VALUE)
+
+
+def choices_of(runs: Sequence[Described]) -> list[dict[str, Any]]:
     """Return, by dotted key, the config values of each run that can distinguish its group from other groups.
 
     Leave out the keys that match `IRRELEVANT`. Also leave out the keys of the data source if all runs have the same

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from imdbcls.comparison.group import Group
-from imdbcls.comparison.naming import choices_of
 from imdbcls.comparison.results import PairResult
 from imdbcls.comparison.run_files import Run, number, sanitize
 from imdbcls.printable import counted
@@ -83,24 +82,20 @@ def differing_metrics(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def differing_choices(groups: Sequence[Group]) -> Iterator[str]:
-    """Yield a sentence if groups with different heads also differ in other config keys."""
+    """Yield a sentence if groups with different heads also differ in other choices."""
     if len({group.head for group in groups}) == 1:
         return
-    choices = choices_of([group.runs[0] for group in groups])
-    keys = {key for choice in choices for key in choice if not key.startswith("head.")}
-    found: dict[str, str] = {}  # by the last part of the key, because config groups repeat top-level values, such as lr
-    for key in sorted(keys, key=lambda key: (key.count("."), key)):
-        values: dict[str, list[str]] = defaultdict(list)
-        for group, choice in zip(groups, choices, strict=True):
-            values[sanitize(str(choice.get(key)), 30)].append(group.name)
-        if len(values) > 1:
-            values_text = "; ".join(f"{value} in {', '.join(names)}" for value, names in values.items())
-            found.setdefault(key.rsplit(".", 1)[-1], f"{key} ({sanitize(values_text, 200)})")
+    varied = [group.varied for group in groups]
+    found = []
+    for key in dict.fromkeys(key for choices in varied for key in choices):
+        values = list(dict.fromkeys(choices.get(key, "not set") for choices in varied))
+        more = f" and {len(values) - MAX_VALUES_NAMED} more" if len(values) > MAX_VALUES_NAMED else ""
+        found.append(f"{key} ({', '.join(values[:MAX_VALUES_NAMED])}{more})")
     if found:
-        listed = list(found.values())[:MAX_CHOICES_NAMED]
-        more = f" and {len(found) - len(listed)} more" if len(found) > len(listed) else ""
+        more = f" and {len(found) - MAX_CHOICES_NAMED} more keys" if len(found) > MAX_CHOICES_NAMED else ""
         yield (
-            f"The groups differ in more than the head: {', '.join(listed)}{more}. This may cause accuracy differences."
+            f"The groups differ in more than the head: {', '.join(found[:MAX_CHOICES_NAMED])}{more}. This may also "
+            "cause differences."
         )
 
 

@@ -154,6 +154,9 @@ class GroupSummary:
     class_scores: tuple[ClassScore, ...]  # in the order of the label names
     reliability: tuple[ReliabilityBin, ...]  # non-empty bins, by confidence; empty: no probabilities
     learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # by name in curves.CURVES; empty: not logged
+    varied: Mapping[
+        str, str
+    ]  # choices in which the groups differ, except the head; a group lacks keys it does not have
 
     @property
     def accuracy(self) -> MetricSummary:
@@ -352,6 +355,7 @@ class Comparison:
     shared_settings: Mapping[str, str]  # config values of all groups, by dotted key
     differing_settings: Mapping[str, tuple[str, ...]]  # one value per group, best first; "": no such key
     notes: tuple[str, ...]  # sentences about runs that were left out and about possible confounds
+    cautions: tuple[str, ...]  # those of the notes that are part of the headline
     groups: tuple[GroupSummary, ...]  # best first
     # Groups that may be the best (Hsu). None: a pair is untested, a group has one seed, or the tests follow a plan.
     short_list: tuple[str, ...] | None
@@ -379,6 +383,7 @@ class Comparison:
 
         The columns are `group`, `head`, `backbone`, `seeds` (their number), `mean`, `low`, `high` and `std` of the
         metric of the comparison, the means of the other metrics on test, and the mean costs. `std` is NaN for one seed.
+        Each further choice in which the groups differ, such as `lr`, is a column of texts after `backbone`.
         """
         from imdbcls.comparison.frames import groups_frame
 

@@ -1,7 +1,10 @@
 """Read one run folder, which may be untrusted: check sizes, types and paths before use."""
 
+import fcntl
 import json
+import os
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from imdbcls.config.earlier_versions import with_later_keys
 from imdbcls.errors import UserError
 from imdbcls.printable import printable_line
 from imdbcls.runs.format_version import RESULT, require_version
+from imdbcls.runs.plan import has_plan
 from imdbcls.runs.predictions import Predictions
 from imdbcls.runs.read_predictions import BadPredictionsError, read_predictions
 from imdbcls.runs.record import path_of_predictions, problem_of_predictions
@@ -22,6 +26,7 @@ MAX_HISTORY_BYTES = 64 << 20  # size of metrics.jsonl
 MAX_LINE_BYTES = 2**16  # length of a line in metrics.jsonl
 MAX_POINTS = 500_000  # lines in metrics.jsonl
 HISTORY_KEYS = ("epoch", "step", "train/loss", "val/accuracy", "val/f1", "val/auroc", "val/loss")
+MAX_COMMAND = 300  # characters of a command in a message
 MAX_VALUE = 1e15  # numbers with a larger absolute value are ignored
 MAX_URL_LENGTH = 2_000
 URL = re.compile(r"https?://[!-~]+")
@@ -30,6 +35,10 @@ REQUIRED = {"seed": int, "head": str, "group_hash": str}
 
 class BadRunError(UserError):
     """A run or study that cannot be compared. For a run, the message is a clause, such as "it has no config.yaml"."""
+
+
+class UnfinishedRunError(BadRunError):
+    """A run that is still training, or that was interrupted and can be continued."""
 
 
 class StoppedRunError(BadRunError):
@@ -57,11 +66,13 @@ def is_run_folder(folder: Path) -> bool:
 def read_run(folder: Path, study: Path) -> Run:
     """Read and check one run.
 
-    Raise BadRunError if the run is unfinished, or if one of its files is missing, damaged or outside `study`. Only
-    `metrics.jsonl` may be missing. Raise OtherVersionError if the run has another format version.
+    Raise UnfinishedRunError if the run is unfinished, and BadRunError if one of its files is missing, damaged or
+    outside `study`. Only `metrics.jsonl` may be missing. Raise OtherVersionError if the run has another format version.
     """
+    if not os.path.lexists(folder / "result.json"):
+        raise UnfinishedRunError(f"it has no result.json: {why_without_result(folder)}")
     result = read_part(folder / "result.json", study, read_json)
-    check_result(result)
+    check_result(result, study)
     if isinstance(result.get("predictions_sha256"), dict):
         read_part(path_of_predictions(folder, "test"), study, require_regular_file, "test predictions")
         if problem := problem_of_predictions(folder, result, "test"):
@@ -110,7 +121,44 @@ def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = 
         raise BadRunError(f"its {what} is damaged: it {problem}") from error
 
 
-def check_result(result: dict[str, Any]) -> None:
+def why_without_result(folder: Path) -> str:
+    """Return whether a run without `result.json` is training or was killed, and how to continue it, as a clause."""
+    if is_locked(folder / ".lock"):
+        return "it is still training; compare again when it is finished"
+    return f"it was killed or the machine stopped; to continue it, repeat {training_command(folder.parent)}"
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether another process holds the lock of a run folder. The lock file is not changed."""
+    try:
+        require_regular_file(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except (OSError, UserError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def training_command(study: Path) -> str:
+    """Return the command of the last sweep of a study, from Hydra's `multirun.yaml`, or a description of it."""
+    if has_plan(study):
+        return "the command of the study"
+    try:
+        overrides = read_yaml(study / "multirun.yaml")["hydra"]["overrides"]["task"]
+    except (UserError, KeyError, TypeError):
+        return "its training command"
+    if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
+        return "its training command"
+    command = shlex.join(["python", "-m", "imdbcls.train", "--multirun", *overrides])
+    return f"its training command (of the last sweep: {sanitize(command, MAX_COMMAND)})"
+
+
+def check_result(result: dict[str, Any], study: Path) -> None:
     """Raise BadRunError if the run is unfinished, or if a key of its `result.json` is missing or invalid.
 
     Raise OtherVersionError if `result.json` has another format version.
@@ -122,8 +170,14 @@ def check_result(result: dict[str, Any]) -> None:
         raise BadRunError("it was pruned while tuning")
     if result.get("status") == "trial":
         raise BadRunError("it is a trial of a tuning study, which is not evaluated on test")
+    if result.get("status") == "interrupted":
+        raise UnfinishedRunError(
+            f"it is not finished (status 'interrupted'); to continue it, repeat {training_command(study)}"
+        )
     if result.get("status") != "done":
-        raise BadRunError(f"it is not finished (status {sanitize(str(result.get('status')), 40)!r})")
+        error = f": {sanitize(str(result['error']), 200).rstrip('.')}" if "error" in result else ""
+        repeat = f"; to train it again, repeat {training_command(study)}" if result.get("status") == "failed" else ""
+        raise BadRunError(f"it is not finished (status {sanitize(str(result.get('status')), 40)!r}{error}){repeat}")
     for key, kind in REQUIRED.items():
         if not isinstance(result.get(key), kind) or isinstance(result.get(key), bool):
             raise BadRunError(f"its result.json has no valid {key!r}; run its training command again to restore it")

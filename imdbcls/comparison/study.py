@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from imdbcls.comparison.group import Group
-from imdbcls.comparison.naming import distinct_names
+from imdbcls.comparison.naming import Described, distinct_names, varied_choices
 from imdbcls.comparison.run_files import (
     BadRunError,
     Run,
     StoppedRunError,
+    UnfinishedRunError,
     group_and_seed,
     is_run_folder,
     read_run,
@@ -41,6 +42,7 @@ class Study:
     plan: Plan | None = None  # of a study that is tested while it grows; None: no plan.json
     failed: frozenset[tuple[str, int]] = frozenset()  # (group_hash, seed) of failed runs
     folder: Path | None = None  # with the run folders; None: a predictions file
+    num_unfinished: int = 0  # run folders whose run is training or was interrupted
 
     @property
     def recorded_metric(self) -> str:
@@ -64,6 +66,7 @@ def read_study(folder: Path) -> Study:
     of_other_versions: dict[str, list[str]] = defaultdict(list)  # run names, by the message about their version
     failed: list[tuple[str, int]] = []  # (group_hash, seed)
     stopped: dict[str, tuple[str, int] | None] = {}  # the same, by run name
+    num_unfinished = 0
     for run_folder in sorted(path for path in folder.iterdir() if is_run_folder(path)):
         try:
             runs.append(read_run(run_folder, folder))
@@ -71,6 +74,9 @@ def read_study(folder: Path) -> Study:
             of_other_versions[str(problem)].append(sanitize(run_folder.name))
         except StoppedRunError:
             stopped[sanitize(run_folder.name)] = group_and_seed(run_folder, folder, "stopped")
+        except UnfinishedRunError as problem:
+            num_unfinished += 1
+            notes.append(f"{sanitize(run_folder.name)} is left out: {problem}.")
         except BadRunError as problem:
             notes.append(f"{sanitize(run_folder.name)} is left out: {problem}.")
             if failed_run := group_and_seed(run_folder, folder, "failed"):
@@ -95,6 +101,7 @@ def read_study(folder: Path) -> Study:
         plan=read_plan(folder) if has_plan(folder) else None,
         failed=frozenset(failed),
         folder=folder,
+        num_unfinished=num_unfinished,
     )
 
 
@@ -167,28 +174,49 @@ def label_names(run: Run) -> tuple[str, ...]:
 
 
 def gather(runs: list[Run], notes: list[str]) -> list[Group]:
-    """Build the groups. The runs of a group have the same `group_hash`, or the same `choices_hash` and `split_hash`.
-
-    The second condition joins runs that read the same documents from different sources, such as a file and a hub.
-    """
-    by_hash: dict[str, list[Run]] = defaultdict(list)
-    first_hash: dict[tuple[str, str], str] = {}  # group_hash of the first run with a choices_hash and split_hash
-    for run in runs:
-        group_hash, choices, split = (run.result.get(key) for key in ("group_hash", "choices_hash", "split_hash"))
-        if isinstance(choices, str) and isinstance(split, str):
-            group_hash = first_hash.setdefault((choices, split), str(group_hash))
-        by_hash[str(group_hash)].append(run)
-    members = [consistent(sorted(group, key=lambda run: (run.seed, run.name)), notes) for group in by_hash.values()]
-    names = distinct_names([group[0] for group in members])
+    """Build the groups from the consistent runs with the same `group_keys`."""
+    by_key: dict[str, list[Run]] = defaultdict(list)
+    for run, key in zip(runs, group_keys(runs), strict=True):
+        by_key[key].append(run)
+    members = [consistent(sorted(group, key=lambda run: (run.seed, run.name)), notes) for group in by_key.values()]
+    first = [group[0] for group in members]
     return [
         Group(
             name,
             sanitize(group[0].result["head"], 60),
             sanitize(str(group[0].result.get("backbone", "")), 120),
             tuple(group),
+            varied=varied,
         )
-        for name, group in zip(names, members, strict=True)
+        for name, varied, group in zip(distinct_names(first), varied_choices(first), members, strict=True)
     ]
+
+
+def group_keys(runs: Sequence[Described]) -> list[str]:
+    """Return a key for each run, which is the same for all runs of a group.
+
+    The runs of a group have the same `group_hash`, or the same `choices_hash` and `split_hash`. The second condition
+    joins runs that read the same documents from different sources, such as a file and a hub.
+    """
+    first_hash: dict[tuple[str, str], str] = {}  # group_hash of the first run with a choices_hash and split_hash
+    keys = []
+    for run in runs:
+        group_hash, choices, split = (run.result.get(key) for key in ("group_hash", "choices_hash", "split_hash"))
+        if isinstance(choices, str) and isinstance(split, str):
+            group_hash = first_hash.setdefault((choices, split), str(group_hash))
+        keys.append(str(group_hash))
+    return keys
+
+
+def group_names(runs: Sequence[Described]) -> tuple[list[str], list[dict[str, str]]]:
+    """Return, for each run, the name of its group and the choices in which the group differs from the others."""
+    keys = group_keys(runs)
+    first: dict[str, Described] = {}
+    for run, key in zip(runs, keys, strict=True):
+        first.setdefault(key, run)
+    names = dict(zip(first, distinct_names(list(first.values())), strict=True))
+    varied = dict(zip(first, varied_choices(list(first.values())), strict=True))
+    return [names[key] for key in keys], [varied[key] for key in keys]
 
 
 def consistent(runs: list[Run], notes: list[str]) -> list[Run]:

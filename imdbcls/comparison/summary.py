@@ -13,7 +13,7 @@ from imdbcls.comparison.group import Group
 from imdbcls.comparison.inference import short_list
 from imdbcls.comparison.metrics import METRICS, Metric
 from imdbcls.comparison.mistakes import disagreements, label_errors, wrong_for_all
-from imdbcls.comparison.notes import confounds, partial_overlaps
+from imdbcls.comparison.notes import confounds, differing_choices, partial_overlaps
 from imdbcls.comparison.pairs import compare_pairs
 from imdbcls.comparison.planned import notes_on_plan, planned_study
 from imdbcls.comparison.results import Comparison, GroupSummary, MetricSummary, RunSummary
@@ -47,9 +47,10 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
     metrics = summarize_metrics(samples)
     order = sorted(range(len(study.groups)), key=lambda i: -metric.sign * primary[i].values_S.mean())
     groups, primary = [study.groups[i] for i in order], [primary[i] for i in order]
-    summaries = tuple(
-        summarize_group(study.groups[i], rank, metrics[i], metric, study.label_names)
-        for rank, i in enumerate(order, start=1)
+    means = [sample.values_S.mean() for sample in primary]
+    summaries = tuple(  # equal groups share a rank
+        summarize_group(study.groups[i], 1 + means.index(mean), metrics[i], metric, study.label_names)
+        for mean, i in zip(means, order, strict=True)
     )
     index_pairs = list(combinations(range(len(groups)), 2))
     planned = None
@@ -76,6 +77,7 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
             *confounds(study.groups),
             *partial_overlaps(pairs, groups),
         ),
+        cautions=tuple(differing_choices(study.groups)),
         groups=summaries,
         short_list=None if chosen is None else tuple(groups[i].name for i in chosen),
         baseline=baseline_of(groups[0]),
@@ -165,6 +167,7 @@ def summarize_group(
         class_scores=class_scores_of(group, label_names),
         reliability=reliability_curve(group),
         learning_curves=learning_curves(group),
+        varied=group.varied,
     )
 
 

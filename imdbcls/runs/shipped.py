@@ -27,10 +27,15 @@ def choices_of(values: Mapping[str, Any]) -> dict[str, str]:
 
     A loss, an optimizer or a schedule that is not shipped has the name of its class or function.
     """
-    return {group: str(values[group]["name"]) for group in NAMED} | {
-        group: _by_target(group).get(values[group]["_target_"], values[group]["_target_"].rpartition(".")[2])
-        for group in TARGETED
-    }
+    return {group: choice_of(group, values[group]) for group in (*NAMED, *TARGETED)}
+
+
+def choice_of(group: str, section: Mapping[str, Any]) -> str:
+    """Return the choice of one group, from the values of its section."""
+    if group in NAMED:
+        return str(section["name"])
+    target = str(section["_target_"])
+    return _by_target(group).get(target, target.rpartition(".")[2])
 
 
 def shipped_values(choices: Mapping[str, str]) -> dict[str, Any]:

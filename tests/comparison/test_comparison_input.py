@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from support.runs import ROOT
 from support.studies import HEADS, make_study
 
@@ -26,6 +27,7 @@ from imdbcls.comparison.run_files import BadRunError, sanitize
 from imdbcls.comparison.slices import part_accuracy
 from imdbcls.comparison.study import read_study
 from imdbcls.runs import read_predictions
+from imdbcls.runtime.locks import file_lock
 
 
 @pytest.fixture
@@ -263,7 +265,7 @@ def test_config_without_the_key_metric_means_accuracy(study: Path) -> None:
         config = study / f"cls-s{seed}" / "config.yaml"
         config.write_text(config.read_text().replace("metric: accuracy", "metric: f1"))
     (note,) = [note for note in compared(study)["notes"] if "more than the head" in note]
-    assert "metric (f1 in cls; accuracy in transformer)" in note
+    assert "metric (f1, accuracy)" in note
 
 
 def test_shared_order_seed_is_noted(study: Path) -> None:
@@ -280,7 +282,48 @@ def test_config_differences_other_than_head_are_noted(study: Path) -> None:
         config = study / f"cls-s{seed}" / "config.yaml"
         config.write_text(config.read_text().replace("lr: 3.0e-05", "lr: 0.01") + "optimizer: {lr: 0.01}\n")
     (note,) = [note for note in compared(study)["notes"] if "differ in more than the head" in note]
-    assert "lr (0.01 in cls; 3e-05 in transformer)" in note and note.count("lr (") == 1
+    assert "lr (0.01, 3e-05)" in note and note.count("lr (") == 1
+    document = compared(study)
+    assert {group["name"] for group in document["groups"]} == {"transformer lr=3e-05", "cls lr=0.01"}
+    assert {group["name"]: group["varied"] for group in document["groups"]}["cls lr=0.01"] == {"lr": "0.01"}
+    assert document["cautions"] == [note] and document["headline"].endswith(note) and note in document["paragraph"]
+
+
+def test_group_names_show_every_choice_in_which_the_groups_differ(study: Path) -> None:
+    """Other encoders have other keys anyway, so a name shows their choice and not each key."""
+    for seed in (0, 1):
+        folder = study / f"cls-s{seed}"
+        change_result(folder, backbone="roberta-base")
+        config = (folder / "config.yaml").read_text().replace("max_length: 256", "max_length: 512")
+        (folder / "config.yaml").write_text(f"{config}epochs: 5\nbackbone: {{name: roberta-base, layers: 12}}\n")
+        other = study / f"transformer-s{seed}" / "config.yaml"
+        other.write_text(f"{other.read_text()}epochs: 3\nbackbone: {{name: minilm, layers: 6}}\n")
+    assert {group["name"] for group in compared(study)["groups"]} == {
+        "cls backbone=roberta-base epochs=5 max_length=512",
+        "transformer backbone=minilm epochs=3 max_length=256",
+    }
+
+
+def test_run_without_a_result_says_whether_it_is_training_or_was_killed(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The comparison then is an early look, which the headline says."""
+    (study / "cls-s1" / "result.json").unlink()
+    with file_lock(study / "cls-s1" / ".lock"):
+        (note,) = [note for note in compared(study)["notes"] if note.startswith("cls-s1")]
+    assert note.startswith("cls-s1 is left out: it has no result.json: it is still training")
+    overrides = {"hydra": {"overrides": {"task": ["head=cls,transformer", "seed=0,1"]}}}
+    (study / "multirun.yaml").write_text(yaml.safe_dump(overrides))
+    capsys.readouterr()
+    document = compared(study)
+    (note,) = [note for note in document["notes"] if note.startswith("cls-s1")]
+    assert "it was killed" in note and "imdbcls.train --multirun head=cls,transformer seed=0,1" in note
+    (early,) = document["cautions"]
+    assert early.startswith("1 run is not finished, so this is an early look") and early in document["headline"]
+    assert early in " ".join(capsys.readouterr().out.split()) and early in document["paragraph"]
+    change_result(study / "transformer-s1", status="failed", error="ValueError: no")
+    (note,) = [note for note in compared(study)["notes"] if note.startswith("transformer-s1")]
+    assert "(status 'failed': ValueError: no); to train it again, repeat its training command" in note
 
 
 def test_group_names_contain_each_choice_once(tmp_path: Path) -> None:

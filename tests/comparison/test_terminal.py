@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,11 @@ from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.comparison.verdicts import Outcome
+from imdbcls.comparison.views.advice import advice
+from imdbcls.comparison.views.markdown import markdown_text
+from imdbcls.comparison.views.paragraph import paragraph
 from imdbcls.comparison.views.terminal import terminal_summary, terminal_text
+from imdbcls.comparison.views.wording import headline
 
 FOLDER = Path("runs/heads")
 
@@ -117,7 +122,41 @@ def test_equal_groups_do_not_lead(tmp_path: Path) -> None:
     assert "(within 0.3 points)" in text
     wider = replace(comparison, pairs=tuple(replace(each, margin=0.01) for each in comparison.pairs), margin=0.01)
     assert "(within 1 point)" in terminal_summary(wider, FOLDER, 80).replace("\n", " ")
-    assert f"undecided    {pair.a} and {pair.b} are equal (-1.00 to 1.00)" in text and "leads" not in text
+    assert f"undecided    {pair.a} and {pair.b} have the same accuracy (-1.00 to 1.00)" in text and "leads" not in text
+
+
+def test_headline_agrees_with_itself_if_only_the_joint_test_rules_a_group_out(tmp_path: Path) -> None:
+    """A pair can be undecided although the short list leaves the other group out."""
+    study = make_study(tmp_path / "three", [Head("a", 0.6), Head("b", 0.5), Head("c")], seeds=[0, 1, 2])
+    comparison = compared(study)
+    best, *others = [group.name for group in comparison.groups]
+    undecided = tuple(replace(pair, outcome=Outcome.UNDECIDED) for pair in comparison.pairs)
+    text = headline(replace(comparison, pairs=undecided, short_list=(best, others[0])))
+    assert f"is probably better than {others[1]}: a joint test rules it out as the best" in text
+    assert f"cannot be distinguished from {others[0]} with" in text and f"from {others[0]} and" not in text
+    assert "ruled out" not in text
+
+
+def test_tie_has_no_best_group(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "tie", [Head("a", quirk=0), Head("b", quirk=0)], seeds=[0], num_documents=65)
+    shutil.copytree(study / "a-s0" / "predictions", study / "b-s0" / "predictions", dirs_exist_ok=True)
+    comparison = compared(study)
+    text = headline(comparison)
+    assert text.startswith("a has the same accuracy as b on the test documents. It cannot be distinguished from b")
+    assert [group.rank for group in comparison.groups] == [1, 1]
+    assert "a shares the highest accuracy with b, " in paragraph(comparison)
+    assert "undecided    a and b have the same accuracy" in terminal_summary(comparison, FOLDER, 80)
+
+
+def test_undecided_pair_says_which_group_needs_a_seed(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "two", [Head("a", 1.5), Head("b")], seeds=[0, 1, 2], num_documents=500)
+    shutil.rmtree(study / "b-s2")
+    comparison = compared(study)
+    text = terminal_summary(comparison, FOLDER, 110)
+    assert "; b has two seeds and needs a third" in text
+    sentence, *_ = advice(comparison)
+    assert sentence.startswith("Train a third seed of b:") and sentence[:40] in text
+    assert sentence in markdown_text(comparison)
 
 
 def test_many_groups_and_long_names(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_pruned_trial_stops_after_its_epoch_and_is_recorded_as_pruned(tmp_path
     outcome = outcome_of("a", 0, "", result)
     assert outcome.state == "pruned" and outcome.detail.endswith("after epoch 2")
     with pytest.raises(BadRunError, match="it was pruned while tuning"):
-        check_result(result)
+        check_result(result, tmp_path)
 
 
 def test_pruning_after_the_last_epoch_leaves_a_finished_trial(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_pruning_after_the_last_epoch_leaves_a_finished_trial(tmp_path: Path) ->
     assert result["status"] == "trial" and outcome_of("a", 0, "", result).state == "done"
     assert train(config, lambda epoch, value: pytest.fail("the trial is finished")) == result
     with pytest.raises(BadRunError, match="trial of a tuning study"):
-        check_result(result)
+        check_result(result, tmp_path)
 
 
 def test_a_trial_and_a_run_of_one_config_cannot_share_a_folder(tmp_path: Path) -> None:

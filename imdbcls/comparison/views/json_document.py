@@ -9,8 +9,9 @@ one, never percent. `comparison.results` documents what null means for each fiel
   largest class, with class frequencies as probabilities), `label_names`, `facts.{name}[]` (what was compared: the
   distinct values over all runs, see comparison.facts), `settings.{shared, differing}` (config values by dotted key; one
   per group if they differ; empty: the group does not have this key), `notes` (on runs that were left out and on
-  possible confounds)
-- `groups[]`, best first: `name`, `head`, `backbone`, `rank`, `seeds`, `num_failed` (runs), `num_documents`,
+  possible confounds), `cautions` (those of the notes that are part of the headline)
+- `groups[]`, best first: `name`, `head`, `backbone`, `varied.{key}` (choices in which the groups differ), `rank` (equal
+  groups share it), `seeds`, `num_failed` (runs), `num_documents`,
   `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
@@ -91,6 +92,7 @@ def document_of(comparison: Comparison) -> dict[str, Any]:
             "differing": dict(comparison.differing_settings),
         },
         "notes": comparison.notes,
+        "cautions": comparison.cautions,
         "short_list": comparison.short_list,
         "baseline": dict(comparison.baseline),
         "groups": [group_json(group) for group in comparison.groups],
@@ -120,6 +122,7 @@ def group_json(group: GroupSummary) -> dict[str, Any]:
         "name": group.name,
         "head": group.head,
         "backbone": group.backbone,
+        "varied": dict(group.varied),
         "rank": group.rank,
         "seeds": group.seeds,
         "num_failed": group.num_failed,

@@ -3,6 +3,7 @@
 import re
 
 from imdbcls.comparison.results import Comparison
+from imdbcls.comparison.views.advice import advice
 from imdbcls.comparison.views.extent import shown_pairs
 from imdbcls.comparison.views.facts import facts_line
 from imdbcls.comparison.views.paragraph import paragraph
@@ -20,6 +21,7 @@ def markdown_text(comparison: Comparison) -> str:
         if table.key == "differences":
             lines += ["![Differences with their simultaneous 95 % intervals](comparison_figures/differences.svg)", ""]
             lines += [*(f"- {markdown(verdict(pair, comparison.metric))}" for pair in shown_pairs(comparison)), ""]
+            lines += [line for sentence in advice(comparison) for line in (markdown(sentence), "")]
     lines += ["## For a paper", "", markdown(paragraph(comparison)), ""]
     lines += ["`comparison.tex` contains the groups and the pairs as LaTeX tables.", ""]
     if comparison.notes:

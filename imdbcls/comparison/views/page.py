@@ -12,6 +12,7 @@ from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views import svg
+from imdbcls.comparison.views.advice import advice, collapsed
 from imdbcls.comparison.views.detail_tables import confusion_matrices, crossing_sentences, detail_tables_of
 from imdbcls.comparison.views.disagreement_link import DisagreementLink
 from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_pairs
@@ -67,6 +68,7 @@ def page_html(
             verdicts=[
                 (pair.outcome, badge(pair), badged_verdict(pair, comparison.metric)) for pair in shown_pairs(comparison)
             ],
+            advice=[*advice(comparison), *collapsed(comparison)],
             note_on_pairs=note_on_pairs(comparison),
             note_on_groups=note_on_groups(comparison.groups),
             mistakes=mistakes(comparison, reading),

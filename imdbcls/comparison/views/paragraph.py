@@ -8,7 +8,7 @@ from imdbcls.comparison.statistics import MIN_POOLED
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views.facts import clusters_text, span
 from imdbcls.comparison.views.quantities import interval_text, percentage_sign, unit_of, value_text
-from imdbcls.comparison.views.wording import detectable_text, listed, p_text, within, without_a_model
+from imdbcls.comparison.views.wording import best_groups, detectable_text, listed, p_text, within, without_a_model
 
 MAX_EFFECTS = 6  # differences in one sentence
 MAX_NAMED = 12  # groups or clauses in one sentence
@@ -135,7 +135,11 @@ def best(comparison: Comparison) -> str:
         text = f"The {metric.title} of {first.name} is {value} ({interval})"
     else:
         extreme = "highest" if metric.higher_is_better else "lowest"
+        equal = best_groups(comparison)
         text = f"{first.name} has the {extreme} {metric.title}, {value} ({interval})"
+        if len(equal) > 1:
+            others = listed(equal[1:], max_listed=MAX_NAMED)
+            text = f"{first.name} shares the {extreme} {metric.title} with {others}, {value} ({interval})"
     baseline = comparison.baseline.get(metric.key)
     if baseline is None:
         return f"{text}."
@@ -157,7 +161,7 @@ def effects(comparison: Comparison) -> Iterator[str]:
             case Outcome.BETTER | Outcome.BETTER_HERE:
                 yield f"It is significantly better than {found}."
             case "worse":
-                yield f"On the documents that both models share, it is significantly worse than {found}."
+                yield f"{name} is significantly worse than {found}, on the documents that both models share."
             case Outcome.EQUIVALENT:
                 yield f"It is equivalent to {found}."
             case _:
@@ -242,6 +246,7 @@ def limitations(comparison: Comparison) -> Iterator[str]:
     if collapsed := sum(group.num_collapsed for group in groups):
         runs, verb = sum(len(group.seeds) for group in groups), "predicts" if collapsed == 1 else "predict"
         yield f"{collapsed:,} of the {runs:,} runs {verb} one class for nearly all documents."
+    yield from comparison.cautions
     if flags := dict.fromkeys(flag for pair in comparison.pairs for flag in pair.flags):
         yield f"Note: {listed(list(flags), max_listed=MAX_NAMED)}."
 

@@ -33,7 +33,7 @@ def render(study: Study, metric: Metric, margin: float | None, folder: Path) -> 
 
     Raises BadRunError as in `compare_study`.
     """
-    comparison = with_earlier_looks(compare_study(study, metric, margin), folder)
+    comparison = with_earlier_looks(compare_study(study, metric, margin), folder, study.num_unfinished)
     figures = figures_of(comparison)
     drawings = drawings_of(figures)
     reading = reading_list(study, comparison, texts_of(study))

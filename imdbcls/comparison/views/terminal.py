@@ -7,6 +7,7 @@ from rich.cells import cell_len
 
 from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
+from imdbcls.comparison.views.advice import advice, collapsed
 from imdbcls.comparison.views.extent import shown_pairs
 from imdbcls.comparison.views.facts import (
     clusters_text,
@@ -52,7 +53,7 @@ def terminal_summary(comparison: Comparison, folder: Path, width: int | None = N
         f"{brief_facts(comparison, columns)}\n{wrapped(headline(comparison, MAX_NAMED), columns)}",
         brief_ranking(comparison, columns),
         brief_verdicts(comparison, columns),
-        brief_notes(comparison.notes, columns),
+        brief_notes([note for note in comparison.notes if note not in comparison.cautions], columns),
         f"More: --full, or this page (also .md .tex .json .csv, comparison_pairs.csv):\n{folder / 'comparison.html'}",
     ]
     return "\n\n".join(block for block in blocks if block)
@@ -207,44 +208,6 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
         sizes = dict.fromkeys(detectable_text(metric, size) for size in (min(detectable), max(detectable)))
         sentences.append(f"80 % of studies like this detect a true difference of {' to '.join(sizes)}.")
     return [*sentences, *advice(comparison), *collapsed(comparison)]
-
-
-def advice(comparison: Comparison) -> list[str]:
-    """Return sentences on how to decide the undecided pairs of the best group.
-
-    Pairs with a one-seed group are left out. Pairs of a planned study are also left out, because the plan fixes the
-    number of seeds.
-    """
-    best = comparison.groups[0].name
-    undecided = [
-        pair
-        for pair in comparison.pairs
-        if pair.outcome is Outcome.UNDECIDED and pair.seeds_varied and pair.look is None and best in (pair.a, pair.b)
-    ]
-    by_seeds = [pair for pair in undecided if pair.seeds_needed is not None]
-    by_documents = [pair for pair in undecided if pair.seeds_needed is None and not any(pair.missing_seeds)]
-    sentences = []
-    if by_seeds:
-        seeds = max(pair.seeds_needed or 0 for pair in by_seeds)
-        sentences.append(f"For a verdict on {names_of(by_seeds, best)}: about {seeds} seeds per group.")
-    if by_documents:
-        or_margin = "" if comparison.margin is None else ", or a larger margin"
-        sentences.append(f"For a verdict on {names_of(by_documents, best)}: more test documents{or_margin}.")
-    return sentences
-
-
-def names_of(pairs: Sequence[PairResult], best: str) -> str:
-    return f"{best} against {listed([pair.other(best) for pair in pairs], max_listed=MAX_NAMED)}"
-
-
-def collapsed(comparison: Comparison) -> list[str]:
-    """Return a sentence about seeds that predict one class for nearly all documents, if there are any."""
-    counts = [
-        f"{group.num_collapsed} of {len(group.seeds)} seeds of {group.name}"
-        for group in comparison.groups
-        if group.num_collapsed
-    ]
-    return [f"Collapsed to one class: {listed(counts, max_listed=MAX_NAMED)}."] if counts else []
 
 
 def brief_notes(notes: Sequence[str], columns: int) -> str:

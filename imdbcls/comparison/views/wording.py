@@ -10,11 +10,15 @@ from imdbcls.comparison.views.quantities import interval_text, margin_text, unit
 from imdbcls.runtime.text_table import joined
 
 MAX_LISTED = 12  # names in one clause
-CLAUSES = {  # clauses of the headline about the best group, by verdict; {} is replaced by the other groups
+# Clauses of the headline about the best group, by verdict; {} is replaced by the other groups. "unlikely": the pair is
+# undecided, but the short list rules out the other group.
+CLAUSES = {
     "better": "is better than {}",
     "here": "scored better than {} in these runs",
     "worse": "is worse than {} on the documents that both groups share",
     "equivalent": "is equivalent to {}",
+    "unlikely": "is probably better than {}: a joint test rules {them} out as the best (95 % confidence), but "
+    "{difference} significant",
     "undecided": "cannot be distinguished from {} with these seeds and documents",
     "untested": "could not be tested against {}",
 }
@@ -92,7 +96,7 @@ def undecided(pair: PairResult, metric: Metric) -> str:
 def lead_text(pair: PairResult, metric: Metric, more: str = "") -> str:
     """Return a clause that says which group leads by how much, with the simultaneous interval but without a verdict."""
     if pair.difference == 0:
-        return f"{pair.a} and {pair.b} are equal ({simultaneous_text(pair, metric)}{more})"
+        return f"{pair.a} and {pair.b} have the same {metric.title} ({simultaneous_text(pair, metric)}{more})"
     return f"{pair.leader} leads {pair.other(pair.leader)} by {measured(pair, metric, more)}"
 
 
@@ -108,8 +112,19 @@ def brief_verdict(pair: PairResult, metric: Metric) -> tuple[str, str]:
                 word,
                 f"{clause}, less than the margin of {within(pair.margin, metric)}" if pair.equivalent else clause,
             )
-        case Outcome.EQUIVALENT | Outcome.UNDECIDED:
+        case Outcome.EQUIVALENT:
             return word, lead_text(pair, metric)
+        case Outcome.UNDECIDED:
+            return word, f"{lead_text(pair, metric)}{needs_seeds(pair)}"
+
+
+def needs_seeds(pair: PairResult) -> str:
+    """Return a clause on the group that has too few seeds for the verdict "better", or an empty string."""
+    if any(pair.missing_seeds):
+        name = pair.a if pair.missing_seeds[0] else pair.b
+        return f"; {name} has two seeds and needs a third"
+    single = [name for name, seeds in zip((pair.a, pair.b), pair.num_seeds, strict=True) if seeds == 1]
+    return f"; {joined(single)} {'has' if len(single) == 1 else 'have'} one seed" if single else ""
 
 
 def collapse(pair: PairResult, metric: Metric) -> str:
@@ -164,14 +179,14 @@ def headline(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
     pairs = [pair for pair in comparison.pairs if best in (pair.a, pair.b)]
     others: dict[str, list[str]] = {key: [] for key in CLAUSES}
     for pair in pairs:
-        is_worse = pair.outcome in (Outcome.BETTER, Outcome.BETTER_HERE) and pair.leader != best
-        others["worse" if is_worse else pair.outcome].append(pair.other(best))
-    clauses = [
-        clause.format(listed(others[key], max_listed=max_listed)) for key, clause in CLAUSES.items() if others[key]
-    ]
-    extreme = "highest" if comparison.metric.higher_is_better else "lowest"
-    text = f"{best} has the {extreme} {comparison.metric.title}. It {'; it '.join(clauses)}."
-    if len(comparison.groups) > 2 and comparison.short_list is not None:
+        others[kind_of(pair, best, comparison.short_list)].append(pair.other(best))
+    clauses = []
+    for key, clause in CLAUSES.items():
+        if names := others[key]:
+            words = ("their difference is not", "it") if len(names) == 1 else ("no single difference is", "them")
+            clauses.append(clause.format(listed(names, max_listed=max_listed), difference=words[0], them=words[1]))
+    text = f"{ranking_sentence(comparison, max_listed)} {'; it '.join(clauses)}."
+    if len(comparison.groups) > 2 and comparison.short_list is not None and not others["unlikely"]:
         text += f" {short_list(comparison, max_listed)}"
     if not all(pair.seeds_varied or pair.problem for pair in pairs):
         text += (
@@ -180,7 +195,33 @@ def headline(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
         )
     if flags := dict.fromkeys(flag for pair in pairs for flag in pair.flags):
         text += f" Note: {listed(list(flags))}."
-    return text
+    return " ".join([text, *comparison.cautions])
+
+
+def kind_of(pair: PairResult, best: str, possibly_best: Sequence[str] | None) -> str:
+    """Return the key in `CLAUSES` for the verdict on the best group and another group."""
+    if pair.significant and pair.leader != best:
+        return "worse"
+    is_ruled_out = possibly_best is not None and pair.other(best) not in possibly_best
+    return "unlikely" if pair.outcome is Outcome.UNDECIDED and is_ruled_out else pair.outcome
+
+
+def ranking_sentence(comparison: Comparison, max_listed: int) -> str:
+    """Return a sentence on the group with the best metric and on those that share it, and the subject of the next."""
+    title = comparison.metric.title
+    extreme = "highest" if comparison.metric.higher_is_better else "lowest"
+    first, *others = best_groups(comparison)
+    if not others:
+        return f"{first} has the {extreme} {title}. It"
+    equal = listed(others, max_listed=max_listed)
+    if len(others) + 1 == len(comparison.groups):
+        return f"{first} has the same {title} as {equal} on the test documents. It"
+    return f"{first} shares the {extreme} {title} with {equal}. It"
+
+
+def best_groups(comparison: Comparison) -> list[str]:
+    """Return the name of the best group, followed by those with exactly the same metric."""
+    return [group.name for group in comparison.groups if group.rank == 1]
 
 
 def short_list(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
@@ -188,16 +229,11 @@ def short_list(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
     names = comparison.short_list
     if names is None:
         return ""
-    ruled_out = [group.name for group in comparison.groups if group.name not in names]
-    if not ruled_out:
+    if len(names) == len(comparison.groups):
         return "No group can be ruled out as the best."
     if len(names) == 1:
         return "Every other group can be ruled out as the best (95 % confidence)."
-    verb = "is" if len(ruled_out) == 1 else "are"
-    return (
-        f"The best may be {listed(names, 'or', max_listed)}; {listed(ruled_out, max_listed=max_listed)} {verb} "
-        "ruled out (95 % confidence)."
-    )
+    return f"The best may be {listed(names, 'or', max_listed)} (95 % confidence)."
 
 
 def listed(names: Sequence[str], word: str = "and", max_listed: int = MAX_LISTED) -> str:

@@ -1,0 +1,57 @@
+"""Advice on how to get a verdict on undecided pairs, which all views share."""
+
+from collections.abc import Sequence
+
+from imdbcls.comparison.results import Comparison, PairResult
+from imdbcls.comparison.verdicts import Outcome
+from imdbcls.comparison.views.wording import listed
+
+MAX_NAMED = 4  # groups in one clause
+
+
+def advice(comparison: Comparison) -> list[str]:
+    """Return sentences on how to get more verdicts: a third seed, and how to decide the pairs of the best group.
+
+    Pairs with a one-seed group are left out. Pairs of a planned study are also left out, because the plan fixes the
+    number of seeds.
+    """
+    best = comparison.groups[0].name
+    undecided = [
+        pair
+        for pair in comparison.pairs
+        if pair.outcome is Outcome.UNDECIDED and pair.seeds_varied and pair.look is None and best in (pair.a, pair.b)
+    ]
+    by_seeds = [pair for pair in undecided if pair.seeds_needed is not None]
+    by_documents = [pair for pair in undecided if pair.seeds_needed is None and not any(pair.missing_seeds)]
+    sentences = []
+    if two_seeds := dict.fromkeys(
+        name
+        for pair in comparison.pairs
+        for name, missing in zip((pair.a, pair.b), pair.missing_seeds, strict=True)
+        if missing and not pair.problem and pair.look is None
+    ):
+        sentences.append(
+            f"Train a third seed of {listed(list(two_seeds), max_listed=MAX_NAMED)}: next to groups with more seeds, "
+            "no difference from a group with two is called significant."
+        )
+    if by_seeds:
+        seeds = max(pair.seeds_needed or 0 for pair in by_seeds)
+        sentences.append(f"For a verdict on {names_of(by_seeds, best)}: about {seeds} seeds per group.")
+    if by_documents:
+        or_margin = "" if comparison.margin is None else ", or a larger margin"
+        sentences.append(f"For a verdict on {names_of(by_documents, best)}: more test documents{or_margin}.")
+    return sentences
+
+
+def names_of(pairs: Sequence[PairResult], best: str) -> str:
+    return f"{best} against {listed([pair.other(best) for pair in pairs], max_listed=MAX_NAMED)}"
+
+
+def collapsed(comparison: Comparison) -> list[str]:
+    """Return a sentence about seeds that predict one class for nearly all documents, if there are any."""
+    counts = [
+        f"{group.num_collapsed} of {len(group.seeds)} seeds of {group.name}"
+        for group in comparison.groups
+        if group.num_collapsed
+    ]
+    return [f"Collapsed to one class: {listed(counts, max_listed=MAX_NAMED)}."] if counts else []
