@@ -152,7 +152,7 @@ def test_undecided_pair_says_which_group_needs_a_seed(tmp_path: Path) -> None:
     study = make_study(tmp_path / "two", [Head("a", 1.5), Head("b")], seeds=[0, 1, 2], num_documents=500)
     shutil.rmtree(study / "b-s2")
     comparison = compared(study)
-    text = terminal_summary(comparison, FOLDER, 110)
+    text = " ".join(terminal_summary(comparison, FOLDER, 110).split())
     assert "; b has two seeds and needs a third" in text
     sentence, *_ = advice(comparison)
     assert sentence.startswith("Train a third seed of b:") and sentence[:40] in text
