@@ -13,7 +13,7 @@ THROUGHPUT = Path(__file__).resolve().parent.parent / "throughput"
 
 
 class Measurer:
-    """Builds one system at a time, and frees its memory before the next one."""
+    """Builds one system at a time, and frees its memory before it builds the next system."""
 
     def __init__(self, choices: list[str], rounds: int, cell_seconds: float) -> None:
         if str(THROUGHPUT) not in sys.path:

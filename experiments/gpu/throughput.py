@@ -149,7 +149,7 @@ def settings_of(options: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def measure_all(measurer: Any, options: argparse.Namespace, started: float) -> None:
-    """Measure one cell after another until the budget is used up, and write the results after each."""
+    """Measure the cells in order until the time budget is used up, and write all results after each cell."""
 
     def seconds_left() -> float:
         return options.budget - (time.monotonic() - started)

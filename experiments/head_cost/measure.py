@@ -47,7 +47,7 @@ def cpu_seconds(trainer: Trainer, steps: slice) -> float:
 
 
 def ratios(head: Trainer, cls: Trainer, rounds: int, steps_per_round: int) -> list[float]:
-    """Return the ratio of the speeds, head over `cls`, of each round. The order alternates."""
+    """Return the speed of a head relative to `cls` in each round. The head goes first in every second round."""
     found = []
     num_blocks = cls.batches.train.steps_per_epoch // steps_per_round
     for number in range(-1, rounds):  # the first round prepares memory and kernels

@@ -156,7 +156,7 @@ def print_adaptive(run: Runner) -> None:
 
 
 def print_two_heads(run: Runner) -> None:
-    """Print error rate, power, seeds and intervals for two heads: equal ones, and ones `EFFECT` errors apart."""
+    """Print error rate, power, seeds and intervals for two heads: equal, and `EFFECT` standard errors apart."""
     print_header(
         "two heads",
         *("false better", "power", "seeds at the effect", "seeds, equal"),
@@ -181,7 +181,7 @@ def print_two_heads(run: Runner) -> None:
 
 
 def print_seven_heads(run: Runner) -> None:
-    """Print the error rate, runs and power for seven heads: equal ones, and ones as far behind as `SPREAD`."""
+    """Print the error rate, runs and power for seven heads: equal, and with the differences in `SPREAD`."""
     print_header(
         "seven heads",
         *("false better", "runs, equal", "runs, spread", "one point behind is worse", "false better, spread"),

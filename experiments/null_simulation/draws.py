@@ -46,7 +46,7 @@ class Setting:
 
     @cached_property
     def films_N(self) -> NDArray[np.int64] | None:
-        """The film of each document. Sizes are lognormal: with 20 films, the largest has about a fifth of N."""
+        """The film of each document. Sizes are lognormal: the largest of 20 films has a fifth of all documents."""
         if self.num_films == 0:
             return None
         sizes = np.exp(ndtri((np.arange(self.num_films) + 0.5) / self.num_films))

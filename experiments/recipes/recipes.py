@@ -107,7 +107,7 @@ def comparison(groups: dict[str, Group]) -> Iterator[str]:
 
 
 def merged(*parts: Sequence[str]) -> list[str]:
-    """Return all overrides of a recipe. Later ones replace earlier ones with the same key."""
+    """Return all overrides of a recipe. A later override replaces an earlier override of the same key."""
     return list({text.split("=")[0]: text for part in parts for text in part}.values())
 
 

@@ -68,7 +68,7 @@ def _foreign_targets(node: Any, path: str, plugins: tuple[str, ...]) -> Iterator
             if key == "_target_" and not is_allowed(path, value, plugins):
                 yield f"{place}={shown(value)} is refused: {refusal_of(value)}"
             if key in SPECIAL and not (SPECIAL[key](path, value) or is_of_plugin(node.get("_target_"), plugins)):
-                yield f"{place}={shown(value)} is refused: this section does not allow this value of Hydra's {key}."
+                yield f"{place}={shown(value)} is refused: this section does not allow this value. Leave {place} out."
             yield from _foreign_targets(value, place, plugins)
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):

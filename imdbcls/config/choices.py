@@ -1,4 +1,4 @@
-"""Choices that more than one command offers. Imports nothing, so `--help` stays fast."""
+"""Choices that more than one command offers. This module imports nothing slow, so that `--help` stays fast."""
 
 from typing import Literal
 

@@ -180,7 +180,7 @@ class Loader(ConfigLoaderImpl):
 
 
 def is_plain(override: Override, repository: IConfigRepository) -> bool:
-    """Return whether an override only sets one of the project's own keys, rather than a choice or a Hydra key."""
+    """Return whether an override sets a key of this project. Choices of groups and keys of Hydra are not plain."""
     key = override.key_or_group
     special = override.is_hydra_override() or key in ("", "hydra") or override.package is not None
     return not special and not repository.group_exists(key)

@@ -24,13 +24,19 @@ def reinitialized_layers_are_trained(config: Config) -> Iterator[str]:
         return
     refused = f"backbone.reinit_layers={num_layers} and"
     if not config.backbone.pretrained:
-        yield f"{refused} backbone.pretrained=false cannot be combined: all layers already have new random weights."
+        yield (
+            f"{refused} backbone.pretrained=false cannot be combined: all layers already have new random weights. "
+            "Leave out backbone.reinit_layers."
+        )
     if config.backbone.freeze is True:
-        yield f"{refused} backbone.freeze=true cannot be combined: the new random layers would not be trained."
+        yield (
+            f"{refused} backbone.freeze=true cannot be combined: the new random layers would not be trained. Leave out "
+            "one of them."
+        )
     if rank is not None:
         yield (
             f"{refused} backbone.lora_rank={rank} cannot be combined: LoRA would freeze the new random layers and "
-            "train only a low-rank update of them."
+            "train only a low-rank update of them. Leave out one of the two keys."
         )
 
 
@@ -67,7 +73,10 @@ def head_first_leaves_epochs(config: Config) -> Iterator[str]:
             "only the head with backbone.freeze=true."
         )
     if config.backbone.freeze is True:
-        yield f"{named} and backbone.freeze=true cannot be combined: all epochs already train only the head."
+        yield (
+            f"{named} and backbone.freeze=true cannot be combined: all epochs already train only the head. Leave out "
+            "one of them."
+        )
     if config.backbone.reinit_layers > 0:
         yield (
             f"{named} and backbone.reinit_layers={config.backbone.reinit_layers} cannot be combined: the head would be "
@@ -95,7 +104,7 @@ def frozen_needs_no_checkpointing(config: Config) -> Iterator[str]:
 
 def frozen_has_no_layer_decay(config: Config) -> Iterator[str]:
     if config.backbone.freeze is True and config.optimizer.layer_decay != 1:
-        yield "optimizer.layer_decay has no effect with backbone.freeze=true: no layer is trained."
+        yield "optimizer.layer_decay has no effect with backbone.freeze=true: no layer is trained. Leave it out."
 
 
 def each_position_has_a_weight(config: Config) -> Iterator[str]:
@@ -114,7 +123,7 @@ def r_drop_needs_dropout(config: Config) -> Iterator[str]:
     if config.loss.r_drop > 0 and all(dropout == 0 for dropout in dropouts):
         yield (
             f"loss.r_drop={config.loss.r_drop:g} has no effect without dropout in the trained layers: both passes are "
-            "identical."
+            "identical. Leave out loss.r_drop, or set head.dropout."
         )
 
 

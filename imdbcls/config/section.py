@@ -82,7 +82,7 @@ def merged(section: Section, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_marked(section: Section, values: dict[str, Any], markers: tuple[type, ...]) -> dict[str, Any]:
-    """Remove the keys that have one of the markers from a section's values, in place, and return the values.
+    """Remove the keys with any of the markers from the values of a section, in place, and return the values.
 
     Also remove each key that has the value in its marker `AddedLater`.
     """

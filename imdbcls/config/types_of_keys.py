@@ -11,7 +11,7 @@ from imdbcls.config.signatures import own_signature
 def type_of_key(key: str, values: Mapping[str, Any]) -> Any:
     """Return the type of a dotted key with its constraints; None for a section or an unknown type.
 
-    `values` is a nested config, resolved or not; its `_target_`s determine which constructors take the arguments.
+    `values` is a nested config, resolved or not. Its `_target_`s name the constructors whose arguments are keys.
     """
     section: type[Section] = Config
     node: Any = values

@@ -118,7 +118,7 @@ def set_float32_products(precision: str) -> None:
 
 
 def require_determinism() -> None:
-    """Make CUDA use only deterministic kernels. An operation without one then raises RuntimeError.
+    """Make CUDA use only deterministic kernels. Operations without a deterministic kernel raise RuntimeError.
 
     Flash and memory-efficient attention use the deterministic variant of their backward pass. cuDNN's attention has no
     such variant and is disabled.

@@ -33,9 +33,9 @@ class ProcessLostError(UserError):
 
 
 class Processes:
-    """The processes of one run, as process `rank` of `size` sees them. Only the main process, rank 0, writes files.
+    """The processes of one run. This process has the rank `rank`. Only the main process, rank 0, writes files.
 
-    All processes must call the methods that communicate in the same order. With one process, these methods do nothing.
+    All processes must call the communicating methods in the same order. With one process, these methods do nothing.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
@@ -114,7 +114,7 @@ class Processes:
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
-        """Run the block in the main process, and then in the others."""
+        """Run the block in the main process first, and then in all other processes."""
         if not self.is_main:
             self.wait()
         yield
@@ -160,7 +160,7 @@ def joined_processes(device: str) -> Iterator[Processes]:
 
 @contextlib.contextmanager
 def explained(processes: Processes) -> Iterator[None]:
-    """End the main process with ProcessLostError, and the others silently, if another process of the run ends."""
+    """If another process of the run ends, raise ProcessLostError in the main process, and exit in the others."""
     try:
         yield
     except RuntimeError as error:

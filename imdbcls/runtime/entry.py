@@ -131,8 +131,8 @@ def set_up_streams() -> None:
     """Replace the standard streams, configure logging and install the exception hook.
 
     The new streams handle failed writes as described in the module docstring. Call this function before heavy imports,
-    so that libraries show no progress bars of their own, and that the hook reports an import that fails because of a
-    limit of the machine (memory, threads).
+    so that libraries show no progress bars of their own. The hook also reports an import that fails because of a limit
+    of the machine (memory, threads).
     """
     codecs.register_error(_ERRORS, _substitute)
     _open_closed()

@@ -30,7 +30,7 @@ def file_lock(path: Path, on_acquired: Callable[[int], None] | None = None) -> "
 
 @contextmanager
 def build_lock(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Run the block in one process at a time, and remove the lock file afterwards.
+    """Run the block in only one process at a time, and remove the lock file afterwards.
 
     If another process holds the lock, call `on_wait`, then wait for that process. If the file cannot be locked, run the
     block anyway: callers write atomically, so building the same thing twice only wastes time.

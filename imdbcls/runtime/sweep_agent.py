@@ -4,5 +4,5 @@ import os
 
 
 def in_sweep() -> bool:
-    """Return whether this process is a run of a W&B sweep, which then sets the run's id, project and entity."""
+    """Return whether this process is a run of a W&B sweep. The sweep sets the run's id, project and entity."""
     return bool(os.environ.get("WANDB_SWEEP_ID"))

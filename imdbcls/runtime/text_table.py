@@ -55,7 +55,7 @@ def text_table(
 def widths_of(
     rows: Sequence[Sequence[str]], header: Sequence[str] | None, num_text_columns: int
 ) -> tuple[list[int], list[int], list[int]]:
-    """Return the widths of all columns without wrapping, with wrapped headers, and with wrapped headers and text."""
+    """Return three lists of column widths: without wrapping, with wrapped headers, with wrapped headers and text."""
     from rich.cells import cell_len
 
     names = [""] * len(rows[0]) if header is None else [printable_line(name) for name in header]

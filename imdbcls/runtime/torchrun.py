@@ -25,7 +25,7 @@ def launched() -> bool:
 
 
 def require_single_process() -> None:
-    """Raise UserError if torchrun has started several processes of a command that does not train one run together."""
+    """Raise UserError if torchrun has started several processes. Commands that do not support torchrun call this."""
     if not launched():
         return
     if is_other_process():
@@ -59,7 +59,7 @@ def muted_other_processes() -> Iterator[None]:
 
 
 def is_other_process() -> bool:
-    """Return whether this is one of several processes of a run, and not the main process."""
+    """Return whether a run has several processes and this is not the main process."""
     return launched() and os.environ.get("RANK", "0") != "0"
 
 

@@ -372,7 +372,9 @@ def test_valid_class_weights_pass(sound: dict[str, Any]) -> None:
 def test_r_drop_needs_a_dropout() -> None:
     still = ("backbone=tiny", "data=sample", "loss.r_drop=1", "backbone.dropout=0")
     (line,) = mistakes(composed(*still, "head=mean"))
-    assert line == "loss.r_drop=1 has no effect without dropout in the trained layers: both passes are identical."
+    assert line.startswith(
+        "loss.r_drop=1 has no effect without dropout in the trained layers: both passes are identical."
+    )
     (line,) = mistakes(composed("loss.r_drop=1", "backbone.freeze=true", "head=mean"))
     assert line.startswith("loss.r_drop=1 has no effect")
     require_valid(composed(*still, "head=cls"))
