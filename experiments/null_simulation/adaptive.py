@@ -24,7 +24,7 @@ from imdbcls.runs.plan import Plan, PlannedGroup
 
 MAX_SEEDS, FIRST_LOOK = 10, 3
 MARGIN = 0.003
-FUTILITY = 0.1  # chance of a verdict below which a group is parked
+FUTILITY = 0.1  # chance of a verdict below which a group is stopped
 MIDDLE = 4  # the head that is one point behind, in the spread
 SHRINKING = ("flat prior of futility",)
 SPREAD = (0.0, 0.0, 0.2, 0.5, 1.0, 2.0, 3.0)

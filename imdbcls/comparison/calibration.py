@@ -19,17 +19,17 @@ MAX_NUMBERS = 4_000_000  # number of random numbers held in memory at a time
 
 
 def calibration_of(group: Group) -> Calibration | None:
-    """Return the ECE of every seed, the ECE to expect of calibrated predictions, and the p-value of a calibration test.
+    """Return the ECE of every seed, the expected ECE of a calibrated model, and the p-value of a calibration test.
 
     The ECE has 15 bins (Guo et al. 2017, ICML). Return None if the group has no probabilities.
 
-    If the probabilities are calibrated, a prediction is correct with a probability equal to its confidence. The test
-    draws the correctness of all predictions accordingly and counts how often the ECE is at least the observed one (a
-    parametric bootstrap, Vaicenavicius et al. 2019, AISTATS). With several seeds, the p-value of the group is twice the
-    mean over seeds (at most 1), which is valid although the seeds share documents (Vovk and Wang 2020, Biometrika
-    107:791).
+    The null hypothesis is that each prediction is correct with a probability equal to its confidence. The test draws
+    the correctness of all predictions from these probabilities, and counts how often the ECE of a draw is at least the
+    observed ECE (a parametric bootstrap, Vaicenavicius et al. 2019, AISTATS). With several seeds, the p-value of the
+    group is twice the mean over seeds (at most 1), which is valid although the seeds share documents (Vovk and Wang
+    2020, Biometrika 107:791).
 
-    With the temperatures that the runs recorded (Guo et al. 2017), the result also has the ECE after scaling.
+    If the runs recorded temperatures (Guo et al. 2017), the result also contains the ECE after temperature scaling.
     """
     if not group.has_probabilities:
         return None

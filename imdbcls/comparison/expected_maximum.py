@@ -1,9 +1,9 @@
 """The expected validation metric of the best of n trials (Dodge et al. 2019, "Show Your Work", EMNLP, equation 7).
 
-A single best value does not show how many trials it took. The expected best of n trials shows which group leads at each
-budget n. F is the empirical distribution of the metric over N trials. If n trials are drawn independently from F, with
-replacement, P(best <= v) = F(v)^n. Only the trials of a random search are independent. For n = N, the estimate is a
-little below the best of the N trials, because a draw can repeat a trial.
+The best value of a group does not show how many trials it took. The expected best of n trials shows which group leads
+at each budget n. F is the empirical distribution of the metric over N trials. If n trials are drawn independently from
+F, with replacement, P(best <= v) = F(v)^n. Only the trials of a random search are independent. For n = N, the estimate
+is a little below the best of the N trials, because a draw can contain the same trial twice.
 """
 
 from collections.abc import Sequence

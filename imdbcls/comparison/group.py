@@ -8,8 +8,8 @@ import numpy as np
 
 from imdbcls.comparison.run_files import Run, number
 
-COLLAPSED_SHARE = 0.99  # a run counts as collapsed if one class has at least this share of its predictions
-MAX_LABEL_SHARE = 0.95  # a run does not count as collapsed if the class has a larger share of the labels
+COLLAPSED_SHARE = 0.99  # a run collapsed if at least this share of its predictions is one class ...
+MAX_LABEL_SHARE = 0.95  # ... and at most this share of the labels is the same class
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Group:
 
     @cached_property
     def share_correct_N(self) -> np.ndarray:
-        """Share of seeds that predict the label. It is exactly 1.0 if all seeds do, and exactly 0.0 if none does."""
+        """Share of seeds whose prediction is the label: exactly 1.0 for all seeds, and exactly 0.0 for no seed."""
         return self.correct_SN.mean(axis=0)
 
     @cached_property

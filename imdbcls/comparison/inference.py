@@ -23,7 +23,7 @@ from imdbcls.comparison.statistics import (
 )
 from imdbcls.comparison.verdicts import LEVEL, Outcome, outcome_of
 
-TOO_FEW_SEEDS = 2  # a group with this number of seeds needs another one if the other group of the pair has more
+TOO_FEW_SEEDS = 2  # a group with two seeds needs a third seed if the other group of the pair has more than two
 SMALLEST_DF = 0.5  # with fewer degrees of freedom, Dunnett's critical value is taken as infinite
 
 
@@ -73,12 +73,13 @@ def infer(
 ) -> list[Inference]:
     """Estimate the difference of every pair, and test the pairs with `is_tested`.
 
-    P-values are corrected for the number of tested pairs, or for `min_tests` tests if that is larger. Equivalence tests
-    and simultaneous intervals have minimum numbers of their own, `min_equivalence_tests` and `min_intervals`. If such a
-    minimum is None, the number of tests is the same as for the p-values. Without a margin, no pair is tested for
-    equivalence.
+    Without a margin, no pair is tested for equivalence.
 
-    `look` is given if the tests are repeated while the study grows: it is the current one of the planned looks. The
+    P-values are corrected for the number of tested pairs, or for `min_tests` tests if that is larger.
+    `min_equivalence_tests` and `min_intervals` are the minimum numbers for equivalence tests and for simultaneous
+    intervals; None: correct them for as many tests as the p-values.
+
+    In a planned study, `look` is the current look, that is, the current planned test of the growing study. The
     corrected p-values and the simultaneous intervals then hold for all looks together.
     """
     estimates = estimates_of(samples, pairs)
@@ -241,7 +242,7 @@ def short_list(
 def dunnett_rounded(num_comparisons: int, df: float) -> float:
     """Return the one-sided 95 % critical value of Dunnett (1955) for several comparisons with a common control.
 
-    Results are cached. The caller rounds `df`, so that few values are computed.
+    Results are cached. The caller rounds `df`, so the cache stays small.
     """
     z, weights = np.polynomial.hermite_e.hermegauss(60)
     weights = weights / weights.sum()
@@ -265,8 +266,8 @@ def dunnett(num_comparisons: int, df: float) -> float:
     """Return Dunnett's one-sided 95 % critical value.
 
     If `df` is below 0.5, return infinity: even for a single comparison, the critical value is then above 40. With
-    several comparisons, `df` is rounded, so that only few different values are computed. A `df` above 2,000 becomes
-    infinity; any other is rounded down to three significant digits.
+    several comparisons, `df` is rounded down to three significant digits, or to infinity above 2,000, so that fewer
+    different values are computed.
     """
     if df < SMALLEST_DF:
         return float("inf")

@@ -16,9 +16,9 @@ MAX_LOOKS = 100  # largest number of looks that are recorded
 
 
 def with_earlier_looks(comparison: Comparison, folder: Path, num_unfinished: int = 0) -> Comparison:
-    """Return the comparison with its looks: the earlier ones, from the folder's `comparison.json`, and this one.
+    """Return the comparison with the numbers of runs at this look and at the earlier looks.
 
-    A look is recorded as the number of runs that were compared. For a study without a plan, add a caution if
+    The earlier looks are read from the folder's `comparison.json`. For a study without a plan, add a caution if
     `num_unfinished` runs are not finished, and a note if there are several looks.
     """
     now = sum(len(group.seeds) for group in comparison.groups)
@@ -36,8 +36,8 @@ def notes_on_unfinished(comparison: Comparison, num_unfinished: int) -> Iterator
     if num_unfinished and comparison.plan is None and comparison.pairs:
         runs, verb = counted(num_unfinished, "run"), "is" if num_unfinished == 1 else "are"
         yield (
-            f"{runs} {verb} not finished, so this is an early look: after more runs, compare reports another look, "
-            'because each look can find a false "better". To avoid this, compare only finished sweeps, or plan looks '
+            f"{runs} {verb} not finished, so this is an early look at the study. Repeated looks at a growing study "
+            'make a false "better" more likely. Compare the study only when all runs are finished, or plan the looks '
             "with python -m imdbcls.study."
         )
 
@@ -55,7 +55,7 @@ def recorded_looks(path: Path) -> list[int]:
 def notes_on_looks(comparison: Comparison, looks: tuple[int, ...]) -> Iterator[str]:
     if len(looks) > 1 and comparison.plan is None and comparison.pairs:
         yield (
-            f"This is look {len(looks)} at a growing study ({', '.join(map(str, looks))} runs). Each look can find a "
-            'false "better", and the p-values are not corrected for earlier looks. To look while a study grows, plan '
-            "it with python -m imdbcls.study."
+            f"This growing study was compared {len(looks)} times (with {', '.join(map(str, looks))} runs). "
+            'Each comparison can find a false "better", and the p-values are not corrected for the earlier '
+            "comparisons. To compare a study while it grows, plan it with python -m imdbcls.study."
         )

@@ -28,7 +28,7 @@ class Metric:
     name: str  # as in result.json, without the split
     evaluate: Callable[[Predictions], tuple[float, Floats]]  # value and influence (N,); NaN if not defined
     needs_probabilities: bool = True
-    # Influence of one changed prediction, given predictions with the labels; 0: the metric has no smallest change.
+    # Influence of one changed prediction, given the predictions of a run; 0: the metric has no smallest change.
     step: Callable[[Predictions], float] = lambda _: 0.0
     upper: float = 1.0  # largest possible value
     default_margin: float | None = None  # default of --margin, as a fraction; None: no default
@@ -88,10 +88,11 @@ def macro_f1(predictions: Predictions) -> tuple[float, Floats]:
 
 
 def step_of_f1(predictions: Predictions) -> float:
-    """Return the mean over classes of 1 / (C q), where C is the number of classes, and q the share of a class.
+    """Return the typical influence of a changed prediction on macro F1: the mean over classes of 1 / (C q).
 
-    Macro F1 weights a document by 1 / (C q) of its class. The mean over documents of the squared weight, divided by
-    that of the weight, is the mean over classes of the weight. It is 1 if all classes are equally frequent.
+    C is the number of classes, and q is the share of the labels that are the class. Macro F1 gives a document the
+    weight w = 1 / (C q) of its class. The mean of w over classes equals the mean of w² over documents divided by the
+    mean of w over documents. The result is 1 if all classes are equally frequent.
     """
     shares_C = np.bincount(predictions.true_labels, minlength=len(predictions.label_names)) / len(predictions.ids)
     return float((1 / (len(shares_C) * shares_C[shares_C > 0])).mean())

@@ -69,7 +69,7 @@ class PlannedStudy:
         return f"the study continues to at most {len(self.plan.seeds)} seeds per group"
 
     def reason(self, i: int) -> str:
-        """Return the reason why a group is no longer trained, as a clause without the name of the group."""
+        """Return the reason why a group is stopped, as a clause without the name of the group."""
         standing = self.standings[i]
         seeds = f"after {standing.num_seeds} seeds"
         other = "" if standing.other is None else self.name_of(standing.other)
@@ -104,9 +104,9 @@ class PlannedStudy:
 def planned_study(study: Study, plan: Plan, metric: Metric, failed: Collection[int] | None = None) -> PlannedStudy:
     """Replay the looks of a plan with the finished runs of a study.
 
-    `failed` has the indices of the groups whose next run failed. If it is None, these groups are found from the results
-    of the runs. Raise BadRunError if the groups do not have the same documents, or if the metric is not defined on
-    their documents.
+    `failed` contains the indices of the groups whose next run failed; None: find these groups from the results of the
+    runs. Raise BadRunError if the groups do not have the same documents, or if the metric is not defined on their
+    documents.
     """
     groups = tuple(group_with(study.groups, planned.group_hash) for planned in plan.groups)
     found = [group for group in groups if group is not None]
@@ -137,7 +137,7 @@ def group_with(groups: Sequence[Group], group_hash: str) -> Group | None:
 
 
 def planned_sample(group: Group, plan: Plan, metric: Metric, units: Units) -> Sample | None:
-    """Return the metric of the first planned seeds of a group. Stop before the first seed without a finished run."""
+    """Return the metric of a group for its first planned seeds, up to the first seed without a finished run."""
     rows = []
     for seed in plan.seeds:
         if seed not in group.seeds:
@@ -159,8 +159,8 @@ def notes_on_plan(study: Study, planned: PlannedStudy | None) -> Iterator[str]:
     if planned is None:
         margin = "without a margin" if study.plan.margin is None else f"with the margin {study.plan.margin}"
         yield (
-            f"plan.json plans a comparison of {study.plan.metric} {margin}. This comparison differs, "
-            "so its tests are not corrected for the planned looks: treat its verdicts as exploratory."
+            f"plan.json plans a comparison of {study.plan.metric} {margin}. This comparison has another metric or "
+            "margin, so its tests are not corrected for the planned looks: treat its verdicts as exploratory."
         )
         return
     done, most = [each.num_seeds for each in planned.rounds], len(planned.plan.seeds)

@@ -41,7 +41,7 @@ def with_seeds(estimate: Estimate, num_seeds: int) -> Estimate:
 
 
 def chances_to_settle(estimate: Estimate, level: float, margin: float | None) -> NDArray[np.float64]:
-    """Return `chance_to_settle` with m seeds per group, for m = 0 to `MAX_SEEDS`. Both tests are made at `level`.
+    """Return `chance_to_settle` with m seeds per group, for m = 0 to `MAX_SEEDS`. Both tests use `level`.
 
     The chance is NaN for m < 2, and for every m if a group has one seed, because its seed variance is unknown.
     """
@@ -55,18 +55,18 @@ def chances_to_settle(estimate: Estimate, level: float, margin: float | None) ->
 def chance_to_settle(estimate: Estimate, num_seeds: int, levels: tuple[float, float], margin: float | None) -> float:
     """Return the chance of a verdict of "better" or "equivalent" with `num_seeds` seeds per group.
 
-    The documents stay the same. A group that has more seeds keeps them all. `levels` are the level of the two-sided
-    test for "better" and that of the one-sided tests for "equivalent" (not tested without a margin). Both groups must
-    already have several seeds.
+    The documents stay the same. A group with more than `num_seeds` seeds keeps all of its seeds. `levels` are the
+    significance levels of the two-sided test for "better" and of the one-sided tests for "equivalent". Without a
+    margin, only "better" is possible. Both groups must already have several seeds.
 
-    The chance is predictive: it averages over what is not known yet.
+    The chance averages over two unknown quantities:
 
     - The seed variances: their posterior is scaled inverse chi-square. Its degrees of freedom are those of the sample
-      plus `PRIOR_DF`; without the prior, two seeds would leave the variance nearly unknown.
+      plus `PRIOR_DF`. Without this prior, the variance would be nearly unknown after two seeds.
     - The mean difference with `num_seeds` seeds, given the present difference. The difference with infinitely many
-      seeds has a normal prior around zero, whose variance is the squared present difference. Without the prior, the
-      chance would ignore that the observed difference is usually too large; in simulated studies, it was up to 28
-      points too high.
+      seeds has a normal prior around zero, whose variance is the squared present difference. Without this prior, the
+      chance would ignore that the observed difference is usually too large: in simulated studies, the chance was up to
+      28 points too high.
     """
     now, larger = estimate.seed_variances, with_seeds(estimate, num_seeds)
     uncertainty = sum(variance.of_mean**2 / variance.degrees_of_freedom for variance in now)
@@ -90,9 +90,9 @@ def chance_by_flat_prior(
 ) -> float:
     """Return `chance_to_settle` as if every true difference were equally likely before the study.
 
-    The mean difference with more seeds is then the present one plus w T, where w² is the variance that the added seeds
-    remove and T has Student's t distribution. `chance_to_settle` takes a small present difference as evidence that the
-    true one is small; this function does not. The futility rule uses this function, because it then loses less power.
+    The mean difference with more seeds is then the present difference plus w T, where w² is the variance that the added
+    seeds remove and T has Student's t distribution. In `chance_to_settle`, a small present difference is evidence that
+    the true difference is small; here, it is not. The futility rule loses less power with this function.
     """
     larger = with_seeds(estimate, num_seeds)
     now, then = (sum(variance.of_mean for variance in each.seed_variances) for each in (estimate, larger))

@@ -181,8 +181,8 @@ class Content:
             )
         if num_ids * num_classes > MAX_PROBABILITIES:
             raise UserError(
-                f"{self.path} has {num_ids:,} documents and {num_classes:,} classes; documents times classes may be at "
-                f"most {MAX_PROBABILITIES:,}."
+                f"{self.path} has {num_ids:,} documents and {num_classes:,} classes. The number of documents times the "
+                f"number of classes must be at most {MAX_PROBABILITIES:,}. Remove documents."
             )
         labels, predictions = set(self.label_R), set(self.predicted_R)
         if not labels & predictions:
@@ -233,8 +233,8 @@ class Content:
             row = self.id_R.index(missing)
             raise UserError(
                 f"{self.path}: {self.run_name(run)} lacks {len(self.ids) - len(predicted):,} of {len(self.ids):,} "
-                f"documents; one is {self.ids.texts[missing]!r}, which occurs in {self.where(row)}. Every system must "
-                "predict the same documents, with every seed."
+                f"documents, for example {self.ids.texts[missing]!r} ({self.where(row)}). Every system must predict "
+                "the same documents with every seed."
             )
 
     def run_name(self, run: int) -> str:

@@ -1,13 +1,15 @@
-"""Replay a planned study look by look: which groups continue, which are dropped or parked, and why.
+"""Replay a planned study look by look: which groups continue, which are stopped, and why. A look is an interim test.
 
 The decisions are a function of the plan and of the runs on disk. A study that was killed and continued therefore
 decides as if it had never stopped, and `compare` reaches the same verdicts as the command that trained the runs.
 
 At each look, all pairs of running groups are tested with the first n planned seeds of each group (group sequential
-Holm, see `sequential`). A group that is worse than a running group is dropped. The leader is the best running group. A
-group that is equivalent to the leader is parked. With `futility`, a group is also parked if it would probably get no
-verdict against the leader, even with all planned seeds. Parked groups are not trained further, but they do not count as
-worse. Futility only stops groups, so it cannot cause a false "better".
+Holm, see `sequential`). The leader is the best running group. A group is stopped, that is, gets no further seeds, if
+
+- it is worse than a running group,
+- it is equivalent to the leader, or
+- with `futility`, it would probably get no verdict against the leader, even with all planned seeds. This rule only
+  stops groups, so it cannot cause a false "better".
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -29,10 +31,10 @@ class State(StrEnum):
     """What a planned study does with a group."""
 
     RUNNING = "running"
-    WORSE = "worse"  # dropped: another running group is better
-    EQUIVALENT = "equivalent"  # parked: equivalent to the leader
-    FUTILE = "futile"  # parked: probably no verdict against the leader
-    FAILED = "failed"  # its next run failed
+    WORSE = "worse"  # stopped: another running group is better
+    EQUIVALENT = "equivalent"  # stopped: equivalent to the leader
+    FUTILE = "futile"  # stopped: probably no verdict against the leader
+    FAILED = "failed"  # stopped: its next run failed
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Standing:
 
     state: State = State.RUNNING
     other: int | None = None  # index of the group that it was compared with; None for running and failed groups
-    num_seeds: int | None = None  # per group, at the look that decided; None for running groups
+    num_seeds: int | None = None  # per group, at the look that stopped the group; None for running groups
     chance: float | None = None  # of a verdict with all planned seeds, for a futile group
 
 
@@ -63,7 +65,7 @@ class Round:
 
     @property
     def dropped(self) -> list[int]:
-        """The groups that stopped at this look: dropped, parked or failed."""
+        """The groups that stopped at this look, including groups with a failed run."""
         return [i for i, standing in enumerate(self.standings) if standing.num_seeds == self.num_seeds]
 
 
@@ -82,8 +84,8 @@ def race(
     """Return all looks for which enough seeds are trained.
 
     `samples` has an entry for each planned group: a sample of its first planned seeds, or None if no seed is trained
-    yet. All samples have the same units. The replay ends before the first look for which a running group lacks a seed,
-    unless the group is in `failed`.
+    yet. All samples have the same units. The replay ends before the first look at which a running group lacks a seed.
+    If that group is in `failed`, the replay continues without it.
     """
     standings = [Standing() for _ in plan.groups]
     different: set[tuple[int, int]] = set()  # pairs that an earlier look found different
@@ -98,7 +100,7 @@ def race(
             standings[i] = Standing(State.FAILED, num_seeds=num_seeds)
         look = Look(plan.information, index, spending_of(plan))
         num_tests = max(1, plan.num_pairs - len(different))
-        # Equivalent pairs of running groups are tested again, and are therefore still counted.
+        # Equivalent pairs of running groups are tested again, so they still count as tests.
         num_equivalence_tests = max(1, plan.num_pairs - len(equivalent - set(combinations(ready, 2))))
         chosen = {i: first_seeds(samples[i], num_seeds) for i in ready}
         inferences = infer_pairs(chosen, plan, num_tests, num_equivalence_tests, look)
@@ -157,9 +159,9 @@ def infer_pairs(
 def worse_groups(
     inferences: Mapping[tuple[int, int], Inference], best_first: Sequence[int], num_seeds: int
 ) -> list[tuple[Standing, int]]:
-    """Return the standing and the index of each group that is worse than another.
+    """Return the standing and the index of each group that is worse than another group.
 
-    The standing names the best of the groups that are better.
+    `Standing.other` is the best of the groups that are better.
     """
     found = []
     for rank, i in enumerate(best_first):
@@ -176,8 +178,8 @@ def is_equivalent(inference: Inference) -> bool:
 def chance_of_verdict(inference: Inference, plan: Plan, final: Look, num_tests: tuple[int, int]) -> float:
     """Return the chance that the last look leads to a verdict on a pair.
 
-    At that look, the p-values are corrected for `num_tests` tests: the numbers of tests for "better" and for
-    "equivalent".
+    `num_tests` contains the number of tests for "better" and the number of tests for "equivalent". The p-values of the
+    last look are corrected for these numbers.
     """
     level, equivalence_level = final.level(LEVEL / num_tests[0]), final.level(LEVEL / num_tests[1], sides=1)
     return chance_by_flat_prior(inference.estimate, len(plan.seeds), (level, equivalence_level), plan.margin)

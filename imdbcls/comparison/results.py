@@ -40,7 +40,7 @@ class PartAccuracy:
 
 @dataclass(frozen=True)
 class Parts:
-    """Accuracy on parts of the test split, by four criteria. Each criterion divides all documents into parts."""
+    """Accuracy on parts of the test split. Each of four criteria divides all documents into parts."""
 
     length: tuple[PartAccuracy, ...]  # by tokens before truncation; empty: not known
     truncated: tuple[PartAccuracy, ...]  # within max_length or longer; empty: not known
@@ -68,7 +68,7 @@ class Calibration:
     expected: float  # mean ECE if the probabilities were calibrated, averaged over seeds
     p: float  # p-value of the null hypothesis that the probabilities are calibrated
     temperatures: tuple[float, ...] | None  # one per seed, fitted on validation; None: a run did not record it
-    calibrated_values: tuple[float, ...] | None  # ECE of each seed with its temperature; None: as `temperatures`
+    calibrated_values: tuple[float, ...] | None  # ECE of each seed after scaling; None: `temperatures` is None
 
     @property
     def mean(self) -> float:
@@ -90,7 +90,8 @@ class Calibration:
 class CurvePoint:
     """A point of a learning curve: the mean over seeds, with the lowest and the highest value.
 
-    Curves by training size or by trials use the same class, with another x value and limits of another kind.
+    Curves by training size or by number of trials use the same class: `epoch` is then the size or the number, and the
+    limits are those of an interval.
     """
 
     epoch: float  # or another x value
@@ -215,7 +216,7 @@ class PlanSummary:
     looks_done: tuple[int, ...]
     futility: float | None  # a group is stopped if its chance of a verdict is below this; None: no such rule
     is_over: bool
-    decisions: tuple[str, ...]  # why each stopped group was dropped, parked or failed, in order of the looks
+    decisions: tuple[str, ...]  # for each stopped group, the reason, in order of the looks
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Significance levels for tests that are repeated while a study grows.
 
 If a study is tested after every round of seeds, each time at 5 %, it finds a false "better" with a probability far
-above 5 %. Error spending (Lan and DeMets 1983, Biometrika 70:659) keeps the total at 5 %: a function of the information
-says how much of the 5 % may be spent up to each look. The information at a look is taken as n / K, for n trained of K
-planned seeds.
+above 5 %. Error spending (Lan and DeMets 1983, Biometrika 70:659) keeps the total at 5 %. Each of the tests is a look,
+and a function of the information says how much of the 5 % may be spent up to each look. The information at a look is
+n / K if n of the K planned seeds are trained.
 
 All looks use the same documents, so the covariance of the differences at two looks equals the variance at the later
 look. This is the canonical form of group sequential tests (Jennison and Turnbull 1999, chapter 3). The information is
@@ -35,9 +35,10 @@ NUM_ERRORS = 60  # total error rates at which the levels are tabulated
 
 
 def spent(error: float, information: float, spending: Spending, sides: Sides) -> float:
-    """Return the error rate that may be spent until the share `information` of the planned seeds is trained.
+    """Return the part of the total error rate `error` that may be spent up to a look.
 
-    "obrien_fleming" spends little at early looks; "power" spends `error` times the squared information.
+    `information` is the share of the planned seeds that are trained at the look. "obrien_fleming" spends little at
+    early looks; "power" spends `error` times the squared information.
     """
     if spending == "power":
         return error * information**2
@@ -112,7 +113,7 @@ class Look:
     spending: Spending
 
     def level(self, error: float, sides: Sides = 2) -> float:
-        """Return the level for the p-value of a test at this look. All looks together have the error rate `error`."""
+        """Return the significance level of a test at this look. All looks together have the error rate `error`."""
         return levels(error, self.information, self.spending, sides)[self.index]
 
     def repeated_p(self, p: float, sides: Sides = 2) -> float:

@@ -1,15 +1,15 @@
 """Estimates over documents and seeds: the variance of a mean or a difference, its interval and its p-values.
 
 A metric varies with the test documents and with the training seeds. The two factors are crossed, because every seed
-predicts every document, like readers and cases in a reading study of medical images. The analysis is the one for such
-studies (Obuchowski and Rockette 1995, Communications in Statistics 24:285; degrees of freedom after Hillis 2007,
-Statistics in Medicine 26:596, and Satterthwaite 1946):
+predicts every document. In studies of medical images, readers and cases are crossed in the same way, and the analysis
+is the one for such studies (Obuchowski and Rockette 1995, Communications in Statistics 24:285; degrees of freedom after
+Hillis 2007, Statistics in Medicine 26:596, and Satterthwaite 1946):
 
     variance of a mean over seeds = variance between seeds / S  +  document variance that the seeds share
 
 **Documents.** The covariance of the seeds over documents comes from the influence of each document on the metric (the
-infinitesimal jackknife, Efron 1982; see `metrics`). The second term above is the mean covariance between *different*
-seeds. Documents that belong together, such as reviews of one film, are not independent. If the runs recorded clusters,
+infinitesimal jackknife, Efron 1982; see `metrics`). The second term above is the mean covariance of *different* seeds.
+Documents that belong together, such as reviews of one film, are not independent. If the runs recorded clusters,
 influences are summed over each cluster first (Liang and Zeger 1986, Biometrika 73:13; Miller 2024, arXiv:2411.00640).
 
 **Seeds.** With few seeds, the sample variance between seeds is often far too small. With many groups, the smallest of
@@ -25,11 +25,14 @@ underestimated, it gets too little weight, and the resulting degrees of freedom 
 therefore the upper 75 % confidence limits of the variances.
 
 **Steps.** Accuracy and F1 change in steps: a document is right or wrong. If two groups agree on all documents, the
-estimated variance of their difference is zero, although they may differ on other documents. A difference that is larger
-than the observed one implies that more documents differ than were observed. Equivalence tests and intervals therefore
-use the variance under the hypothesis that they reject, as Tango's score test for paired proportions does (1998,
-Statistics in Medicine 17:891; see `Estimate.variance_if`). The variance of a difference is at least that of one
-differing document. Both rules hardly change anything if many documents differ.
+estimated variance of their difference is zero, although they may differ on other documents. Two rules prevent this:
+
+- If the true difference is larger than the observed one, more documents differ than were observed. Equivalence tests
+  and intervals therefore use the variance under the hypothesis that they reject, as Tango's score test for paired
+  proportions does (1998, Statistics in Medicine 17:891; see `Estimate.variance_if`).
+- The variance of a difference is at least the variance if one document differs.
+
+Both rules hardly change anything if many documents differ.
 
 `experiments/null_simulation` reports the error rates with and without each rule.
 """
@@ -94,8 +97,8 @@ class Units:
     def design_effect(self, influence_NS: NDArray, sums_GS: NDArray) -> float:
         """Return the variance of a mean with clusters, divided by its variance if all documents were independent.
 
-        The result is at least 1. Without variance, return its largest value: all documents of a cluster are then taken
-        as equal.
+        The result is at least 1. If all influences are zero, return the largest possible value, which assumes that all
+        documents of a cluster have the same outcome.
         """
         if self.codes_N is None:
             return 1.0
@@ -261,9 +264,9 @@ class Estimate:
     def variance_if(self, truth: float) -> float:
         """Return the variance if `truth` is the true value, which is farther from zero than the estimate.
 
-        With one seed, b and c documents that differ in either direction, and w = 1 / N, this is the variance of Tango's
-        score test (1998) for small rates: (b + c) w² is replaced by its most likely value, given that the expected
-        difference is `truth`.
+        For one seed, the result is the variance of Tango's score test (1998) for small rates. Of N documents, b differ
+        in one direction and c in the other. The variance (b + c) / N² is replaced by its most likely value, given that
+        the expected difference is `truth`.
         """
         farther = max(0.0, truth * (truth - self.value))
         return (self.variance + (self.variance**2 + 4 * self.step**2 * farther) ** 0.5) / 2
@@ -272,8 +275,8 @@ class Estimate:
         """Return the interval of Student's t, extended to all true values that the score test does not reject.
 
         The score test uses `variance_if` and the degrees of freedom of documents. It can extend the end that is farther
-        from zero, and an end beyond zero. The distance e of such an end from the value v solves
-        e² = t² `variance_if(v ± e)`, which is a cubic equation.
+        from zero than the value v, and an end on the other side of zero. The distance e of such an end from v solves
+        the cubic equation e² = t² `variance_if(v ± e)`.
         """
         below = above = t_quantile(0.5 + level / 2, self.degrees_of_freedom) * self.standard_error
         t = t_quantile(0.5 + level / 2, self.document_df)
@@ -292,8 +295,8 @@ class Estimate:
     def p_equivalence(self, margin: float) -> float:
         """Return the p-value of TOST (Schuirmann 1987): the larger p of the one-sided tests at -margin and margin.
 
-        Each test is a t-test and, for a metric with steps, also a score test (see `interval`). The larger p counts.
-        Without a variance, return 1: nothing is known about other documents.
+        Each one-sided test is a t-test. For a metric with steps, it is also a score test (see `interval`), and the
+        larger p counts. If the variance is zero, return 1, because nothing is known about other documents.
         """
         if self.standard_error == 0:
             return 1.0
@@ -307,7 +310,7 @@ class Estimate:
     def equivalence_limit(self, margin: float, level: float, variance: NDArray[np.float64] | float) -> NDArray:
         """Return the largest absolute difference for which `p_equivalence` is below `level`; negative: there is none.
 
-        `variance` replaces the variance of the estimate, for example by the one that is expected with more seeds.
+        `variance` is used instead of the variance of the estimate. It can be the variance expected with more seeds.
         """
         limit = margin - t_quantile(1 - level, self.degrees_of_freedom) * np.sqrt(variance)
         t = t_quantile(1 - level, self.document_df)
@@ -370,8 +373,8 @@ def estimate_of(
 ) -> Estimate:
     """Build an estimate whose variance is at least `step` squared: the variance if one document differs.
 
-    An estimate without any variance gets the step of a metric that changes by 1 / N if one unit changes. This happens
-    if two groups have the same scores on every document, or if a group is right on every document.
+    The variance is zero if two groups have the same scores on every document, or if a group is right on every document.
+    The step is then that of a metric that changes by 1 / N if one unit changes.
     """
     known = tuple(variance for variance in seed_variances if variance is not None)
     of_seeds, of_documents = sum(variance.of_mean for variance in known), max(0.0, document_variance)
@@ -395,8 +398,8 @@ def permutation_p(correct_SN: NDArray, other_correct_SN: NDArray, units: Units) 
 
     Outcomes are averaged over seeds, and the signs of the differences between the groups are flipped, with one sign per
     unit. The test asks whether *these trained models* differ on documents like these; it ignores the variance between
-    seeds. All differences are multiples of one step, so p can be computed over all possible flips (`sign_flips`). It
-    then has no sampling error, and can be arbitrarily small.
+    seeds. All differences are multiples of one step, so p is computed over all possible flips (`sign_flips`). It has no
+    sampling error and can be arbitrarily small.
     """
     steps_N = np.rint(
         correct_SN.sum(axis=0) * len(other_correct_SN) - other_correct_SN.sum(axis=0) * len(correct_SN)

@@ -112,7 +112,7 @@ def num_runs_of(group: Group, found: list[tuple[str, int]]) -> int:
 
 
 def note_on_stopped(names: list[str], groups: Sequence[Group]) -> str:
-    """Return a note on the runs that W&B stopped early, and on the groups to which this may give too good a mean."""
+    """Return a note on the runs that W&B stopped early, and on the groups whose mean may therefore be too good."""
     listed, verb = listed_names(names), "is" if len(names) == 1 else "are"
     note = f"{listed} {verb} left out: W&B stopped {'it' if len(names) == 1 else 'them'} early."
     if partly := [group.name for group in groups if group.num_stopped]:

@@ -95,8 +95,8 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
 def chosen(study: Study, metric: str | None = None, margin: float | None = None) -> tuple[Metric, float | None]:
     """Return the metric and the margin of a comparison. A given `margin` is in points if the metric is a percentage.
 
-    Without a choice, they are those of the plan of the study. Without a plan, the metric is the one that selected the
-    best epochs, and the margin is the default of the metric.
+    Without `metric`, use the metric of the study's plan or, without a plan, the metric that selected the best epochs.
+    Without `margin`, use the margin of the plan if the plan has the same metric, else the default margin of the metric.
     """
     plan = study.plan
     found = METRICS[metric or (study.recorded_metric if plan is None else plan.metric)]

@@ -113,8 +113,8 @@ def group_results(
 ) -> tuple[GroupResult, ...]:
     """Return the results of each group, from its name, overrides and trials.
 
-    A failed trial has no value. In the expectation it counts as the worst trial of all groups, because it costs a trial
-    and finds nothing.
+    A failed trial has no value. The expected best counts it as the worst trial of all groups, because it uses up a
+    trial and finds nothing.
     """
     sign = 1 if metric.higher_is_better else -1
     known = [trial.value for _, _, trials in groups for trial in trials if trial.value is not None]

@@ -11,7 +11,7 @@ from imdbcls.runs.folder import RunFolder, write_holder
 from imdbcls.runs.plan import FILE, Plan, PlannedGroup, has_plan, read_plan, write_plan
 from imdbcls.runtime.locks import file_lock
 
-MIN_CHANCE = 0.1  # of a verdict; with `futility`, a group with a smaller chance is parked
+MIN_CHANCE = 0.1  # of a verdict; with `futility`, a group with a smaller chance is stopped
 
 
 def make_plan(groups: Sequence[GridGroup], settings: StudySettings) -> Plan:

@@ -1,4 +1,4 @@
-"""Report a planned study to the log: each round, which groups were dropped and why, the cost, and the verdict."""
+"""Report a planned study to the log: each round, which groups were stopped and why, the cost, and the verdict."""
 
 import logging
 import sys
@@ -96,7 +96,10 @@ class StudyReport:
             logger.info(line)
 
     def standing(self, group: int, rounds: Sequence["Round"]) -> str:
-        """Return the state of a group after the last look, with its difference at the look that decided it."""
+        """Return the state of a group after the last look.
+
+        A stopped group was compared with another group. Add the difference between the two at that look.
+        """
         from imdbcls.comparison.race import State
 
         now = rounds[-1]
@@ -110,10 +113,10 @@ class StudyReport:
         other, looked = self.names[state.other], next(each for each in rounds if each.num_seeds == state.num_seeds)
         difference = self.difference(group, state.other, looked)
         if state.state is State.WORSE:
-            return f"dropped: worse than {other}: {difference}"
+            return f"stopped: worse than {other}: {difference}"
         if state.state is State.EQUIVALENT:
-            return f"parked: equivalent to {other}: {difference}"
-        return f"parked: {state.chance:.0%} chance of a verdict against {other}: {difference}"
+            return f"stopped: equivalent to {other}: {difference}"
+        return f"stopped: {state.chance:.0%} chance of a verdict against {other}: {difference}"
 
     def difference(self, group: int, other: int, looked: "Round") -> str:
         """Return the difference between a group and another group, with its repeated interval and p-value."""

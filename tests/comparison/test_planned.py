@@ -236,12 +236,12 @@ def test_growing_study_counts_its_looks(study: Path, tmp_path: Path) -> None:
     for head in (CLEAR, CLOSE, POOR):
         keep_seeds(study, head, 3)
     first, notes = looks()
-    assert first == [9] and "look" not in notes
+    assert first == [9] and "growing study" not in notes
     assert looks()[0] == [9]  # the same runs again are not another look
     for head in (CLEAR, CLOSE, POOR):
         shutil.copytree(complete / f"{head.name}-s3", study / f"{head.name}-s3")
     second, notes = looks()
-    assert second == [9, 12] and "This is look 2 at a growing study (9, 12 runs)." in notes
+    assert second == [9, 12] and "This growing study was compared 2 times (with 9, 12 runs)." in notes
     (study / "comparison.json").write_text("{}")
     assert looks()[0] == [12]
 

@@ -1,6 +1,6 @@
-"""A planned study as real processes: rounds, dropped groups, failures, signals, kills, and the budget.
+"""A planned study as real processes: rounds, stopped groups, failures, signals, kills, and the budget.
 
-Two learning rates learn to tell good from bad, one does not: it is dropped at the first look.
+Two learning rates learn to tell good from bad, one does not: it is stopped at the first look.
 """
 
 import json
@@ -66,7 +66,7 @@ def test_worse_groups_get_no_further_seeds(folder: Path) -> None:
     assert runs(folder) == {"0.01": [0, 1, 2], "0.005": [0, 1, 2], "1.0e-09": [0, 1]}
     assert "Round 1: 6 runs of mean lr=0.01, mean lr=0.005 and mean lr=1e-09, seeds 0, 1\n" in output
     assert "Look 1 of 2, after 2 seeds\n" in output
-    assert re.search(r"mean lr=1e-09 +dropped: worse than mean lr=0\.01: -50\.00 points \(-\S+ to -\S+\), p < ", output)
+    assert re.search(r"mean lr=1e-09 +stopped: worse than mean lr=0\.01: -50\.00 points \(-\S+ to -\S+\), p < ", output)
     assert "Round 2: 2 runs of mean lr=0.01 and mean lr=0.005, seed 2\n" in output
     assert "Look 2 of 2, after 3 seeds: the study is over\n" in output
     ends = re.findall(r"^\[(\d)/(\d)\] mean-s\d-\S+  validation \S+  test ", output, re.MULTILINE)

@@ -85,13 +85,13 @@ def test_each_group_has_a_line_with_the_difference_that_decided(study: Path) -> 
         inference, sign = looked.inferences[pair], 1 if group < standing.other else -1
         low, high = sorted(100 * sign * end for end in inference.simultaneous)
         expected = (
-            f"dropped: worse than {HEADS[standing.other].name}: {100 * sign * inference.estimate.value:+.2f} points "
+            f"stopped: worse than {HEADS[standing.other].name}: {100 * sign * inference.estimate.value:+.2f} points "
         )
         assert f"{expected}({low:+.2f} to {high:+.2f}), p " in text and high < 0
     for group in found[State.EQUIVALENT]:
         other = rounds[-1].standings[group].other
         assert other is not None
-        assert f"parked: equivalent to {HEADS[other].name}: " in text
+        assert f"stopped: equivalent to {HEADS[other].name}: " in text
         sentence = (
             rf"^[\w, ]*{HEADS[group].name}[\w, ]* (is|are) equivalent to {HEADS[other].name} within 2\.00 points\.$"
         )
@@ -104,7 +104,7 @@ def test_futile_and_undecided_groups_are_named(study: Path) -> None:
     found = states(rounds)
     text = "\n".join(logged(report, rounds))
     assert found[State.FUTILE]
-    assert re.search(r"parked: \d+% chance of a verdict against \w+: \S+ points \(\S+ to \S+\), p ", text)
+    assert re.search(r"stopped: \d+% chance of a verdict against \w+: \S+ points \(\S+ to \S+\), p ", text)
     assert f"would probably get no verdict against {HEADS[rounds[-1].leader or 0].name} with 4 seeds." in text
     report, rounds = report_of(study, margin=None)
     text = "\n".join(logged(report, rounds))
@@ -118,7 +118,7 @@ def test_loss_has_no_percent_and_lower_is_better(study: Path) -> None:
     worse = states(rounds)[State.WORSE]
     text = "\n".join(logged(report, rounds))
     assert worse and "%" not in text and "points" not in text
-    assert re.search(r"dropped: worse than \w+: \+0\.\d{4} \(\+0\.\d{4} to \+0\.\d{4}\), p ", text)
+    assert re.search(r"stopped: worse than \w+: \+0\.\d{4} \(\+0\.\d{4} to \+0\.\d{4}\), p ", text)
 
 
 def test_end_names_failures_and_why_the_study_stopped(study: Path) -> None:
