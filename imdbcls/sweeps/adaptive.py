@@ -59,7 +59,7 @@ def run_study(
 class AdaptiveStudy:
     """A planned study, as one command trains and tests it.
 
-    `failed` has the reason why a group is left out after a failed run, by the index of the group in the plan.
+    `failed` maps the index of a group in the plan to a message about its failed run. These groups are left out.
     """
 
     folder: Path
@@ -204,10 +204,10 @@ class AdaptiveStudy:
                 self.failed[run.group] = f"{outcome.name} {outcome.state}: {outcome.detail}"
 
     def unusable(self, num_seeds: int) -> str:
-        """Return a sentence for a study in which `compare` would leave out a finished run."""
+        """Return an error message for a study in which `compare` would leave out a finished run."""
         return (
             f"{self.folder} cannot be tested after {num_seeds} seeds per group, because a finished run cannot be "
-            f"compared with the others. Find it with python -m imdbcls.compare {self.folder}."
+            f"compared with the others. python -m imdbcls.compare {self.folder} names the run and the reason."
         )
 
 

@@ -59,7 +59,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A job of this process: its index in `Sweep.outcomes`, its claim, and the function that gets its outcome."""
+    """A job of this process: its index in `Sweep.outcomes`, its lock, and the function to call with its outcome."""
 
     index: int
     lock: "FileLock"
@@ -86,7 +86,7 @@ class ClaimedJobs:
         name: str = "",
         caption: str = "",
     ) -> None:
-        """Start a job as `start_job` does. When it has ended, `on_end` gets its outcome, and the lock is released."""
+        """Start a job as `start_job` does. When the job ends, `on_end` gets its outcome, and `lock` is released."""
         self._claimed.append(Claimed(len(self.sweep.outcomes), lock, on_end))
         start_job(self.sweep, config, run_folder(config), train, name, caption)
         self.collect()

@@ -23,7 +23,7 @@ from imdbcls.sweeps.slurm_job import FOLDER, JobFiles, SlurmJob, read_text
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0  # between two checks of the files of jobs
-QUEUE_SECONDS = 20.0  # between two questions to Slurm
+QUEUE_SECONDS = 20.0  # between two queries of Slurm's queue
 SUBMISSION_SECONDS = 60.0  # a submission that is older than this and is not in the queue has failed
 
 
@@ -47,7 +47,7 @@ class Waiting:
     task: Task
     index: int
     job_id: str
-    misses: int = 0  # number of successive answers of Slurm in which the job was missing
+    misses: int = 0  # number of consecutive queries in which the job was not in Slurm's queue
 
 
 class Cluster:
@@ -138,7 +138,7 @@ def known_jobs(jobs: Sequence[SlurmJob]) -> Mapping[str, str]:
         queued = queued_jobs()
         if queued is None:
             raise UserError(
-                "Slurm does not answer squeue, so the jobs of the earlier command are unknown. Try it again."
+                "Slurm does not answer squeue, so the jobs of the earlier command are unknown. Run the command again."
             )
         if not any(may_arrive(job.files, queued) for job in jobs):
             return queued
@@ -149,7 +149,7 @@ def known_jobs(jobs: Sequence[SlurmJob]) -> Mapping[str, str]:
 
 
 def may_arrive(files: JobFiles, queued: Mapping[str, str]) -> bool:
-    """Return whether a killed command began to submit a run a moment ago, and its job is not in the queue yet."""
+    """Return whether the run's job may still appear in the queue, because its submission is recent."""
     submission = read_submission(files)
     if submission is None or submission.job_id or submission.queued_id(queued) is not None:
         return False

@@ -9,7 +9,8 @@ from imdbcls.config.schema import Config
 def encoded_splits(config: Config) -> tuple[str, ...]:
     """Return the splits whose documents a run encodes for the feature cache.
 
-    An encoder that is frozen only in the first epochs evaluates the test split after it has changed.
+    If the encoder is frozen only in the first epochs, the test split is evaluated after the encoder has changed, so its
+    documents are not encoded for the cache.
     """
     if not config.uses_feature_cache:
         return ()

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 Job = Callable[[Config, Path], None]  # measures a run with files in a folder, and writes `ANSWER` there
 
-# Keys of a config and of its optimizer that change neither the time of a training step nor the time to evaluate a
+# Keys of a config and of its optimizer that affect neither the time per training step nor the time to evaluate a
 # document.
 WITHOUT_SPEED = ("lr", "head_lr", "warmup", "schedule", "epochs", "metric")
 

@@ -74,14 +74,14 @@ class Sweep:
     """The jobs of a multirun: the running processes, and the outcomes in the order of the jobs."""
 
     def __init__(self, messages: SharedMessages | None = None, *, is_tuning: bool = False) -> None:
-        """Begin a sweep. With `messages` of an earlier sweep, what that sweep has shown once is not shown again."""
-        self.is_tuning = is_tuning  # whether the jobs are trials, whose ends a tuning study logs
+        """Begin a sweep. `messages` are those that an earlier sweep has shown. This sweep does not show them again."""
+        self.is_tuning = is_tuning  # whether the jobs are trials; `Tuning` then logs how each of them ended
         self.outcomes: list[Outcome] = []
         self.studies: dict[Path, Config] = {}  # the folders of the jobs' studies, with the config of a job
         self.study_of: dict[int, Path] = {}  # the study of a job by the job's index in `outcomes`, if it is known
         self.is_search = False  # whether a sweeper chooses the jobs by the results of earlier jobs
         self.stopped_by: int | None = None
-        self.num_expected = 0  # jobs of the batches of Hydra's sweeper, or of the rounds of a study; 0: unknown
+        self.num_expected = 0  # number of jobs in the batches of Hydra's sweeper or the rounds of a study; 0: unknown
         self.messages = messages  # None: no job has started
         self._table: LiveTable | None = None  # created with the first of several parallel jobs on a terminal
         self.slot = 0  # in the process of a job: its number among the jobs that run at the same time
@@ -95,7 +95,7 @@ class Sweep:
 
     @property
     def has_overview(self) -> bool:
-        """Whether the number of jobs is known, so that each job has a number and the sweep an expected end."""
+        """Whether the number of jobs is known, so that log lines contain the job's number and the time left."""
         return self.num_expected > 1 and not self.is_search and not self.is_tuning
 
     @property
@@ -138,7 +138,7 @@ class Sweep:
             self.outcomes.append(outcome_of(name, 0, "", read_result()))
 
     def failed(self, name: str, error: BaseException) -> None:
-        """Log an error that occurred in this process, not in that of the job, and record the job as failed."""
+        """Log an error that occurred in this process instead of the job's process. Record the job as failed."""
         self.outcomes.append(Outcome(name, "failed", reason_of(log_error(error))))
 
     def _prepared(self, name: str, prepare: Callable[[], object]) -> bool:

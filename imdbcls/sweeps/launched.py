@@ -18,9 +18,9 @@ from imdbcls.sweeps.jobs import Outcome, Sweep, outcome_of
 
 
 def record_launched(sweep: Sweep) -> None:
-    """Record the outcomes of the jobs that Hydra's sweeper passed to another launcher, if it did so and is no search.
+    """Record the outcomes of the jobs that Hydra's sweeper passed to another launcher.
 
-    The default launcher has recorded the outcomes of its jobs.
+    Do nothing for the default launcher, which has recorded the outcomes of its jobs, or for a search.
     """
     loader = commandline.loader_in_use
     if loader is None or sweep.outcomes:
@@ -45,7 +45,7 @@ def record(sweep: Sweep, cfg: DictConfig) -> None:
 
 
 def recorded_outcome(folder: RunFolder) -> Outcome:
-    """Return the outcome of a run that is no longer trained, from its folder."""
+    """Return the outcome of a run whose training has ended, from its folder."""
     name, result = folder.path.name, folder.complete()
     if result is not None:
         return outcome_of(name, 0, "", result)

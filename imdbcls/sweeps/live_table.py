@@ -33,7 +33,7 @@ DROPPED = (3, 5, 1, 4, 2)  # columns that a narrow terminal leaves out, in this 
 
 
 class RunProgress:
-    """The progress of a run, as far as its `metrics.jsonl` shows it. The file may be rewritten while it is read."""
+    """The progress of a run, read from its `metrics.jsonl`. The run may rewrite the file at any time."""
 
     def __init__(self, path: Path, epochs: int, metric: str) -> None:
         self._path = path
@@ -94,8 +94,8 @@ class LiveTable:
     def __init__(self) -> None:
         # Opened for appending, so that the writes of several processes never overlap. It is open as long as the table.
         self._file = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115
-        self._position = 0  # of the first byte that was not read yet
-        self._rest = b""  # the start of a line whose end was not read yet
+        self._position = 0  # of the first unread byte
+        self._rest = b""  # the start of a line whose end is not in the file yet
         self._painted_at = 0.0
 
     def redirect_stderr(self) -> None:
@@ -152,7 +152,7 @@ class JobLines:
     def __rich_console__(self, terminal: "Console", options: "ConsoleOptions") -> "Iterator[RenderableType]":
         from rich.text import Text
 
-        width = options.max_width - 3  # if the terminal echoes `^C`, the line must not wrap
+        width = options.max_width - 3  # leave space for `^C`, which a terminal can show, so that the line does not wrap
         yield Text("\n".join(self.lines(width)), no_wrap=True, overflow="crop")
 
     def lines(self, width: int) -> list[str]:

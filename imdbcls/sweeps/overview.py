@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from imdbcls.printable import duration
 
-MIN_SECONDS = 60.0  # epochs that take less time have no lines; between two progress lines, at least this time passes
+MIN_SECONDS = 60.0  # shorter epochs have no log lines; also the minimum time between two lines within an epoch
 # Modules whose messages describe the start or the end of one run. The sweep logs a line of its own instead.
 START, END = "imdbcls.train", "imdbcls.training.closing"
 PROGRESS, EPOCHS = "imdbcls.runtime.progress", "imdbcls.runtime.progress.epochs"
@@ -61,7 +61,7 @@ class JobMessages:
         return self._shared.is_new(record.getMessage())
 
     def _shows_progress(self, epoch_seconds: float | None) -> bool:
-        """Return whether a line about an epoch is shown, or (None) a line about the steps of an epoch."""
+        """Return whether to show a line about an epoch that took `epoch_seconds`; None: about the steps of an epoch."""
         now = time.monotonic()
         if epoch_seconds is not None and self._has_long_epochs is None:
             self._has_long_epochs = epoch_seconds >= MIN_SECONDS
@@ -83,8 +83,8 @@ def end_line(label: str, name: str, detail: str, seconds: float, left: float | N
 
 
 def seconds_left(finished: Sequence[float], num_left: int, jobs: int) -> float | None:
-    """Return the expected time of the runs that have not ended, from the times of those that have.
+    """Return the expected time until the last `num_left` runs have ended, from the times of the `finished` runs.
 
-    Return None if it is unknown or if all have ended.
+    Return None if no run has finished or if no runs are left.
     """
     return sum(finished) / len(finished) * num_left / jobs if finished and num_left > 0 else None

@@ -67,7 +67,8 @@ def prepare_probe() -> None:
 def probe_config(config: Config, folder: Path) -> Config:
     """Return a config for runs that write only to `folder` and its parent, where all groups share a cache.
 
-    The steps of epochs that train only the head are measured as steps that also train the encoder, which take longer.
+    If the first epochs train only the head, the runs measure the steps of later epochs instead, which also train the
+    encoder and take longer.
     """
     cache = {"cache_dir": str(folder.parent / "cache")}
     plain = {"head_first_epochs": 0, "greedy_soup": False}

@@ -32,9 +32,9 @@ def publish_sweep(sweep: Sweep) -> None:
 
 
 def publish_study(folder: Path, config: "Config", outcomes: Sequence[Outcome]) -> None:
-    """Publish the comparison of a study folder, if `tracker.wandb.publish` says so and the runs are logged online.
+    """Publish the comparison of a study folder, if `tracker.wandb.publish` is true and the runs are logged online.
 
-    If they are logged offline, log the command that publishes them. A problem is logged as one warning, never raised.
+    If the runs are logged offline, log the command that publishes them. Errors are logged as warnings, never raised.
     """
     section = config.tracker.chosen.get("wandb")
     if section is None or not section.arguments.get("publish", False):

@@ -16,7 +16,7 @@ from imdbcls.runtime.atomic import replacing, write_atomically
 from imdbcls.sweeps.slurm_job import JobFiles, SlurmJob, read_text
 
 JOB_NAME = "imdbcls"
-# Settings of the launcher that submitit has for all kinds of clusters. The names of the others start with `slurm_`.
+# Launcher settings that submitit supports on every kind of cluster. The names of other settings start with `slurm_`.
 SHARED = (
     "timeout_min",
     "cpus_per_task",
@@ -52,7 +52,7 @@ class Submission:
 
 
 def read_submission(files: JobFiles) -> Submission | None:
-    """Return the last submission of a run whose job has not been collected; None if there is none."""
+    """Return the last submission of a run, or None if its outcome is recorded or the run was never submitted."""
     lines = (read_text(files.job) or "").split("\n")
     return Submission(lines[0], int(lines[1]), *lines[2:]) if len(lines) > 1 else None
 
@@ -106,8 +106,8 @@ def queued_jobs() -> dict[str, str] | None:
 def find_job(job: SlurmJob, queued: Mapping[str, str], settings: Mapping[str, Any]) -> str | None:
     """Return the id of a run's job if it is in the queue, else None. Complete the submission of a killed command.
 
-    submitit writes a pickle for each job after the submission. If the command was killed before, this function writes
-    it. A job that has started waits for its pickle for a minute.
+    submitit writes a pickle for each job after the submission. If the command was killed before that, this function
+    writes the pickle. A job waits for its pickle for up to a minute after its start.
     """
     from submitit.core.utils import DelayedSubmission, JobPaths
 
@@ -126,7 +126,7 @@ def find_job(job: SlurmJob, queued: Mapping[str, str], settings: Mapping[str, An
 
 
 def log_of(files: JobFiles, job_id: str) -> Path:
-    """Return the file with the messages of a job that has been submitted and not been collected."""
+    """Return the file with the messages of a submitted job whose outcome is not recorded yet."""
     submission = read_submission(files)
     assert submission is not None
     return files.folder / submission.array / f"{job_id}_0_log.err"

@@ -1,8 +1,8 @@
 """What runs on a node of the cluster: the training of a run, which records its time and its end.
 
-The folder `.submitit` of a study has three small files for each run whose job has not been collected: `<run>.job` names
-the job, `<run>.seconds` is the time that its processes have used, and `<run>.end` is the error of a job that has ended
-(empty if there was none).
+The folder `.submitit` of a study has three small files for each job whose outcome is not recorded yet: `<run>.job`
+names the job, `<run>.seconds` contains the time that its processes have used, and `<run>.end` contains the error of a
+job that has ended (empty: no error).
 """
 
 import threading
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 FOLDER = ".submitit"  # in the folder of a study
-SECONDS_BETWEEN_RECORDS = 10.0  # a process that is killed without warning loses at most this much of its time
+SECONDS_BETWEEN_RECORDS = 10.0  # if a process is killed, at most this much of its time is not recorded
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,9 @@ class StudyRuns:
     def expected_seconds(self, num_runs: Mapping[int, int]) -> float | None:
         """Return the expected time of `num_runs` runs of each group, from the median of the group's finished runs.
 
-        The median is hardly affected by work that only the first run does, such as encoding the documents for a frozen
-        encoder. A group without finished runs is expected to take as long as the median of the other groups. Return
-        None if no run is finished.
+        The first run can take longer, for example because it encodes the documents for a frozen encoder, but this
+        hardly affects the median. For a group without finished runs, use the median of the other groups. Return None if
+        no run is finished.
         """
         medians = {group: self._median_seconds(group) for group in range(len(self.groups))}
         known = [each for each in medians.values() if each is not None]

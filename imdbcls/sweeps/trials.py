@@ -25,7 +25,7 @@ from imdbcls.runs.selection import LOWER_IS_BETTER
 
 JOURNAL = "optuna.journal"  # in the folder of the trials
 HEARTBEAT_SECONDS = 60  # between two heartbeats of a trial in an SQL database
-GRACE_SECONDS = 300  # a trial without a heartbeat for this time is given to another process
+GRACE_SECONDS = 300  # after this time without a heartbeat, another process may train the trial
 REDUCTION_FACTOR = 3  # asha: the best third continues
 SETTINGS = "settings"  # attribute of an Optuna study
 HOURS = "hours"  # attribute of an Optuna study: the last `budget.hours`
@@ -142,7 +142,10 @@ class GroupTrials:
         return recorded
 
     def has_had(self, hours: float) -> bool:
-        """Return whether a budget of at most `hours` is recorded. The last trials may have exceeded that budget."""
+        """Return whether a budget of at most `hours` is recorded.
+
+        Such a budget allows the recorded trials, even if the last of them exceeded it.
+        """
         earlier = self._study.user_attrs.get(HOURS)
         return earlier is not None and earlier <= hours
 
@@ -168,7 +171,10 @@ class GroupTrials:
         return sum(seconds_of(trial) for trial in trials) < 3600 * budget.hours
 
     def ask(self, place: str) -> Trial | None:
-        """Begin the next trial and return it; None if other machines have just used up the budget."""
+        """Begin the next trial and return it; None if other machines have just used up the budget.
+
+        `place` is the id of the folder in which the trial is trained (see `tuning.place_of`).
+        """
         trial = self._study.ask()
         earlier = sum(each.number < trial.number for each in self.trials())
         limit = self._settings.budget.max_trials
@@ -184,8 +190,8 @@ class GroupTrials:
     def complete_proposal(self, trial: Trial) -> None:
         """Propose a value for each key that has none.
 
-        The sampler's seed depends on the group, the trial and the key. So any process makes the same proposal if the
-        earlier trials are the same.
+        The sampler's seed depends on the group, the trial and the key. Every process therefore makes the same proposal,
+        given the same earlier trials.
         """
         for dimension in self._space:
             self._study.sampler = make_sampler(self._settings, f"{self.group} {trial.number} {dimension.key}")
@@ -198,7 +204,7 @@ class GroupTrials:
         return [trial for trial in self.trials() if trial.state is TrialState.RUNNING]
 
     def is_open(self, trial: Trial) -> bool:
-        """Return whether no process has ended the trial yet."""
+        """Return whether no process has recorded the end of the trial yet."""
         return any(each.number == trial.number for each in self.open_trials())
 
     def continued(self, trial: FrozenTrial) -> Trial:

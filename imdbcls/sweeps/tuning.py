@@ -188,7 +188,7 @@ class Tuning:
         return None
 
     def _used(self, trials: GroupTrials) -> tuple[float, int]:
-        """Return the seconds and the number of trials that a group has used (0 seconds without a limit on hours)."""
+        """Return the time in seconds and the number of trials of a group. The time is 0 without a limit on hours."""
         begun = trials.trials()
         seconds = 0.0 if self._settings.budget.hours is None else sum(map(seconds_of, begun))
         return seconds, len(begun)
@@ -196,8 +196,8 @@ class Tuning:
     def _claimed(self, group: GridGroup, trials: GroupTrials, trial: Trial) -> Claim | None:
         """Return the claim of a trial, or None if this process must not train it.
 
-        This is the case if another process trains this trial or one with the same values, or has just ended this trial.
-        It is also the case if the trial's values cannot be combined; the trial is then recorded as failed.
+        This process must not train a trial if another process trains this trial or a trial with the same values, or has
+        just ended this trial. If the values of the trial cannot be combined, record the trial as failed.
         """
         try:
             config = self._config_of(group, trial.params)
@@ -208,7 +208,7 @@ class Tuning:
         lock = self.claims.claim(run_folder(config).path.name)
         if lock is None:
             return None
-        if not trials.is_open(trial):  # another process has ended it just before this process could lock it
+        if not trials.is_open(trial):  # another process ended the trial before this process locked it
             lock.release()
             return None
         self._attempted.add((group.name, trial.number))

@@ -40,10 +40,10 @@ def train_winners(
     cluster: Cluster | None,
     messages: SharedMessages | None = None,
 ) -> Sweep:
-    """Train the winners with new seeds, sharing the runs with other processes; return the sweep of this process.
+    """Train the winners with new seeds, together with any other processes. Return the sweep of this process.
 
-    With a `cluster`, the runs are one array of jobs. `messages` are those that the trials have shown, which the runs do
-    not repeat.
+    With a `cluster`, the runs are one array of jobs. `messages` are those that the trials have shown. The runs do not
+    repeat them.
     """
     sweep, first = Sweep(messages), first_seed(winners)
     jobs, pending = ClaimedJobs(sweep), [each.config_of(first + i) for i in range(num_seeds) for each in winners]
@@ -108,4 +108,4 @@ def submit_or_report(
 
 
 def ignore(_outcome: Outcome) -> None:
-    """Do nothing: `Sweep.outcomes` has the outcome."""
+    """Do nothing, because `Sweep.outcomes` already contains the outcome."""
