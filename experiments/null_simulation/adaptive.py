@@ -133,8 +133,8 @@ def adaptive_studies(
 def standard_error(setting: Setting) -> float:
     """Return the true standard error of the difference between two equal heads, in points.
 
-    It combines three variances: over documents, as far as the seeds of a head share it but the two heads do not; of
-    seed x document; and between seeds.
+    The error combines three variances: the variance over documents that the seeds of a head share but the two heads do
+    not, the variance of seed x document, and the variance between seeds.
     """
     seed_variance = (setting.seed_sds[0] / POINTS) ** 2
     total = DIFFICULTY_SD**2 + HEAD_SD**2 + RESIDUAL_SD**2 + seed_variance

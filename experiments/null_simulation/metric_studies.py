@@ -31,7 +31,7 @@ def predictions_of(labels_N: NDArray[np.int64], logits_N: NDArray[np.float64]) -
 def metric_studies(share: float, generator: np.random.Generator, num_studies: int) -> NDArray[np.float64]:
     """Return, for each metric, whether the verdict is "better", and whether the interval contains zero.
 
-    Each of the two is given by the old rules, and then by the new rules. Both heads are equally good.
+    Both values are computed first by the old rules and then by the new rules. The heads are equally good.
     """
     units, rows = Units(NUM_DOCUMENTS), []
     for _ in range(num_studies):
@@ -84,8 +84,8 @@ def calibration_studies(
 ) -> NDArray[np.float64]:
     """Return whether the old interval contains the true ECE, which is zero, and whether the new test rejects.
 
-    Every seed sees the class through normal noise, part of which is its own, and returns the exact probability given
-    what it sees. All seeds are therefore calibrated.
+    Every seed observes the class with normal noise. Part of the noise differs between seeds. A seed returns the exact
+    probability of the class given its observation, so all seeds are calibrated.
     """
     units, rows = Units(NUM_DOCUMENTS), []
     for _ in range(num_studies):

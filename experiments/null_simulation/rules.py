@@ -84,7 +84,7 @@ def infer_by_old_rules(samples: Sequence[Sample], pairs: Sequence[Pair], margin:
 
     "Better" needs two tests that are significant after Holm's correction: one over documents and seeds, and one over
     documents. "Equivalent" and the intervals are not corrected. Version 0.x differed in two details that do not
-    matter with more than a few hundred documents: its covariance over documents came from resamples instead of
+    matter with more than a few hundred documents: its covariance over documents came from a bootstrap instead of
     influences, and its test over documents was a permutation test instead of a t-test.
     """
     inferences = infer(samples, pairs, margin)

@@ -30,7 +30,7 @@ from imdbcls.comparison.statistics import Estimate, Sample, permutation_p, t_qua
 from imdbcls.comparison.verdicts import LEVEL, Outcome
 
 MARGIN = 0.003
-WIDE_MARGIN = 0.02  # far above the standard errors, so that "equivalent" is as likely at the margin as it can be
+WIDE_MARGIN = 0.02  # far above the standard errors, which makes a false "equivalent" at the margin most likely
 
 
 def all_pairs(num_heads: int) -> list[Pair]:
@@ -103,9 +103,9 @@ def error_studies(setting: Setting, generator: np.random.Generator, num_studies:
 def rule_studies(rule: str, setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
     """Return numbers for each study with all rules and without one, in turn: with, without, with, ...
 
-    They are: whether any "better" is false; the share of intervals that contain the true difference; whether all
+    The numbers are: whether any "better" is false; the share of intervals that contain the true difference; whether all
     simultaneous intervals contain it; the share of pairs whose p-value is clearly below the p-value of exactly these
-    trained models, although it should also cover other seeds.
+    trained models, although the first p-value should also cover other seeds.
     """
     units, pairs = setting.units(), all_pairs(len(setting.num_seeds))
     with without(rule):
@@ -131,7 +131,7 @@ def rule_studies(rule: str, setting: Setting, generator: np.random.Generator, nu
 def collapse_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
     """Return whether the verdict is "better" or "equivalent", and whether the interval contains the true difference.
 
-    Each value is given by the old rules, and then by the new rules. The last two numbers describe the second head:
+    Each value is computed first by the old and then by the new rules. The last two numbers describe the second head:
     whether none of its seeds collapsed, and whether the upper limit of its rate of collapse is at least the true rate.
     """
     units, pairs, truth = setting.units(), all_pairs(2), float(setting.accuracies[0] - setting.accuracies[1])

@@ -36,7 +36,10 @@ def decided(outcomes: Sequence[np.ndarray], setting: Setting, margin: float) -> 
 
 
 def small_studies(setting: Setting, margin: float, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return, without and with the rules for steps: "better"; the equivalence test rejects; the interval holds."""
+    """Return whether the verdict is "better", the equivalence test rejects, and the interval holds.
+
+    Each value is computed first without and then with the rules for steps.
+    """
     truth = float(setting.accuracies[0] - setting.accuracies[1])
     rows = []
     for _ in range(num_studies):

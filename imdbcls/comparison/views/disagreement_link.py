@@ -13,7 +13,7 @@ PAGE = re.compile(r"disagreement-[A-Za-z0-9_.-]+\.html")  # other names in an un
 
 @dataclass(frozen=True)
 class DisagreementLink:
-    """The command that writes such a page, and the pages that are next to the comparison page."""
+    """The command that writes a page on a disagreement, and the existing pages next to the comparison page."""
 
     command: str
     pages: tuple[str, ...]

@@ -62,7 +62,7 @@ def data_sentence(facts: Mapping[str, Values]) -> str:
 def clusters_text(facts: Mapping[str, Values]) -> str:
     """Return the number of clusters and what they are, such as `275 films`.
 
-    If no name is recorded, or several are, call them groups of documents that belong together.
+    If no name or more than one name is recorded, call the clusters groups of documents that belong together.
     """
     count = span(facts["test_clusters"])
     names = facts.get("cluster_name", ())

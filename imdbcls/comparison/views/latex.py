@@ -32,7 +32,7 @@ ESCAPES = {
     "*": "{*}",
 }
 SPECIAL = re.compile("|".join(map(re.escape, ESCAPES)))
-LIGATURE = re.compile(r"([-,'])(?=\1)")  # LaTeX merges two of the same of these characters into one
+LIGATURE = re.compile(r"([-,'])(?=\1)")  # LaTeX prints two equal characters of this set as one character
 BEFORE_PERCENT = re.compile(r" (?=\\%)")
 MINUS = re.compile(r"(?<=[ (])-(?=\d)")
 KNOWN_TO_PDFLATEX = re.compile(r"[\x00-\u017f\u2013\u2026]*")  # Latin scripts, the dash and the ellipsis

@@ -34,7 +34,7 @@ class Document:
     id: str
     label: str
     tokens: int | None  # before truncation; None: unknown
-    tokens_read: int | None  # by the models; None: unknown, read in windows, or different between groups
+    tokens_read: int | None  # by the models; None: unknown, split into windows, or different between groups
     text: str | None  # None: could not be read on this machine
     reasons: tuple[str, ...]  # keys of ReadingList.reasons
     predictions: tuple[GroupPrediction, ...]

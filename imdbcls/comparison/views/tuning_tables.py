@@ -129,8 +129,11 @@ def notes(results: TuningResults) -> list[str]:
         found.append("A failed trial counts as the worst trial of all groups.")
     if results.settings["sampler"] == "tpe":
         found.append(
-            "The expectation assumes independent trials. With sampler=tpe later trials are better than earlier ones, "
+            "The expectation assumes independent trials. With sampler=tpe, later trials are better than earlier ones, "
             "so the curve describes a random order of these trials. With sampler=random, the trials are independent."
         )
-    found.append("A lead on validation is not a test. Only the winners' runs on new seeds are evaluated on test.")
+    found.append(
+        "A lead on validation does not show that a group is better. Only the winners' runs with new seeds are "
+        "evaluated on test."
+    )
     return found

@@ -156,7 +156,7 @@ def scope(comparison: Comparison) -> str:
 
 
 def without_a_model(metric: Metric) -> str:
-    """Return a phrase for the prediction without a model, whose metrics are `Comparison.baseline`."""
+    """Return a phrase for the baseline, which predicts without a model. Its metrics are `Comparison.baseline`."""
     return f"predicting the {'class frequencies' if metric.needs_probabilities else 'most frequent class'}"
 
 
