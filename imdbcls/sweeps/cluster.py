@@ -15,7 +15,7 @@ from typing import Any
 from imdbcls.config.cluster import GROUP, SLURM
 from imdbcls.errors import UserError
 from imdbcls.printable import counted
-from imdbcls.runtime.signals import stop_requests
+from imdbcls.runtime.signals import Interrupted, stop_requests
 from imdbcls.sweeps.jobs import Outcome, Sweep, outcome_of
 from imdbcls.sweeps.slurm_array import find_job, log_of, queued_jobs, read_submission, submit
 from imdbcls.sweeps.slurm_job import FOLDER, JobFiles, SlurmJob, read_text
@@ -64,11 +64,22 @@ class Cluster:
         """Train the tasks as one array of jobs, and append their outcomes to the sweep in the same order.
 
         A task whose job is already in Slurm's queue is not submitted again. `on_wait` is called about once a second. A
-        signal stops the waiting, not the jobs.
+        signal stops the waiting, not the jobs. A signal before the submission also prevents the submission.
         """
         folder = (study / FOLDER).absolute()
+        jobs = [SlurmJob(task.train, JobFiles(folder, task.name)) for task in tasks]
         with stop_requests() as stop:
-            ids = self._submit(folder, tasks)
+            try:
+                with stop.interruptible():
+                    queued = known_jobs(jobs)
+            except Interrupted:
+                sweep.stopped_by = stop.signal_number
+                not_started = [Outcome(task.name, "not started", "the sweep was stopped") for task in tasks]
+                sweep.outcomes += not_started
+                for task, outcome in zip(tasks, not_started, strict=True):
+                    task.on_end(outcome)
+                return
+            ids = self._submit(folder, jobs, queued)
             waiting = [Waiting(task, len(sweep.outcomes) + i, ids[task.name]) for i, task in enumerate(tasks)]
             sweep.outcomes += [Outcome(task.name, "running", "") for task in tasks]
             asked = time.monotonic()
@@ -84,10 +95,8 @@ class Cluster:
             detail = f"job {each.job_id} continues on the cluster; scancel {each.job_id} stops it"
             self._record(sweep, each, Outcome(each.task.name, "interrupted", detail))
 
-    def _submit(self, folder: Path, tasks: Sequence[Task]) -> dict[str, str]:
-        """Return the id of each task's job. Submit the tasks that have no job in Slurm's queue."""
-        jobs = [SlurmJob(task.train, JobFiles(folder, task.name)) for task in tasks]
-        queued = known_jobs(jobs)
+    def _submit(self, folder: Path, jobs: Sequence[SlurmJob], queued: Mapping[str, str]) -> dict[str, str]:
+        """Return the id of each job by the name of its run. Submit the jobs that are not in Slurm's queue."""
         ids = {}
         for job in jobs:
             job_id = find_job(job, queued, self._settings)
@@ -128,8 +137,8 @@ class Cluster:
 def known_jobs(jobs: Sequence[SlurmJob]) -> Mapping[str, str]:
     """Return the jobs in Slurm's queue as `queued_jobs` does, or none if no earlier command has submitted a run.
 
-    If an earlier command was killed less than `SUBMISSION_SECONDS` ago while it submitted jobs, wait, because Slurm may
-    still receive them. Raise UserError if Slurm does not answer.
+    If an earlier command began to submit jobs less than `SUBMISSION_SECONDS` ago and ended before it knew their ids,
+    wait, because the jobs may still appear in the queue. Raise UserError if Slurm does not answer.
     """
     if not any(job.files.job.exists() for job in jobs):
         return {}
@@ -143,7 +152,7 @@ def known_jobs(jobs: Sequence[SlurmJob]) -> Mapping[str, str]:
         if not any(may_arrive(job.files, queued) for job in jobs):
             return queued
         if not is_logged:
-            logger.info("Waiting for the jobs of an earlier command that was killed while it submitted them.")
+            logger.info("Waiting for jobs that may still arrive: an earlier command ended while it submitted them.")
             is_logged = True
         time.sleep(QUEUE_SECONDS)
 

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -106,6 +107,20 @@ def test_the_jobs_of_a_killed_submission_may_arrive_late(slurm: Cluster, monkeyp
     threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
     (outcome,) = train(slurm).outcomes
     assert outcome.state == "interrupted" and len(Path("submissions").read_text().splitlines()) == 1
+
+
+def test_a_signal_while_jobs_may_still_arrive_submits_nothing(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    command("sbatch", f"{ACCEPTS}; kill -9 $PPID")
+    with pytest.raises(RuntimeError, match="was killed"):
+        in_child(partial(train, slurm))
+    command("sbatch", ACCEPTS)
+    monkeypatch.setattr(cluster, "QUEUE_SECONDS", 5.0)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    started = time.monotonic()
+    sweep = train(slurm)
+    assert time.monotonic() - started < 4.0 and sweep.stopped_by == signal.SIGTERM
+    assert sweep.outcomes == [Outcome("cls-s0", "not started", "the sweep was stopped")]
+    assert len(Path("submissions").read_text().splitlines()) == 1
 
 
 def test_a_submission_that_never_arrives_is_repeated(slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
