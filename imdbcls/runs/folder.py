@@ -63,7 +63,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if path.is_symlink() or path.exists():
                 require_regular_file(path)
-            lock = file_lock(path, on_acquired=write_holder).acquire(blocking=False)
+            # Not immediately refused: `comparison.run_files.is_locked` holds a shared lock for a moment.
+            lock = file_lock(path, on_acquired=write_holder).acquire(timeout=0.2, poll_interval=0.02)
         except Timeout as error:
             raise UserError(self._held_by_another(path)) from error
         except OSError as error:

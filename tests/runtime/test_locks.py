@@ -1,9 +1,11 @@
 """Locks between processes: errors in a second process, killed processes, and file systems without locks."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,18 @@ def test_run_lock_is_released_when_its_process_is_killed(tmp_path: Path, monkeyp
         assert (folder.path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
     with folder.locked():  # also after this process has released it
         pass
+
+
+def test_run_can_be_locked_while_compare_examines_the_lock(tmp_path: Path) -> None:
+    """To find out whether a run is training, `compare` holds a shared lock for a moment."""
+    folder = RunFolder(tmp_path / "study" / "run")
+    with folder.locked():
+        pass
+    with (folder.path / ".lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.05, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        with folder.locked():
+            pass
 
 
 def test_killed_builder_releases_the_lock_and_finished_builder_removes_it(tmp_path: Path) -> None:
