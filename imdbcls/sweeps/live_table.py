@@ -92,8 +92,9 @@ class LiveTable:
     """The table of the running jobs, and the file for their messages."""
 
     def __init__(self) -> None:
-        # Opened for appending, so that the writes of several processes never overlap. It is open as long as the table.
-        self._file = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115
+        # The jobs inherit this open file and share its position, so their writes never overlap. `pread` does not move
+        # the position. The file is open as long as the table.
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._position = 0  # of the first unread byte
         self._rest = b""  # the start of a line whose end is not in the file yet
         self._painted_at = 0.0
