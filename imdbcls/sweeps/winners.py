@@ -17,19 +17,17 @@ from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.sweeps.multirun import Train
 from imdbcls.sweeps.overview import SharedMessages
 
-FIRST_LOOK = 3  # seeds per group before the first look at the results, as in conf/study.yaml
-
 
 def study_winners(winners: Sequence[GridGroup], max_seeds: int, train: Train, cluster: Cluster | None) -> int:
     """Train the winners with at most `max_seeds` new seeds each, as a study with the defaults of `conf/study.yaml`.
 
     Return the exit code of the study.
     """
-    first = min(max_seeds, FIRST_LOOK)
-    overrides = [f"seeds.start={first_seed(winners)}", f"seeds.max={max_seeds}", f"seeds.first={first}"]
-    settings = read_command_keys(overrides, StudySettings, "study.yaml").settings
-    assert settings is not None
-    return run_study(winners, settings, train, cluster)
+    defaults = read_command_keys([], StudySettings, "study.yaml").settings
+    assert defaults is not None
+    first = min(max_seeds, defaults.seeds.first)
+    seeds = defaults.seeds.model_copy(update={"start": first_seed(winners), "max": max_seeds, "first": first})
+    return run_study(winners, defaults.model_copy(update={"seeds": seeds}), train, cluster)
 
 
 def train_winners(
