@@ -49,10 +49,10 @@ def distinct_names(runs: Sequence[Described]) -> list[str]:
 def varied_choices(runs: Sequence[Described]) -> list[dict[str, str]]:
     """Return, for each group, the choices in which the groups differ, except the head.
 
-    `runs` has one run of each group.
-    A choice is a section, such as `backbone=minilm`, or a key. A key of a section counts only if it differs between
-    groups with the same choice of this section: other encoders have other keys anyway. The name of a key is its last
-    part, unless another key with other values has the same. A group without the key has no entry.
+    `runs` has one run of each group. A choice is a section, such as `backbone=minilm`, or a key. A key of a section
+    counts only if it differs between groups with the same choice of this section: other encoders have other keys
+    anyway. The name of a key is its last part, unless another key with other values has the same last part. A group
+    without the key has no entry.
     """
     if len(runs) < 2:
         return [{} for _ in runs]

@@ -155,9 +155,7 @@ class GroupSummary:
     class_scores: tuple[ClassScore, ...]  # in the order of the label names
     reliability: tuple[ReliabilityBin, ...]  # non-empty bins, by confidence; empty: no probabilities
     learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # by name in curves.CURVES; empty: not logged
-    varied: Mapping[
-        str, str
-    ]  # choices in which the groups differ, except the head; a group lacks keys it does not have
+    varied: Mapping[str, str]  # choices in which the groups differ, except the head; without keys it does not have
 
     @property
     def accuracy(self) -> MetricSummary:

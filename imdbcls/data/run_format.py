@@ -41,7 +41,7 @@ def with_format_of_run(request: Request, path: Path, data: Mapping[str, Any]) ->
             request = replace(request, quoting=quoting)
     if chosen:
         used = ", ".join(request.assignment(name, value) for name, value in chosen.items())
-        logger.info(f"{path}: read with {used}, as the data of the run.")
+        logger.info(f"{path}: read with {used}, like the data of the run.")
     return request
 
 

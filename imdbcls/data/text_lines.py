@@ -1,4 +1,4 @@
-"""Read text files without columns: each non-blank line is a text, or a pair of texts with a tab between."""
+"""Read text files without columns: each non-blank line is a text, or a pair of texts separated by a tab."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,5 +32,5 @@ def pair_in(line: str, place: str) -> tuple[str, str]:
     """Return the two texts in a line; raise UserError if the line does not have exactly two texts."""
     texts = line.split("\t")
     if len(texts) != 2 or not all(text.strip() for text in texts):
-        raise UserError(f"{place}: the run classifies pairs of texts, so a line needs two texts with a tab between.")
+        raise UserError(f"{place}: the run classifies pairs of texts, so each line needs two texts separated by a tab.")
     return texts[0], texts[1]

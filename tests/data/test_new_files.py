@@ -47,7 +47,7 @@ def test_the_format_is_that_of_the_run_unless_the_file_has_another(
     monkeypatch.setattr(run_format.logger, "info", notes.append)
     assert texts_in(tmp_path / "new.csv", DATA) == texts
     assert [note.split("read with ")[1] for note in notes] == (
-        [] if log is None else [f"{log}, as the data of the run."]
+        [] if log is None else [f"{log}, like the data of the run."]
     )
     documents, _ = read_labelled(tmp_path / "new.csv", DATA, ("a", "b"))
     assert list(documents.texts) == texts
