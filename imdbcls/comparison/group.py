@@ -136,7 +136,7 @@ class Group:
 
     @cached_property
     def label_probability_N(self) -> np.ndarray | None:
-        """Probability of the label, averaged over seeds; None: the probabilities are unknown."""
+        """Probability of each document's label, averaged over seeds; None: a run has no probabilities."""
         if not self.has_probabilities:
             return None
         return np.take_along_axis(self.mean_probabilities_NC, self.labels_N[:, None], axis=1)[:, 0]

@@ -24,7 +24,7 @@ from imdbcls.comparison.statistics import (
 from imdbcls.comparison.verdicts import LEVEL, Outcome, outcome_of
 
 TOO_FEW_SEEDS = 2  # a group with two seeds needs a third seed if the other group of the pair has more than two
-SMALLEST_DF = 0.5  # with fewer degrees of freedom, Dunnett's critical value is taken as infinite
+SMALLEST_DF = 0.5  # with fewer degrees of freedom, use infinity as Dunnett's critical value
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def dunnett_rounded(num_comparisons: int, df: float) -> float:
         inside = special.ndtr((critical * scales[:, None] * np.sqrt(2)) + z[None, :]) ** num_comparisons
         return float((inside @ weights).mean())
 
-    # The critical value lies between that of a single comparison and that of Bonferroni's correction.
+    # The critical value is above the value for a single comparison and below the value with Bonferroni's correction.
     lowest, highest = (t_quantile(1 - LEVEL / m, df) for m in (1, num_comparisons))
     return float(brentq(lambda critical: coverage(critical) - (1 - LEVEL), 0.9 * lowest, 1.1 * highest, xtol=1e-6))
 

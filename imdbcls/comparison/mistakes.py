@@ -14,7 +14,7 @@ CONFIDENT = 0.9  # smallest mean probability over seeds of a confident predictio
 def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...] | None:
     """Return suspected label errors, the most certain first.
 
-    A label is suspected if every group gives another class, the same for all groups, a mean probability of at least
+    A label is suspected if all groups predict the same other class, each with a mean probability of at least
     `CONFIDENT`. The rule follows confident learning (Northcutt et al. 2021, JAIR 70), with the groups as an ensemble.
     Groups whose documents differ from those of the first group are ignored. Return None if one of the remaining groups
     has no probabilities.

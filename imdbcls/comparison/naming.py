@@ -47,12 +47,12 @@ def distinct_names(runs: Sequence[Described]) -> list[str]:
 
 
 def varied_choices(runs: Sequence[Described]) -> list[dict[str, str]]:
-    """Return, for each group, the choices in which the groups differ, except the head.
+    """Return, for each group, the values of the choices in which the groups differ, by name and without the head.
 
-    `runs` has one run of each group. A choice is a section, such as `backbone=minilm`, or a key. A key of a section
-    counts only if it differs between groups with the same choice of this section: other encoders have other keys
-    anyway. The name of a key is its last part, unless another key with other values has the same last part. A group
-    without the key has no entry.
+    `runs` contains one run of each group. A choice is a section, such as `backbone=minilm`, or a config key. A key of a
+    section is included only if its value differs between groups with the same choice of this section, because different
+    choices have different keys. A key is named by its last part. If two keys with different values have the same last
+    part, the second one keeps its full name. A group without the key has no entry.
     """
     if len(runs) < 2:
         return [{} for _ in runs]
@@ -72,21 +72,21 @@ def varied_choices(runs: Sequence[Described]) -> list[dict[str, str]]:
             if short not in varied:
                 varied[short] = values
             elif any(None not in pair and len(set(pair)) > 1 for pair in zip(varied[short], values, strict=True)):
-                varied[key] = values  # not a copy of the other key
+                varied[key] = values  # the two keys have different values
     return [
         {key: value for key, values in varied.items() if (value := values[i]) is not None} for i in range(len(runs))
     ]
 
 
 def chosen_sections(run: Described) -> dict[str, str]:
-    """Return the name of the choice of each section of the config, as far as it is known."""
+    """Return the name of the choice by config section. Sections whose choice is not known are left out."""
     chosen = {"head": sanitize(str(run.result["head"]), 60)}
     if "backbone" in run.result:
         chosen["backbone"] = sanitize(str(run.result["backbone"]), 60)
     for section in (*NAMED, *TARGETED):
         try:
             chosen.setdefault(section, sanitize(choice_of(section, run.config[section]), 60))
-        except (KeyError, TypeError):  # an untrusted config, or one of another tool
+        except (KeyError, TypeError):  # the config may be untrusted or from another tool
             continue
     return chosen
 

@@ -72,8 +72,8 @@ class Round:
 def spending_of(plan: Plan) -> Spending:
     """Return the name of the function that spends the error rate over the looks.
 
-    Two groups use O'Brien and Fleming's function. More groups use the power function, which can drop clearly worse
-    groups at early looks.
+    Studies of two groups use O'Brien and Fleming's function. Studies of more groups use the power function, because it
+    stops clearly worse groups at earlier looks.
     """
     return "obrien_fleming" if len(plan.groups) == 2 else "power"
 

@@ -155,7 +155,7 @@ class GroupSummary:
     class_scores: tuple[ClassScore, ...]  # in the order of the label names
     reliability: tuple[ReliabilityBin, ...]  # non-empty bins, by confidence; empty: no probabilities
     learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # by name in curves.CURVES; empty: not logged
-    varied: Mapping[str, str]  # choices in which the groups differ, except the head; without keys it does not have
+    varied: Mapping[str, str]  # choices in which the groups differ, by name; no entry for the head or a missing key
 
     @property
     def accuracy(self) -> MetricSummary:
@@ -201,7 +201,7 @@ class PairLook:
     num_seeds: int  # per group
     max_seeds: int  # largest number of seeds per group in the plan
     num_looks: int  # at this pair, including this one
-    level: float  # a p-value of this look is significant below this level, which includes all corrections
+    level: float  # p-values below this level are significant at this look; the level includes all corrections
     outlook: str  # how the study continues if the pair is undecided, as a clause
 
 
@@ -354,7 +354,7 @@ class Comparison:
     shared_settings: Mapping[str, str]  # config values of all groups, by dotted key
     differing_settings: Mapping[str, tuple[str, ...]]  # one value per group, best first; "": no such key
     notes: tuple[str, ...]  # sentences about runs that were left out and about possible confounds
-    cautions: tuple[str, ...]  # those of the notes that are part of the headline
+    cautions: tuple[str, ...]  # the notes that the headline also contains
     groups: tuple[GroupSummary, ...]  # best first
     # Groups that may be the best (Hsu). None: a pair is untested, a group has one seed, or the tests follow a plan.
     short_list: tuple[str, ...] | None

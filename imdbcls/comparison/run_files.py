@@ -122,14 +122,14 @@ def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = 
 
 
 def why_without_result(folder: Path) -> str:
-    """Return whether a run without `result.json` is training or was killed, and how to continue it, as a clause."""
+    """Return a clause that says whether a run without `result.json` is training or was killed, and how to continue."""
     if is_locked(folder / ".lock"):
         return "it is still training; compare again when it is finished"
     return f"it was killed or the machine stopped; to continue it, repeat {training_command(folder.parent)}"
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether another process holds the lock of a run folder. The lock file is not changed."""
+    """Return whether another process holds the lock of a run folder. Do not change the lock file."""
     try:
         require_regular_file(path)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -145,7 +145,7 @@ def is_locked(path: Path) -> bool:
 
 
 def training_command(study: Path) -> str:
-    """Return the command of the last sweep of a study, from Hydra's `multirun.yaml`, or a description of it."""
+    """Return a phrase with the command of the last sweep, from Hydra's `multirun.yaml`, or without it if unknown."""
     if has_plan(study):
         return "the command of the study"
     try:

@@ -51,7 +51,7 @@ from imdbcls.comparison.sign_flips import p_of_sign_flips
 POOL_SEEDS = 4  # weight of the mean seed variance over groups, as a number of seeds
 MIN_POOLED = 3  # minimum number of groups with several seeds for a mean seed variance
 TINY = 1e-30  # smallest variance in divisions
-ROUNDING = 1e-5  # smaller document variances of a difference, as a share of those of both groups, are rounding errors
+ROUNDING = 1e-5  # a document variance of a difference is a rounding error below this share of the groups' variances
 LIMIT = 0.75  # confidence level of the upper limits that weight the degrees of freedom
 
 

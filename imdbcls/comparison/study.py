@@ -65,7 +65,7 @@ def read_study(folder: Path) -> Study:
     runs: list[Run] = []
     of_other_versions: dict[str, list[str]] = defaultdict(list)  # run names, by the message about their version
     failed: list[tuple[str, int]] = []  # (group_hash, seed)
-    stopped: dict[str, tuple[str, int] | None] = {}  # the same, by run name
+    stopped: dict[str, tuple[str, int] | None] = {}  # (group_hash, seed) by run name; None: a value is missing
     num_unfinished = 0
     for run_folder in sorted(path for path in folder.iterdir() if is_run_folder(path)):
         try:
@@ -193,10 +193,10 @@ def gather(runs: list[Run], notes: list[str]) -> list[Group]:
 
 
 def group_keys(runs: Sequence[Described]) -> list[str]:
-    """Return a key for each run, which is the same for all runs of a group.
+    """Return a key for each run. All runs of a group have the same key.
 
     The runs of a group have the same `group_hash`, or the same `choices_hash` and `split_hash`. The second condition
-    joins runs that read the same documents from different sources, such as a file and a hub.
+    joins runs that read the same documents from different sources, such as a file and the Hub.
     """
     first_hash: dict[tuple[str, str], str] = {}  # group_hash of the first run with a choices_hash and split_hash
     keys = []
@@ -209,7 +209,7 @@ def group_keys(runs: Sequence[Described]) -> list[str]:
 
 
 def group_names(runs: Sequence[Described]) -> tuple[list[str], list[dict[str, str]]]:
-    """Return, for each run, the name of its group and the choices in which the group differs from the others."""
+    """Return, for each run, the name of its group and the choices that distinguish this group from other groups."""
     keys = group_keys(runs)
     first: dict[str, Described] = {}
     for run, key in zip(runs, keys, strict=True):
@@ -220,7 +220,7 @@ def group_names(runs: Sequence[Described]) -> tuple[list[str], list[dict[str, st
 
 
 def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
-    """Return the runs with the group's most common split, the same test documents and labels, and distinct seeds.
+    """Return the runs of a group with its most common split, the same test documents and labels, and distinct seeds.
 
     Add a note for each run that is left out.
     """

@@ -36,7 +36,7 @@ class GroupResult:
     overrides: tuple[str, ...]
     trials: tuple[TrialResult, ...]
     expected: tuple[Expected, ...]  # of the best of 1, 2, ... trials; empty: no value is known
-    best: TrialResult | None  # the best finished trial, the first of equal ones; None: none has finished
+    best: TrialResult | None  # the best finished trial (if several are equal, the first); None: no finished trial
 
     def count(self, state: str) -> int:
         """Return the number of trials with this state."""
@@ -94,7 +94,7 @@ class TuningResults:
         return min((len(group.expected) for group in self.groups), default=0)
 
     def _leads(self, budgets: Sequence[float], costs: Sequence[float]) -> tuple[Lead, ...]:
-        """Join neighbouring budgets with the same leader. `costs` has the cost of one trial of each group."""
+        """Return the leader of each range of budgets. `costs` contains the cost of one trial of each group."""
         leaders = [(budget, self._leader(budget, costs)) for budget in budgets]
         runs = [list(found) for _, found in groupby(leaders, key=lambda pair: pair[1])]
         return tuple(Lead(self.groups[run[0][1]].name, run[0][0], run[-1][0]) for run in runs)

@@ -57,7 +57,7 @@ def run_study(
 
 @dataclass
 class AdaptiveStudy:
-    """A planned study, as one command trains and tests it.
+    """A planned study that this command trains and tests.
 
     `failed` maps the index of a group in the plan to a message about its failed run. These groups are left out.
     """

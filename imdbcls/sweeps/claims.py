@@ -25,7 +25,7 @@ POLL_SECONDS = 1.0  # between two checks of the jobs of other processes
 
 
 class Claims:
-    """The claims of jobs, by name, as lock files in a hidden folder."""
+    """Claims of jobs, stored in a hidden folder as one lock file per job."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / ".claims"
@@ -101,6 +101,6 @@ class ClaimedJobs:
                 job.lock.release()
 
     def wait(self) -> None:
-        """Wait until all running jobs have ended, and collect them."""
+        """Wait until all running jobs have ended, and call `collect`."""
         self.sweep.wait()
         self.collect()

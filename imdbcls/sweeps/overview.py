@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from imdbcls.printable import duration
 
 MIN_SECONDS = 60.0  # shorter epochs have no log lines; also the minimum time between two lines within an epoch
-# Modules whose messages describe the start or the end of one run. The sweep logs a line of its own instead.
+# Modules whose messages describe the start or the end of one run. A sweep logs other lines instead.
 START, END = "imdbcls.train", "imdbcls.training.closing"
 PROGRESS, EPOCHS = "imdbcls.runtime.progress", "imdbcls.runtime.progress.epochs"
 DIGEST_BYTES = 16

@@ -1,4 +1,4 @@
-"""Measure a run on a sample of its documents, in a process of its own: build it, train, evaluate, save and finish.
+"""Measure a run on a sample of its documents in a separate process: build it, train, evaluate, save and finish.
 
 A first pass over a few documents loads and compiles everything, so it is too slow to be representative. It only decides
 how many documents the second pass uses. The second pass is the measurement.

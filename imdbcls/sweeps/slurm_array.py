@@ -60,7 +60,7 @@ def read_submission(files: JobFiles) -> Submission | None:
 def submit(jobs: Sequence[SlurmJob], folder: Path, settings: Mapping[str, Any]) -> list[str]:
     """Submit jobs as one array, write their `<run>.job` files, and return their ids.
 
-    `folder` is the folder `.submitit` of the study, and `settings` are those of Hydra's submitit launcher. Raise
+    `folder` is the folder `.submitit` of the study. `settings` are the settings of Hydra's submitit launcher. Raise
     UserError if Slurm refuses the jobs.
     """
     given = str(settings["name"])

@@ -230,7 +230,7 @@ class GroupTrials:
             self._study.tell(trial, value if state is TrialState.COMPLETE else None, state=state)
 
     def best(self) -> FrozenTrial | None:
-        """Return the finished trial with the best value (the first of equal ones), or None if none has finished."""
+        """Return the first finished trial with the best value, or None if no trial has finished."""
         finished = [trial for trial in self.trials() if trial.state is TrialState.COMPLETE]
         sign = 1 if self._study.direction is optuna.study.StudyDirection.MINIMIZE else -1
         return min(finished, key=lambda trial: sign * value_of(trial), default=None)

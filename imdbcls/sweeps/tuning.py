@@ -215,7 +215,7 @@ class Tuning:
         return Claim(group, trials, trial, config, lock)
 
     def _config_of(self, group: GridGroup, values: Mapping[str, Any]) -> Config:
-        """Return the config of a trial. Its seed is the same for all trials."""
+        """Return the config of a trial. All trials have the same seed."""
         config = composed(group.loader, [*group.overrides, *self.overrides_of(values)])
         return config.with_changes(study=trials_study(self.study))
 
@@ -224,7 +224,7 @@ class Tuning:
         return [dimension.override(values[dimension.key]) for dimension in self._space]
 
     def _start(self, claim: Claim) -> None:
-        """Train a claimed trial on this machine; if its result is already there, only record it."""
+        """Train a claimed trial on this machine. If the trial already has a result, only record the result."""
         if self._begin(claim):
             folder = run_folder(claim.config)
             caption = f"{claim.name}  {trial_lines.values_text(claim.trial.params)}"
@@ -232,7 +232,7 @@ class Tuning:
             self._jobs.start(claim.config, self._train_of(claim), claim.lock, on_end, claim.name, caption)
 
     def _submit(self, claims: Sequence[Claim], cluster: Cluster) -> None:
-        """Train claimed trials as one array of jobs, and wait for them; record the results that are already there."""
+        """Train claimed trials as one array of jobs, and wait for them. Only record trials that have a result."""
         begun = [claim for claim in claims if self._begin(claim)]
         tasks = []
         for claim in begun:
@@ -249,7 +249,8 @@ class Tuning:
     def _begin(self, claim: Claim) -> bool:
         """Record the run of a claimed trial. Return whether it is to be trained.
 
-        Also record a result that is already there, and the failure of a Slurm job for which no command waited.
+        If the trial already has a result, record it. Also record the failure of a Slurm job that ended while no command
+        waited for it.
         """
         folder = run_folder(claim.config)
         files = JobFiles(self.folder / FOLDER, folder.path.name)

@@ -1,4 +1,4 @@
-"""Advice on how to get a verdict on undecided pairs, which all views share."""
+"""Advice on how to get a verdict on undecided pairs. All views use it."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ MAX_NAMED = 4  # groups in one clause
 
 
 def advice(comparison: Comparison) -> list[str]:
-    """Return sentences on how to get more verdicts: a third seed, and how to decide the pairs of the best group.
+    """Return sentences on how many seeds or documents would decide the undecided pairs of the best group.
 
-    Pairs with a one-seed group are left out. Pairs of a planned study are also left out, because the plan fixes the
-    number of seeds.
+    Also name the groups of all pairs that need a third seed. Pairs with a one-seed group are left out. Pairs of a
+    planned study are also left out, because the plan fixes the number of seeds.
     """
     best = comparison.groups[0].name
     undecided = [
@@ -31,8 +31,8 @@ def advice(comparison: Comparison) -> list[str]:
         if missing and not pair.problem and pair.look is None
     ):
         sentences.append(
-            f"Train a third seed of {listed(list(two_seeds), max_listed=MAX_NAMED)}: next to groups with more seeds, "
-            "no difference from a group with two is called significant."
+            f"Train a third seed of {listed(list(two_seeds), max_listed=MAX_NAMED)}: a group with two seeds cannot be "
+            "called better or worse than a group with more seeds."
         )
     if by_seeds:
         seeds = max(pair.seeds_needed or 0 for pair in by_seeds)

@@ -9,7 +9,7 @@ one, never percent. `comparison.results` documents what null means for each fiel
   largest class, with class frequencies as probabilities), `label_names`, `facts.{name}[]` (what was compared: the
   distinct values over all runs, see comparison.facts), `settings.{shared, differing}` (config values by dotted key; one
   per group if they differ; empty: the group does not have this key), `notes` (on runs that were left out and on
-  possible confounds), `cautions` (those of the notes that are part of the headline)
+  possible confounds), `cautions` (the notes that the headline also contains)
 - `groups[]`, best first: `name`, `head`, `backbone`, `varied.{key}` (choices in which the groups differ), `rank` (equal
   groups share it), `seeds`, `num_failed` (runs), `num_documents`,
   `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),

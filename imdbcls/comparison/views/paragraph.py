@@ -169,7 +169,7 @@ def effects(comparison: Comparison) -> Iterator[str]:
 
 
 def effect(pair: PairResult, name: str, metric: Metric) -> str:
-    """Return the name of the other group, with the difference (`name` minus other), interval and p-value."""
+    """Return the name of the pair's other group, with the difference (`name` minus it), its interval and p-value."""
     difference, low, high = pair.difference, pair.simultaneous_low, pair.simultaneous_high
     if name != pair.a:
         difference, low, high = -difference, -high, -low

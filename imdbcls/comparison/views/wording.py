@@ -119,7 +119,7 @@ def brief_verdict(pair: PairResult, metric: Metric) -> tuple[str, str]:
 
 
 def needs_seeds(pair: PairResult) -> str:
-    """Return a clause on the group that has too few seeds for the verdict "better", or an empty string."""
+    """Return a clause that names the groups with too few seeds for the verdict "better", or an empty string."""
     if any(pair.missing_seeds):
         name = pair.a if pair.missing_seeds[0] else pair.b
         return f"; {name} has two seeds and needs a third"
@@ -207,7 +207,7 @@ def kind_of(pair: PairResult, best: str, possibly_best: Sequence[str] | None) ->
 
 
 def ranking_sentence(comparison: Comparison, max_listed: int) -> str:
-    """Return a sentence on the group with the best metric and on those that share it, and the subject of the next."""
+    """Return a sentence that names the groups with the best metric, followed by "It", which refers to the first one."""
     title = comparison.metric.title
     extreme = "highest" if comparison.metric.higher_is_better else "lowest"
     first, *others = best_groups(comparison)
@@ -220,7 +220,7 @@ def ranking_sentence(comparison: Comparison, max_listed: int) -> str:
 
 
 def best_groups(comparison: Comparison) -> list[str]:
-    """Return the name of the best group, followed by those with exactly the same metric."""
+    """Return the name of the best group, followed by the names of groups with exactly the same metric."""
     return [group.name for group in comparison.groups if group.rank == 1]
 
 
@@ -237,7 +237,7 @@ def short_list(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
 
 
 def listed(names: Sequence[str], word: str = "and", max_listed: int = MAX_LISTED) -> str:
-    """Join names with commas and a word. If there are more than `max_listed`, count the last ones."""
+    """Join names with commas and a word. If there are more than `max_listed`, give the number of the last names."""
     if len(names) > max_listed:
         names = [*names[: max_listed - 1], f"{len(names) - max_listed + 1:,} others"]
     return joined(names, word)
