@@ -167,5 +167,5 @@ def partial_overlaps(pairs: Iterable[PairResult], groups: Sequence[Group]) -> It
         if not pair.problem and pair.shared_documents < max(size_a, size_b):
             yield (
                 f"{pair.a} and {pair.b} are compared on the {pair.shared_documents:,} test documents that they share "
-                f"(of {size_a:,} and {size_b:,})."
+                f"(of {size_a:,} and {size_b:,} test documents)."
             )

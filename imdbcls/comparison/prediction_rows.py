@@ -179,7 +179,7 @@ def complete(path: Path) -> Iterator[None]:
     except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException, MemoryError) as error:
         detail = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path} cannot be read as a Parquet file; if it is damaged, write it again: {detail}"
+            f"{path} cannot be read as a Parquet file ({detail}). If the file is damaged, create it again."
         ) from error
 
 

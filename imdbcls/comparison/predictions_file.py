@@ -88,7 +88,10 @@ class Names:
             if len(self) == self.max_names:
                 raise ValueError(f"{column!r} has more than {self.max_names:,} different values")
             if self._num_characters > MAX_TOTAL_CHARACTERS:
-                raise ValueError(f"the values of {column!r} have more than {MAX_TOTAL_CHARACTERS:,} characters")
+                raise ValueError(
+                    f"the different values of {column!r} have more than {MAX_TOTAL_CHARACTERS:,} characters in total; "
+                    "use shorter values"
+                )
         return self.indices.setdefault(text, len(self))
 
 
@@ -110,7 +113,7 @@ class Content:
             except ValueError as problem:
                 raise UserError(f"{path}: column {name[:80]!r}: {problem}.") from None
             if index != self.probability_columns.index(name):
-                raise UserError(f"{path}: column {name!r} names the same class as another column.")
+                raise UserError(f"{path}: column {name!r} names the same class as another column. Remove one.")
         # One entry per row.
         self.numbers, self.run_R, self.id_R = array("q"), array("i"), array("i")
         self.label_R, self.predicted_R, self.cluster_R = array("i"), array("i"), array("i")

@@ -24,7 +24,7 @@ class SharedMessages:
         self._file = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115
 
     def is_new(self, text: str) -> bool:
-        """Return whether no process of the sweep has shown this text yet, and remember it.
+        """Return whether no process of the sweep has shown this text yet, and record the text as shown.
 
         Two jobs that log the same text at the same moment may both get True.
         """

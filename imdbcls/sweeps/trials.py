@@ -59,7 +59,9 @@ class Storage:
             )
         except Exception as error:  # the database's driver raises its own errors
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"storage: the database cannot be opened ({reason}).") from error
+            raise UserError(
+                f"storage: the database cannot be opened ({reason}). Correct it, or set storage=null to use a file."
+            ) from error
 
 
 def propose_again(study: optuna.Study, trial: FrozenTrial) -> None:
@@ -210,7 +212,7 @@ class GroupTrials:
     def continued(self, trial: FrozenTrial) -> Trial:
         """Return a trial that another process has begun, so that this process can continue it."""
         found = Trial(self._study, trial._trial_id)
-        self.complete_proposal(found)  # its process may have been killed while proposing
+        self.complete_proposal(found)  # the other process may have been killed while it proposed values
         self.show_life(found)
         return found
 
