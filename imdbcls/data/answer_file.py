@@ -1,11 +1,12 @@
 """Write the answers of `imdbcls.predict` to stdout, or to a file that an interrupted command continues.
 
-Until all rows are answered, the answers are in the folder `<output>.part`. After each chunk of rows, they are appended
-to `answers` in this folder, and then `state.json` is replaced atomically. It has the number of answered rows, the size
-of `answers` after them, a hash of these rows, the options of the command, and the hardware and software. After an
-interruption, the same command truncates `answers` to that size and continues with the next row. Chunks begin at the
-same rows as without the interruption, so the output has the same bits on the same hardware and software. There is one
-exception: the rows before a row that cannot be read are answered at once, so later chunks begin at other rows.
+An unfinished file is stored in the folder `<output>.part`. After each chunk of rows, the command appends the answers to
+`answers` in this folder, and then replaces `state.json` atomically. `state.json` contains the number of answered rows,
+the size of `answers`, a hash of the answered rows, the options of the command, and the hardware and software.
+
+After an interruption, the same command truncates `answers` to the recorded size and continues with the next row. The
+chunks are the same as without the interruption, so the output has the same bits on the same hardware and software. One
+case is different: if a row cannot be read, the rows before this row form a smaller chunk, and all later chunks change.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Tally:
-    """Counts over the answered rows. `counts` counts the tokens of their texts; None if no row has a text."""
+    """Counts of the answered rows. `counts` has the token counts of their texts; None if no row has a text."""
 
     num_rows: int = 0
     num_without_text: int = 0
@@ -66,7 +67,7 @@ class Columns:
 
 
 class AnswerStream:
-    """Answers on stdout, or in a device or pipe. Nothing is continued."""
+    """Write answers to stdout, a device or a pipe. An interrupted command starts again from the first row."""
 
     def __init__(self, file: TextIO, format_: str, columns: Columns) -> None:
         self.tally = Tally()
@@ -85,8 +86,8 @@ class AnswerStream:
 class AnswerFile:
     """Answers in a file that an interrupted command continues; see the module docstring.
 
-    `command` describes what determines the answers apart from the rows: option → value. `environment` returns the
-    hardware and software that can change their last bits; it is called after the first answers.
+    `command` maps each option that determines the answers to its value. `environment` returns the hardware and software
+    that can change the last bits of the answers; it is called after the first answers.
     """
 
     def __init__(
@@ -113,13 +114,14 @@ class AnswerFile:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator["AnswerFile"]:
-        """Lock the file, and continue it if it was begun. Complete it after the block, unless the block raises.
+        """Lock the folder, and restore the state of an interrupted command. Complete the output after the block.
 
-        Raise UserError if the folder was begun by another command, if it is in use, or if it cannot be written.
+        If the block raises an error, keep the folder, so that the same command can continue. Raise UserError if the
+        folder belongs to a different command, if it is in use, or if it cannot be written.
         """
         from filelock import Timeout
 
-        of_block: OSError | None = None  # not an error of the output
+        of_block: OSError | None = None  # raised by the block, not by writing the output
         try:
             self.folder.mkdir(exist_ok=True)
             with file_lock(self.folder / ".lock").acquire(blocking=False):
@@ -140,7 +142,7 @@ class AnswerFile:
             raise self._not_written(error) from error
 
     def remaining(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Skip the rows that are answered. Raise UserError if they differ from those that were answered."""
+        """Skip the rows that already have answers. Raise UserError if the input now has other rows in their place."""
         for item in itertools.islice(items, self.tally.num_rows):
             self._hash(item)
         if self._expected_rows is not None and self._rows.hexdigest() != self._expected_rows:
@@ -187,7 +189,10 @@ class AnswerFile:
         return now
 
     def _not_written(self, error: OSError) -> UserError:
-        return UserError(f"--output={self._output} cannot be written ({error.strerror or error}).")
+        return UserError(
+            f"--output={self._output} cannot be written ({error.strerror or error}). Correct the cause, or choose "
+            "another --output."
+        )
 
     def _hash(self, item: Item) -> None:
         pair = () if item.pair is None else (item.pair,)
@@ -195,7 +200,7 @@ class AnswerFile:
         self._rows.update(b"%d " % len(raw) + raw)
 
     def _restore(self) -> int:
-        """Read the state of an interrupted command; return the size of the file after its last answer."""
+        """Read the state of an interrupted command; return the recorded size of `answers` in bytes."""
         if not self._state.exists():
             return 0
         again = "Delete this folder to start again, or choose another --output."
@@ -210,7 +215,7 @@ class AnswerFile:
                 # The command was killed after its last row, when the answers were already in the output.
                 shutil.copyfile(self._output, self._path)
             if state[FORMAT_VERSION] != ANSWERS or self._path.stat().st_size < size:
-                raise ValueError("another version, or a file that is too short")
+                raise ValueError("it is from another version, or a file is too short")
             before, expected = state["command"], str(state["rows_sha256"])
         except (UserError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{self.folder} cannot be continued ({error}). {again}") from error
@@ -225,7 +230,7 @@ class AnswerFile:
 
     @contextlib.contextmanager
     def _opened_at(self, size: int) -> Iterator[None]:
-        """Open the file of answers in the block, without what follows its first `size` bytes."""
+        """Truncate `answers` to `size` bytes, and open the file for appending in the block."""
         columns, header = self._columns, size == 0
         self._path.touch()
         os.truncate(self._path, size)
@@ -255,7 +260,7 @@ class AnswerFile:
             raise
 
     def _complete(self) -> None:
-        """Move the answers to the output. Remove the state last: without it, the same command starts again."""
+        """Move the answers to the output. Remove the state last, because without the state, a command starts again."""
         if self._format == "parquet":
             with replacing(self._output) as temporary:
                 convert_to_parquet(self._path, temporary)

@@ -1,8 +1,7 @@
 """Write the answers of `imdbcls.predict` as Parquet.
 
 A Parquet file is complete only after its last row, so it cannot be continued after an interruption. The answers are
-therefore first appended to an Arrow stream, and converted to Parquet at the end. Both steps keep a single batch of rows
-in memory.
+therefore first appended to an Arrow stream, and converted to Parquet at the end. Neither step keeps all rows in memory.
 """
 
 import json
@@ -21,7 +20,7 @@ ROW_GROUP = 2**17  # minimum number of rows in a row group, except in the last
 
 
 def arrow_schema(label_names: Sequence[str], copied: Sequence[str], types: Mapping[str, object]) -> "pyarrow.Schema":
-    """Return the columns of the answers. A copied column has its Arrow type in `types`, or else is a string."""
+    """Return the Arrow schema of the answers. A copied column has its type in `types`; the default is string."""
     import pyarrow
 
     fields = [("number", pyarrow.int64())]

@@ -29,8 +29,9 @@ class Share:
     """One process's share of an optimizer step.
 
     `step_documents` and `step_tokens` count the documents and the non-padding tokens of the step over all processes.
-    `weight` is 1, or 0 if the step has too few documents for this process to get one. It then computes a document of
-    another process, because all processes must take part in the backward pass, and its gradient is ignored.
+    `weight` is 1, or 0 if the step has too few documents for this process to get one. The process then computes a
+    document of another process, because all processes must take part in the backward pass. The weight 0 removes this
+    document from the gradient.
     """
 
     step_documents: int
@@ -42,8 +43,8 @@ class Share:
 class MaskedTokens:
     """The tokens of a batch that a masked language model predicts.
 
-    `rows_M` and `columns_M` are their places in input_ids_BT, in ascending order of the rows. `labels_M` are their ids
-    before masking. All are int64.
+    `rows_M` and `columns_M` are the indices of these tokens in input_ids_BT, in ascending order of rows. `labels_M` are
+    the token ids before masking. All three tensors are int64.
     """
 
     rows_M: Tensor
@@ -54,7 +55,7 @@ class MaskedTokens:
         return len(self.labels_M)
 
     def of_rows(self, start: int, end: int) -> "MaskedTokens":
-        """Return the masked tokens of the rows from `start` to `end`, whose first row becomes row 0."""
+        """Return the masked tokens in the rows `start` to `end` - 1. Row `start` becomes row 0 of the result."""
         first, last = torch.searchsorted(self.rows_M, torch.tensor([start, end])).tolist()
         return MaskedTokens(self.rows_M[first:last] - start, self.columns_M[first:last], self.labels_M[first:last])
 
@@ -74,7 +75,7 @@ class Batch:
     - `features` is the cached output of a frozen encoder for this batch: hidden_BTD, or hidden_LBTD for a head that
       reads several layers, with T = 1 if it reads one vector per layer. It is None if nothing is cached.
     - `token_types_BT` are the token types of pairs of texts (int64, 0 at padding); None if the encoder gets none.
-    - `share` describes the optimizer step of which this batch is one process's share; None if it is the whole step.
+    - `share` describes the optimizer step if this batch is one process's share of it; None if it is the whole step.
     - `masked` are the tokens to predict in pretraining; None in classification.
     """
 
@@ -112,9 +113,9 @@ class Batch:
 
     @property
     def step_targets(self) -> int:
-        """The number of targets in the optimizer step, over all processes: the loss is the mean over them.
+        """The number of targets in the optimizer step, over all processes. The loss is the mean over these targets.
 
-        It is 1 if all documents are empty, so that no token is masked. The loss is then 0.
+        If all documents are empty, no token is masked. The number is then 1 and the loss is 0.
         """
         return self.step_documents if self.masked is None else max(len(self.masked), 1)
 

@@ -93,7 +93,7 @@ class TrainBatches:
         return replace(self._collator.collate(own if len(own) else rows[:1]), share=share)
 
     def read_from(self, features: Features | None) -> None:
-        """Attach the cached features to every later batch. None: attach none."""
+        """Attach the cached features to every later batch. With None, later batches have no features."""
         self._collator.features = features
 
     def mask_with(self, masking: Masking) -> None:
@@ -117,7 +117,7 @@ class TrainBatches:
 
 
 class Prefetcher:
-    """An iterator over batches with a look-ahead of one: `prefetch` collates the next batch before it is needed."""
+    """An iterator over batches. `prefetch` collates the next batch before it is needed."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self._batches = batches
@@ -178,7 +178,7 @@ class EvalBatches:
         return len(self._plan)
 
     def read_from(self, features: Features | None) -> None:
-        """Attach the cached features to every later batch. None: attach none."""
+        """Attach the cached features to every later batch. With None, later batches have no features."""
         self._collator.features = features
 
     def mask_with(self, masking: Masking) -> None:

@@ -39,7 +39,8 @@ class Request:
     `columns` contains pairs of a setting and a column name, such as `("text_column", "text")`. A setting in `TEXTS` may
     occur several times: the cells of its columns are joined with `separator`. `spelling` is how messages write a
     setting: as a config key (`data.text_column`), a command-line option (`--text-column`) or an argument in Python
-    (`text_column`). Without `has_settings`, the names and the format are fixed, and messages suggest no setting.
+    (`text_column`). If `has_settings` is false, the user cannot set the names and the format, so messages suggest no
+    setting.
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -58,7 +59,7 @@ class Request:
 
     @cached_property
     def outputs(self) -> dict[str, tuple[str, ...]]:
-        """The columns of the table to make: name → the columns of the file, several for joined texts."""
+        """Each column of the table, by name, with the columns of the file that it joins (usually a single one)."""
         texts = {each: tuple(name for setting, name in self.columns if setting == each) for each in TEXTS}
         made = (texts.get(setting, (name,)) for setting, name in self.columns)
         return {joined_name(names): names for names in made}
@@ -70,10 +71,10 @@ class Request:
         return {output for output, names in self.outputs.items() if names[0] in texts}
 
     def cell(self, row: Mapping[str, object], output: str, where: str, number: int) -> object:
-        """Return the cell of a column of the table to make; None if the row of the file lacks it.
+        """Return the cell of the column `output` of the table; None if the row of the file lacks it.
 
-        Raise UserError for a part of a joined text that is not a string. `where` and `number` are the position of the
-        row, for messages.
+        Raise UserError if the column joins texts and one of them is not a string. `where` and `number` are the position
+        of the row, for messages.
         """
         names = self.outputs[output]
         return row.get(names[0]) if len(names) == 1 else joined(row, names, self.separator, f"{where} {number:,}")
@@ -83,7 +84,10 @@ class Request:
         return spelled(setting, self.spelling)
 
     def assignment(self, setting: str, value: str) -> str:
-        """Return what sets a value: an argument of the command line, quoted if necessary, or one in Python."""
+        """Return `setting` with a value as the user writes it, such as `data.text_column=body` or `--text-column body`.
+
+        Quote the value for the shell if necessary.
+        """
         if self.spelling == "argument":
             return f"{setting}={json.dumps(value, ensure_ascii=False)}"
         if self.spelling == "option":
@@ -100,7 +104,7 @@ def spelled(setting: str, spelling: Spelling) -> str:
 
 
 def names_of(setting: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the columns that a setting names: none, one or several."""
+    """Return the column names in a setting as a tuple."""
     if setting is None:
         return ()
     return (setting,) if isinstance(setting, str) else tuple(setting)
@@ -139,8 +143,8 @@ def request_of(
 ) -> Request:
     """Return the request for the columns of a data set.
 
-    Raise UserError if two settings name the same column, or one setting names a column twice or none. Only
-    `group_column` may be the same as `id_column`, and `part_column` the same as any other.
+    Raise UserError if two settings name the same column, if a setting names a column twice, or if a setting is an empty
+    list. Two settings may repeat a column: `group_column` may equal `id_column`, and `part_column` any other column.
     """
     given = [
         *(("text_column", name) for name in names_of(text_column)),
@@ -150,14 +154,14 @@ def request_of(
     ]
     for key, names in zip(TEXTS, (text_column, pair_column), strict=True):
         if names is not None and not names_of(names):
-            raise UserError(f"data.{key}=[] names no column.")
+            raise UserError(f"data.{key}=[] names no column. Name at least one column.")
     distinct = [*given, *(("group_column", name) for name in names_of(group_column) if name != id_column)]
     for position, (key, name) in enumerate(distinct):
         first = next(other for other, column in distinct[: position + 1] if column == name)
         if first != key:
             raise UserError(f"data.{first} and data.{key} are both {name!r}; they must be different columns.")
         if (key, name) in distinct[:position]:
-            raise UserError(f"data.{key} names the column {name!r} twice.")
+            raise UserError(f"data.{key} names the column {name!r} twice. Name each column once.")
     given += [("group_column", name) for name in names_of(group_column)]
     given += [("part_column", name) for name in names_of(part_column)]
     return Request(tuple(given), delimiter, quoting, encoding=encoding, separator=text_separator)

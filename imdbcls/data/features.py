@@ -1,4 +1,4 @@
-"""Cache a frozen encoder's output for a split on disk and map it into memory: the vectors that heads read, unpadded.
+"""Cache the output of a frozen encoder for a split on disk, without padding, and map it into memory.
 
 Shapes: L layers, B rows in a batch, T tokens in each padded row, N vectors in the split, D hidden size.
 """
@@ -41,9 +41,9 @@ _DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
 class Encoded:
     """The encoder's output for some documents.
 
-    `rows` are the indices of the documents in the split. `sizes` are their numbers of vectors, in all windows together.
-    `vectors` are these vectors on the CPU, one document and one window after another: `hidden_ND`, or `hidden_NLD` with
-    several layers. A window has one vector if `pooled`, otherwise one for each token.
+    `rows` are the indices of the documents in the split. `sizes` are the numbers of vectors of these documents, summed
+    over windows. `vectors` has the vectors of all documents and windows in order, on the CPU: `hidden_ND`, or
+    `hidden_NLD` with several layers. A window has one vector if `pooled`, otherwise one for each token.
     """
 
     rows: NDArray[np.int64]

@@ -6,8 +6,8 @@ import numpy as np
 
 from imdbcls.data.documents import Documents
 
-UNEQUAL = 3.0  # the classes are noted if the largest has at least this many times the documents of the smallest
-# A class with fewer documents in validation or test is noted: one document is then over 10 points of recall.
+UNEQUAL = 3.0  # report unequal classes if the largest has at least this many times the documents of the smallest
+# Report a class with fewer documents in validation or test: one document then changes its recall by over 10 points.
 FEW_DOCUMENTS = 10
 MAX_LISTED = 5  # small classes in one note
 

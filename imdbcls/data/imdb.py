@@ -105,7 +105,10 @@ def _require_all(files: list[Path], split: str, folder: Path) -> list[Path]:
     expected = int(match[2]) if match and match[2] else min(len(files), 1)
     if len(files) != expected:
         listed = ", ".join(str(file.relative_to(folder)) for file in files[:4]) + (", …" if len(files) > 4 else "")
-        raise UserError(f"data.path={folder}: expected {expected} file(s) for {split}, found {len(files)}: {listed}.")
+        raise UserError(
+            f"data.path={folder}: expected {expected} file(s) for {split}, found {len(files)}: {listed}. Keep exactly "
+            "the files of one complete download."
+        )
     return files
 
 
@@ -181,12 +184,12 @@ def _read_archive(path: Path, *patterns: re.Pattern[str]) -> Iterator[tuple[str,
                     if member.size > MAX_MEMBER_BYTES:
                         raise UserError(
                             f"data.path={path}: {member.name} has {member.size:,} bytes; at most "
-                            f"{MAX_MEMBER_BYTES:,} are allowed for a file in the archive."
+                            f"{MAX_MEMBER_BYTES:,} are allowed for a file in the archive. Download the archive again."
                         )
                     stream = archive.extractfile(member)
                     assert stream is not None, f"{member.name} is a file without content"
                     yield member.name, stream.read()
-            while unpacked.read(2**20):  # tarfile takes some cuts for the end of the archive, gzip does not
+            while unpacked.read(2**20):  # tarfile accepts some truncated archives; gzip raises an error for them
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"data.path={path} is not a complete .tar.gz archive; download it again: {error}") from error

@@ -14,7 +14,7 @@ ONE_PER_LINE = "JSON Lines has one object per line"
 
 def json_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Yield the number and the JSON object of each line that is not blank."""
-    repeated: set[str] = set()  # keys that occur twice in the object that was parsed last: the outermost object
+    repeated: set[str] = set()  # repeated keys of the last parsed object; json parses the outermost object last
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         value = dict(pairs)
@@ -35,7 +35,9 @@ def json_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str, 
                 f"{path}, line {number:,} is not valid JSON ({error.msg}, column {error.colno}); {ONE_PER_LINE}."
             ) from error
         except (ValueError, RecursionError) as error:  # a number of 5,000 digits, or a thousand nested brackets
-            raise UserError(f"{path}, line {number:,}: this JSON value is too large to parse ({error}).") from error
+            raise UserError(
+                f"{path}, line {number:,}: this JSON value is too large to parse ({error}). Shorten or remove the line."
+            ) from error
         if not isinstance(value, dict):
             raise UserError(
                 f"{path}, line {number:,}: expected a JSON object, found {type(value).__name__}; {ONE_PER_LINE}."
@@ -44,15 +46,17 @@ def json_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str, 
             if name not in value and "." in name:
                 value |= nested_cell(value, name)
             if name in repeated:
-                raise UserError(f"{path}, line {number:,}: key {name!r} ({request.key(setting)}) occurs twice.")
+                raise UserError(
+                    f"{path}, line {number:,}: key {name!r} ({request.key(setting)}) occurs twice. Remove one of them."
+                )
         yield number, value
 
 
 def nested_cell(row: Mapping[str, object], name: str) -> dict[str, object]:
     """Return {name: value} for a key in nested JSON objects, such as `review.body`; {} if it does not exist.
 
-    A key may contain dots itself: in `{"a.b": {"c": 1}}`, `a.b.c` is 1. If several objects have the key, the complete
-    name as a key of the row comes first, and then the shortest first part.
+    A key may contain dots itself: in `{"a.b": {"c": 1}}`, `a.b.c` is 1. If the name is ambiguous, a key of the row with
+    the complete name takes precedence, followed by the match with the shortest outer key.
     """
     if name in row:
         return {name: row[name]}

@@ -32,11 +32,11 @@ def read_labelled(
     """Return the documents of a file, and notes to log. The ids are row numbers.
 
     `data` has the arguments of the run's data source, which give the default columns. `text_column` and `pair_column`
-    are one column, or several whose texts are joined. The labels in the file are the names of the run's classes,
-    `label_names`, or keys of `class_of_label`, which maps other labels to these names. Messages write the other
-    arguments as `spelling` says.
+    are one column, or several whose texts are joined. A label in the file must be one of `label_names`, the classes of
+    the run, or a key of `class_of_label`, which maps other labels to these classes. `spelling` is how messages write an
+    argument.
 
-    Raises UserError as `read_table` does, for a row without a text or label unless `skip_empty` is true, and for an
+    Raise UserError as `read_table` does, for a row without a text or label unless `skip_empty` is true, and for an
     unknown label.
     """
     path = Path(file)

@@ -69,12 +69,15 @@ class Layout:
 def layout_of(path: Path, request: Request, *, only_header: bool = False) -> Layout:
     """Detect the parts of a file's layout that `request` does not specify.
 
-    The delimiter is the one that Excel's `sep=;` line declares. Without such a line, it is the one with which the
-    header has the requested columns or, failing that, several columns. If this is ambiguous, it is the usual delimiter
-    for the file's extension. If the header has one column with every delimiter, or with the requested one, it is
-    `NO_DELIMITER`. Quotation marks in a tab-separated file are read as ordinary characters if they evidently
-    do not enclose fields. With `only_header`, the function reads only the first lines and does not detect quoting. It
-    raises no error for a broken row; `delimited_rows` does.
+    The delimiter is found in this order:
+
+    1. the delimiter that Excel's `sep=;` line declares;
+    2. the only delimiter that splits the header into the requested columns or, failing that, into several columns;
+    3. the usual delimiter for the file's extension.
+
+    If no allowed delimiter splits the header, the result is `NO_DELIMITER`. Quotation marks in a tab-separated file are
+    read as ordinary characters if they evidently do not enclose fields. With `only_header`, the function reads only the
+    first lines and does not detect quoting. A broken row raises no error here, but in `delimited_rows`.
     """
     try:
         layout = Layout(_find_delimiter(path, request), quoted=request.quoting != "none")
@@ -250,7 +253,7 @@ class Survey:
         """Return whether the cells of a line fit the columns in `kinds`; None if the columns give no evidence."""
         if len(cells) != self.num_columns:
             return False
-        # A cell that begins with a space, in a column where no field of a row does, comes from prose ("first, second").
+        # If no other field of a column begins with a space, a cell that does is part of a sentence ("first, second").
         if not self.skips_space and any(
             cells[column].startswith(" ") > self.spaces[column] for column in range(1, len(cells))
         ):

@@ -10,8 +10,8 @@ from imdbcls.data.columns import AUTO, Request
 from imdbcls.errors import UserError
 from imdbcls.printable import shown
 
-# Encodings by the byte order mark at the start of a file: the one that the mark stands for, and the same with the byte
-# order in its name. The mark of UTF-32 begins with that of UTF-16.
+# The byte order mark at the start of a file → the name of its encoding, without and with the byte order. UTF-32 comes
+# first, because its little-endian mark begins with the mark of UTF-16.
 MARKS = {
     codecs.BOM_UTF8: ("utf-8", "utf-8"),
     codecs.BOM_UTF32_LE: ("utf-32", "utf-32-le"),
@@ -58,7 +58,7 @@ def encoding_of(path: Path, request: Request) -> str:
         return marked or "utf-8"
     encoding = known_encoding(request)
     encoding = "utf-8" if encoding == "utf-8-sig" else encoding
-    # A file of another encoding would have to begin with characters such as "ÿþ".
+    # In another encoding, the bytes of the mark would be characters such as "ÿþ", with which no text begins.
     if marked is not None and with_order is not None and encoding not in (marked, with_order):
         if not request.has_settings:
             raise UserError(f"{path} is not UTF-8: it has the byte order mark of {marked.upper()}. {ADVICE}.")
@@ -125,7 +125,8 @@ def _utf8_lines(path: Path, advice: str) -> Iterator[str]:
 def decode_utf8(raw: bytes, name: str, *, line: int = 1, offset: int = 0, advice: str = ADVICE) -> str:
     """Decode the bytes of a text file, or of a part that begins at `line` and `offset`, without the byte order mark.
 
-    Raise UserError with the line and the byte offset of the first byte that is not UTF-8. `advice` is what to do.
+    Raise UserError with the line and the byte offset of the first byte that is not UTF-8. The message ends with
+    `advice`.
     """
     try:
         text = raw.decode("utf-8")
@@ -163,7 +164,8 @@ def _decoded_lines(path: Path, encoding: str, request: Request) -> Iterator[str]
 
 def _not_decoded(path: Path, encoding: str, request: Request, error: UnicodeError, end: int) -> UserError:
     """Return the error for bytes that do not fit the encoding. `end` is the offset of the end of the decoded block."""
-    advice = f"Use another {request.key('encoding')}, or save the file as UTF-8 and leave it out."
+    key = request.key("encoding")
+    advice = f"Use another {key}, or save the file as UTF-8 and leave out {key}."
     if not isinstance(error, UnicodeDecodeError):  # such as UTF-16 without a byte order mark, in some codecs
         return UserError(f"{path} is not {encoding} ({error}). {advice}")
     start = end - len(error.object) + error.start

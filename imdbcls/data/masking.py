@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from imdbcls.data.batch import Batch, MaskedTokens
 from imdbcls.errors import UserError
 
-VALIDATION = -1  # the `epoch` of the masks of validation documents, which are the same in every epoch
-# The shares of the chosen tokens that become the mask token and a random token. The others keep their id, but the model
-# has to predict them, too.
+VALIDATION = -1  # the `epoch` argument for validation documents, whose masks are the same in every epoch
+# The shares of the chosen tokens that become the mask token and a random token. The remaining chosen tokens keep their
+# id. The model predicts all chosen tokens.
 MASKED, RANDOM = 0.8, 0.1
 # The first character of a token that begins a word, by the type of the tokenizer's pre-tokenizer or decoder.
 SPACES = {"ByteLevel": "Ġ", "Metaspace": "▁"}
@@ -26,12 +26,14 @@ SPACES = {"ByteLevel": "Ġ", "Metaspace": "▁"}
 class Masking:
     """Choose tokens of each document and replace them.
 
-    `probability` is the share of words to choose. Their number is rounded up or down at random, so that the expected
-    share is exact, except that at least one word is chosen. All tokens of a chosen word are predicted. `begins_word_V`
-    says which tokens begin a word; None if every token is a word. `random_ids` are the ids that may replace a token.
+    `probability` is the share of words to choose. The number of chosen words is rounded up or down at random, so that
+    the expected share is exact. At least one word is chosen. The model predicts all tokens of a chosen word.
+    `begins_word_V` is True for tokens that begin a word; None if every token is a word. `random_ids` are the ids that
+    may replace a token.
 
     The masks of a document depend only on `seed`, the epoch and the document's index in its split, so a resumed run
-    gets the same masks. `num_prefix` and `num_suffix` count the special tokens around a document, which stay.
+    gets the same masks. `num_prefix` and `num_suffix` count the special tokens around a document, which are never
+    chosen.
     """
 
     probability: float

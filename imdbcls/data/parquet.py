@@ -85,7 +85,10 @@ def _parquet_batches(
         try:
             return batch[name].to_pylist()
         except (ValueError, OverflowError, KeyError) as error:  # a date after the year 9999, two fields with one name
-            raise UserError(f"{path}: column {name!r} has a value that Python cannot represent: {error}.") from error
+            raise UserError(
+                f"{path}: column {name!r} has a value that Python cannot represent: {error}. Write the column again "
+                "with another type, such as string."
+            ) from error
 
     require_small_pages(path, file, list(written.values()))
     return names, batches()
@@ -94,8 +97,8 @@ def _parquet_batches(
 def require_small_pages(path: Path, file: Any, names: Sequence[str]) -> None:
     """Raise UserError if a page of a Parquet file expands to more than `MAX_PAGE_BYTES`.
 
-    A page is always expanded completely in memory, even to read a single row. A file whose pages cannot be parsed here
-    is left to pyarrow, because the user's own file may come from any writer.
+    A page is always expanded completely in memory, even to read a single row. If the page headers cannot be parsed,
+    raise no error: pyarrow may still read the file, because a user's own file may come from any writer.
     """
     from imdbcls.runs.parquet_pages import PagesError, columns_of
 

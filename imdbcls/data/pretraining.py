@@ -22,11 +22,11 @@ WITH_LINES = (*FORMATS, *LINES)  # the formats of documents without labels
 def read_unlabelled(
     unlabelled: str | list[str] | None, target: str, arguments: Mapping[str, Any], notes: list[str]
 ) -> Documents:
-    """Return the unlabelled documents; none if there are none. Append messages about them to `notes`.
+    """Return the unlabelled documents, which may be empty. Append messages about them to `notes`.
 
-    `unlabelled` names files, or is `AUTO` (the documents without labels that belong to the data set) or None. `target`
-    is the reader of the labelled documents, and `arguments` are its arguments. Raise UserError for a file that cannot
-    be read, or that has no text column.
+    `unlabelled` is the files to read, `AUTO` (the documents without labels that belong to the data set) or None.
+    `target` is the reader of the labelled documents, and `arguments` are its arguments. Raise UserError for a file that
+    cannot be read, or that has no text column.
     """
     table: Table | None = None
     if unlabelled == AUTO and target == "imdbcls.data.imdb.read_imdb":
@@ -50,7 +50,7 @@ def read_unlabelled(
 
 
 def request_of_unlabelled(arguments: Mapping[str, Any]) -> Request:
-    """Return the request for the text column of a file of unlabelled documents: that of the labelled ones."""
+    """Return the request for a file of unlabelled documents, with the text column and format of the labelled data."""
     formats = {key: arguments[key] for key in ("delimiter", "quoting", "encoding") if key in arguments}
     columns = tuple(("text_column", name) for name in names_of(arguments.get("text_column", "text")))
     return Request(columns, **formats, separator=arguments.get("text_separator", " "))
@@ -71,11 +71,11 @@ def pretraining_corpus(
     split_seed: int,
     notes: Sequence[str],
 ) -> Corpus:
-    """Return the corpus of pretraining: train and unlabelled documents to learn from, and held-out documents.
+    """Return the corpus of pretraining. Its train split has the train and the unlabelled documents.
 
-    `labelled` must have its complete validation and test splits. The held-out documents are those of validation. No
-    document to learn from equals a validation or test document, or another document to learn from; texts that differ
-    only in white space are equal. The test split of the result is empty.
+    Leave out documents whose text also occurs in validation or test, and use a repeated text once. Texts that differ
+    only in white space count as equal. `labelled` must have its complete validation and test splits. The validation
+    split of the result has the validation documents, up to `validation_limit`; its test split is empty.
     """
     found = list(notes)  # not those of `labelled`, which are about classification
     if len(unlabelled):
@@ -93,7 +93,10 @@ def pretraining_corpus(
             found.append(f"{described(num_held_out)} left out, because the same text is in {name}.")
         is_kept &= ~is_held_out
     if not is_kept.any():
-        raise UserError("No document is left for pretraining: every text is also in validation or test.")
+        raise UserError(
+            "No document is left for pretraining: every text is also in validation or test. Add other documents with "
+            "data.unlabelled."
+        )
     ids = [*labelled.train.ids, *unlabelled.ids]
     train = Documents(ids, texts, np.zeros(len(texts), dtype=np.int64)).take(np.flatnonzero(is_kept))
     held_out = limited(labelled.validation, "validation", validation_limit, split_seed, found)

@@ -30,7 +30,7 @@ def with_format_of_run(request: Request, path: Path, data: Mapping[str, Any]) ->
         request = replace(request, encoding=encoding)
     if suffix in DELIMITED:
         delimiter, quoting = setting_in(data, "delimiter", DELIMITERS), setting_in(data, "quoting", QUOTINGS)
-        is_same = request.delimiter == (delimiter or AUTO)  # else the quoting may differ, too
+        is_same = request.delimiter == (delimiter or AUTO)  # with another delimiter, the quoting may also differ
         if request.delimiter == AUTO and delimiter is not None:
             is_same = has_columns(path, replace(request, delimiter=delimiter))
             if is_same:
@@ -62,7 +62,7 @@ def has_columns(path: Path, request: Request) -> bool:
 
 
 def fits(path: Path, encoding: str) -> bool:
-    """Return whether a file may have an encoding. It does not if it has a byte order mark, or is evidently UTF-8."""
+    """Return whether a file may have the given encoding; False if it has a byte order mark or is evidently UTF-8."""
     try:
         known_encoding(Request((), encoding=encoding))
         with path.open("rb") as file:

@@ -13,7 +13,7 @@ from imdbcls.data.text_column import MappedTexts, take
 from imdbcls.errors import UserError
 from imdbcls.printable import counted
 
-KEY_BYTES = 16  # of the key of a text, and of a draw
+KEY_BYTES = 16  # size of a text key, and of a pseudo-random string from `_draw`
 MAX_PARTS = 20  # parts of the test split whose accuracy is reported
 
 # The keys of the data section that are arguments of `make_corpus`.
@@ -262,7 +262,7 @@ def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
     by_id = _order_of(part.documents.ids, by_length=False)
     order = by_id[np.argsort(draws[by_id], kind="stable")]
     labels = part.documents.labels[order]
-    share_before = np.zeros(len(part))  # of the documents of a class that come before the middle of this document
+    share_before = np.zeros(len(part))  # the share of a class before each of its documents, plus half a document
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         share_before[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
@@ -291,7 +291,7 @@ def _require_few_parts(test: Documents) -> None:
     if (num_parts := len(set(test.parts or ()))) > MAX_PARTS:
         raise UserError(
             f"data.part_column has {num_parts:,} different values in the test split; at most {MAX_PARTS} are allowed, "
-            "because the accuracy of each part is reported."
+            "because the accuracy of each part is reported. Choose another column, or set data.part_column=null."
         )
 
 

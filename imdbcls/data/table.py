@@ -38,7 +38,7 @@ class Table:
         return self.where(row) if self.files else f"{self.name}, {self.where(row)}"
 
     def index(self, row: int) -> int:
-        """Return the index of a row among all rows that were read, from 0. With several files, it continues."""
+        """Return the index of a row among all rows that were read, counted from 0 over all files."""
         return row if self.indices is None else self.indices[row]
 
     def take(self, rows: Sequence[int], note: str) -> "Table":

@@ -115,9 +115,9 @@ def require_columns(path: Path, request: Request) -> None:
 
 
 def _sample(found: Rows) -> tuple[list[Mapping[str, object]], list[UserError]]:
-    """Return the first `SAMPLE_ROWS` rows of a file, or fewer if a broken row comes first, and the error for this row.
+    """Return up to `SAMPLE_ROWS` rows from the start of a file, and a list with the error of the first broken row.
 
-    If nothing else is wrong, the error is reported when the complete file is read.
+    The rows end before the broken row. The list is empty if no row is broken.
     """
     sample: list[Mapping[str, object]] = []
     try:

@@ -19,7 +19,7 @@ FILE = "a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts, or a .txt file 
 
 
 def add_column_options(parser: argparse.ArgumentParser, file_help: str = FILE, *, with_ids: bool = True) -> None:
-    """Add the options that describe `--file`: its columns with texts and, `with_ids`, with ids, and its format."""
+    """Add `--file` and the options for its text columns, its id column (if `with_ids`) and its format."""
     parser.add_argument("--file", type=Path, help=file_help)
     parser.add_argument(
         "--text-column",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # numpy and pyarrow are imported where they are used, to keep
 MAX_CHARACTERS = 2**26
 # The same for ids and clusters. In memory, each of these short strings needs 50 bytes more than its characters.
 MAX_NAME_CHARACTERS = 2**20
-BATCH_CHARACTERS = 2**22  # of a record batch in the file
+BATCH_CHARACTERS = 2**22  # approximate number of characters in a record batch of the file
 READ_ROWS = 256  # texts to read at a time when iterating
 
 T = TypeVar("T")
@@ -32,8 +32,8 @@ T = TypeVar("T")
 class MappedTexts(Sequence[Any]):
     """A sequence of texts in an Arrow file that is mapped into memory.
 
-    `rows` selects texts of the file; None selects all. `others` has the values that are not texts that Arrow can store,
-    by their row in the file: None, numbers, and strings that UTF-8 cannot encode.
+    `rows` selects texts of the file; None selects all. `others` maps a row of the file to its value if Arrow cannot
+    store the value as a string: None, numbers, and strings that UTF-8 cannot encode.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class TextWriter:
         return MappedTexts(column, self._others)
 
     def __del__(self) -> None:
-        if self._path is not None and self._writer is not None:  # an error has ended the reading
+        if self._path is not None and self._writer is not None:  # `finish` was not called, because of an error
             self._writer.close()
             os.unlink(self._path)
 
@@ -135,7 +135,7 @@ class TextWriter:
         if self._writer is None:
             folder = default_cache_dir() / "texts"
             folder.mkdir(parents=True, exist_ok=True)
-            for file in stale(folder.glob("*.arrow")):  # of killed processes
+            for file in stale(folder.glob("*.arrow")):  # left by killed processes
                 file.unlink(missing_ok=True)
             descriptor, self._path = tempfile.mkstemp(suffix=".arrow", dir=folder)
             os.close(descriptor)

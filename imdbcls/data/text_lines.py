@@ -24,7 +24,7 @@ def line_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str, 
 
 
 def names_in(request: Request) -> list[str]:
-    """Return the columns that a text file stands for: all requested columns of texts."""
+    """Return the requested text columns. The lines of a text file are read as if they were in these columns."""
     return [name for setting, name in request.columns if setting in TEXTS]
 
 

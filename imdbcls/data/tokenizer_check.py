@@ -76,7 +76,8 @@ def require_sound_files(folder: Path) -> None:
     added = settings.get("added_tokens_decoder")
     if isinstance(added, dict | list) and len(added) > MAX_ADDED_TOKENS:
         raise TokenizerError(
-            f"{folder / 'tokenizer_config.json'} adds {len(added):,} tokens; at most {MAX_ADDED_TOKENS:,} are allowed."
+            f"{folder / 'tokenizer_config.json'} adds {len(added):,} tokens; at most {MAX_ADDED_TOKENS:,} are allowed. "
+            "Choose another backbone."
         )
     if (folder / "tokenizer.json").is_file():
         require_sound_tokenizer(folder / "tokenizer.json")
@@ -86,7 +87,7 @@ def require_size(path: Path, max_bytes: int) -> None:
     """Raise UserError for a file of more than `max_bytes`; follow links, since the hub's cache consists of links."""
     size = path.stat().st_size
     if size > max_bytes:
-        raise UserError(f"{path} has {size:,} bytes; at most {max_bytes:,} are allowed.")
+        raise UserError(f"{path} has {size:,} bytes; at most {max_bytes:,} are allowed. Choose another backbone.")
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -99,7 +100,10 @@ def require_no_code(path: Path, settings: Any) -> None:
         return
     for key, value in settings.items():
         if key.endswith("_implementation") and isinstance(value, str) and "/" in value:
-            raise UserError(f"{path}: {shown(key)}={shown(value)} is refused, because it would run code from the hub.")
+            raise UserError(
+                f"{path}: {shown(key)}={shown(value)} is refused, because it would run code from the hub. Remove the "
+                "key, or choose another backbone."
+            )
         if key == "quantization_config" and value is not None:
             raise UserError(f"{path} describes quantized weights, which cannot be fine-tuned; use the float weights.")
         require_no_code(path, value)
@@ -112,7 +116,7 @@ def require_sound_tokenizer(path: Path) -> None:
         return
     problem = problem_of(path)
     if problem is not None:
-        raise TokenizerError(f"{path} cannot be used: {shown(problem)}.")
+        raise TokenizerError(f"{path} cannot be used: {shown(problem)}. Choose another backbone.")
     with contextlib.suppress(OSError):
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()

@@ -53,8 +53,8 @@ class Tokens:
     """The tokens of one split before truncation, without special tokens, concatenated in one memory map.
 
     Document i is `ids[offsets[i]:offsets[i + 1]]` (uint16 or int32). The input of a model is `prefix`, the truncated
-    document and `suffix`, padded with `pad_id` to the width of the batch. If the documents are pairs of texts, these
-    are the first texts, and `second` has the others.
+    document and `suffix`, padded with `pad_id` to the width of the batch. If the documents are pairs of texts, `ids`
+    has the first texts and `second` has the second texts.
     """
 
     ids: NDArray[Any]

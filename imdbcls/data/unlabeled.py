@@ -71,7 +71,7 @@ def from_arguments(texts: Sequence[str], *, reads_pairs: bool = False) -> Texts:
 def from_stdin(stdin: TextIO, data: Mapping[str, Any], encoding: str | None = None) -> Texts:
     """Return the non-blank lines of stdin with their line numbers. A tab separates the texts of a pair.
 
-    `data` has the arguments of the run's data source. `encoding` is that of stdin; None: that of the terminal.
+    `data` has the arguments of the run's data source. `encoding` is the encoding of stdin; None is the terminal's.
     """
     if isinstance(stdin, TextIOWrapper):  # invalid bytes become surrogates, so that the error names their line
         stdin.reconfigure(encoding=None if encoding in (None, AUTO) else encoding, errors="surrogateescape")
@@ -104,8 +104,8 @@ def request_for(
     `data` has the arguments of the run's data source. By default, the text and id columns are those of the run, but the
     id column is left out if the file lacks it. The format of the file is that of the run's data, if the file fits it.
     Several text columns are joined with the separator of the run. `keep` is a comma-separated list of columns to copy
-    into the answers. Messages write settings as `spelling` says. Raise UserError for a `pair_column` if the run does
-    not read pairs, and for settings that a file without columns does not have.
+    into the answers. `spelling` is how messages write a setting. Raise UserError for a `pair_column` if the run does
+    not read pairs, and for settings of columns if the file has no columns.
     """
     if pair_column and not reads_pairs(data):
         key = spelled("pair_column", spelling)
@@ -238,7 +238,8 @@ def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
 def not_empty(numbered: Iterable[tuple[int, str]], place: str, encoding: str, advice: str) -> Iterator[tuple[int, str]]:
     """Yield pairs (number, text); raise UserError for an empty text, at a position such as `{place} 3`.
 
-    Also raise UserError for a byte that is not in the encoding, which is a surrogate in the text. `advice` follows.
+    Also raise UserError for a surrogate in the text, which is a byte that does not fit the encoding. This message ends
+    with `advice`.
     """
     for number, text in numbered:
         if not text.strip():
@@ -266,8 +267,8 @@ def in_chunks(items: Iterator[Item], num_done: int = 0) -> Iterator[list[Item]]:
 
     `num_done` is the number of items before the first one. The first chunks are smaller: a chunk has at most as many
     items as there are before it, but at least `FIRST_CHUNK`. If the next item raises UserError, first yield the items
-    before it, so that they get answers. A command that continues after them then has other chunks than without the
-    error.
+    before it, so that they get answers. A command that continues after these items has different chunks from a command
+    without the error.
     """
     chunk: list[Item] = []
     num_characters = 0
