@@ -77,7 +77,7 @@ def object_path(dtype: torch.dtype, folder: Path | None = None) -> Path:
     """Return the path of the library for a dtype in `folder`, or in the cache if it is None.
 
     The file name is a hash of the sources, the flags, the compiler, the processor and the OpenMP library.
-    Raises KernelsMissingError if this machine cannot compile or run the kernels.
+    Raise KernelsMissingError if this machine cannot compile or run the kernels.
     """
     library = LIBRARIES[dtype]
     parts = [source_text(name) for name in (*library.sources, *library.headers)]
@@ -93,7 +93,7 @@ def cache_folder() -> Path:
 def require_cache(make: bool = True) -> Path:
     """Return the kernel folder of the cache. Create it if `make`; otherwise only check that the user could write to it.
 
-    Raises CacheRefusedError if this fails, if other users can write to the folder, or if its disk is mounted `noexec`.
+    Raise CacheRefusedError if this fails, if other users can write to the folder, or if its disk is mounted `noexec`.
     """
     folder = cache_folder()
     try:
@@ -125,7 +125,7 @@ def require_cache(make: bool = True) -> Path:
 def open_object(path: Path) -> int:
     """Open a library, check that it is complete and that only this user can write to it, and return its descriptor.
 
-    Raises FileNotFoundError if there is no library, and DamagedObjectError if a check fails.
+    Raise FileNotFoundError if there is no library, and DamagedObjectError if a check fails.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -152,7 +152,7 @@ def open_object(path: Path) -> int:
 def build(dtype: torch.dtype, folder: Path) -> Path:
     """Compile the library for a dtype and move it into `folder` atomically.
 
-    Raises KernelsMissingError if the library cannot be compiled, and CacheRefusedError if `folder` cannot be written.
+    Raise KernelsMissingError if the library cannot be compiled, and CacheRefusedError if `folder` cannot be written.
     """
     target, library = object_path(dtype, folder), LIBRARIES[dtype]
     texts = {name: source_text(name) for name in (*library.sources, *library.headers)}
@@ -244,7 +244,7 @@ def is_linux_on_x86() -> bool:
 def _processor(dtype: torch.dtype) -> str:
     """Return the processor's model and features, which determine the meaning of `-march=native`.
 
-    Raises KernelsMissingError if the processor does not support the kernels.
+    Raise KernelsMissingError if the processor does not support the kernels.
     """
     if not is_linux_on_x86():
         raise KernelsMissingError(f"the kernels need Linux on x86-64, but this is {sys.platform} {platform.machine()}")
@@ -279,7 +279,7 @@ def compiler() -> list[str]:
 
 
 def compiler_version() -> str:
-    """Return the first line of the compiler's `--version` output. Raises KernelsMissingError if the compiler fails."""
+    """Return the first line of the compiler's `--version` output. Raise KernelsMissingError if the compiler fails."""
     return _version_of(tuple(compiler()))
 
 
@@ -302,7 +302,7 @@ def _openmp() -> str:
 
 
 def _run(command: list[str], folder: Path | None, deadline: float) -> str:
-    """Run a compiler and return its output. Raises KernelsMissingError if it fails or does not finish by `deadline`."""
+    """Run a compiler and return its output. Raise KernelsMissingError if it fails or does not finish by `deadline`."""
     seconds = deadline - time.monotonic()
     try:
         process = subprocess.Popen(

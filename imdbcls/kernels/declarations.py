@@ -51,7 +51,7 @@ class Parameter(NamedTuple):
 
 
 class Function:
-    """A declared function, without its last parameter, the number of threads."""
+    """A declared C function. `parameters` excludes the last parameter, which is the number of threads."""
 
     def __init__(self, name: str, parameters: Sequence[Parameter]) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class Function:
         self.num_elements = lru_cache(maxsize=256)(self._num_elements)
 
     def checked(self, arguments: Sequence[Tensor | int | float | None]) -> list[Any]:
-        """Check the arguments and return them as addresses and numbers for ctypes. Raises TypeError or ValueError."""
+        """Check the arguments and return them as addresses and numbers for ctypes. Raise TypeError or ValueError."""
         if len(arguments) != len(self.parameters):
             raise TypeError(f"{self.name} takes {len(self.parameters)} arguments, not {len(arguments)}")
         sizes = tuple(arguments[index] for index in self.sizes)

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class Kernels:
     """A loaded library for tensors of `dtype`. `uses_amx` is true if matrix products use the AMX tiles.
 
-    Raises FileNotFoundError if there is no library, and DamagedObjectError if the library is incomplete, is not private
+    Raise FileNotFoundError if there is no library, and DamagedObjectError if the library is incomplete, is not private
     to this user or cannot be loaded.
     """
 
@@ -66,7 +66,7 @@ class Kernels:
     def call(self, name: str, *arguments: Tensor | int | float | None) -> None:
         """Call a kernel with contiguous CPU tensors and numbers.
 
-        Raises TypeError or ValueError for invalid arguments, and MemoryError if the kernel cannot allocate memory.
+        Raise TypeError or ValueError for invalid arguments, and MemoryError if the kernel cannot allocate memory.
         """
         function, declared = self._functions[name]
         status = function(*declared.checked(arguments), torch.get_num_threads())
@@ -101,7 +101,10 @@ def supports_float32_kernels() -> bool:
 
 
 def find_or_build(dtype: torch.dtype) -> tuple[Kernels, str | None]:
-    """Return the kernels, and the reason why the cache was not used, or None. Raise KernelsMissingError."""
+    """Return the kernels, and the reason why the cache was not used (None if it was used).
+
+    Raise KernelsMissingError if the kernels can be neither loaded nor built.
+    """
     try:
         return _find_or_build_in(building.require_cache(), dtype), None
     except CacheRefusedError as refused:

@@ -24,9 +24,9 @@ def attention_mask(encoder: Any, mask_BT: Tensor) -> Any:
 
 
 def ready_mask(encoder: Any, mask_BT: Tensor) -> Any:
-    """Return the masks that transformers would build from `mask_BT`; only the rows of padding tokens may differ.
+    """Return the masks that transformers would build from `mask_BT`. Only the rows of padding tokens may differ.
 
-    Return `mask_BT` itself without SDPA, and for model types that are not listed here.
+    If the encoder does not use SDPA, or if its model type has no case here, return `mask_BT` itself.
     """
     config = encoder.config
     if config._attn_implementation != "sdpa":

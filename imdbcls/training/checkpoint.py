@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 STATE = "state.json"
 FILE_NAME = re.compile(r"[A-Za-z_]\w*\.safetensors|state\.json")
-TENSOR_FILE_FACTOR = 4  # limit for the size of a tensor file, relative to the model; no optimizer here needs more
+TENSOR_FILE_FACTOR = 4  # maximum size of a tensor file, as a multiple of the model's size; all optimizers need less
 
 
 class CheckpointError(UserError):
@@ -90,7 +90,7 @@ def remove_previous(folder: Path) -> None:
 def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
     """Verify a checkpoint completely, then read it.
 
-    The tensors in `model.safetensors` must have the names and shapes of one of `models`. Raises UserError if a file is
+    The tensors in `model.safetensors` must have the names and shapes of one of `models`. Raise UserError if a file is
     missing, was changed, or does not fit the model; the message contains the path of the file.
     """
     if folder.is_symlink() or not folder.is_dir():
@@ -149,7 +149,10 @@ def require_resume_key(saved: Checkpoint, resume_key: Mapping[str, Any]) -> None
         if before.get(key, "absent") != now.get(key, "absent")
     ]
     if different:
-        raise CheckpointError(f"{saved.folder} was saved by a different run: {'; '.join(different)}.")
+        raise CheckpointError(
+            f"{saved.folder} was saved by a different run: {'; '.join(different)}. Undo this change, or move "
+            f"{saved.folder.parent.parent} away to train again from the first step."
+        )
 
 
 def flatten(value: Any, path: str = "") -> dict[str, Any]:
@@ -166,7 +169,7 @@ def newest(
     """Return the newest complete checkpoint that fits one of `models` and that `is_wanted` accepts.
 
     Log each damaged checkpoint that is skipped, with the reason. Return None if no save was ever completed, or if
-    `is_wanted` rejects every complete checkpoint. Raises CheckpointError if all existing checkpoints are damaged.
+    `is_wanted` rejects every complete checkpoint. Raise CheckpointError if all existing checkpoints are damaged.
     """
     problems, is_unwanted = [], False
     for path in (new_name(folder), folder, old_name(folder)):

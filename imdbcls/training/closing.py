@@ -20,8 +20,8 @@ from imdbcls.training.run import Run
 
 logger = logging.getLogger(__name__)
 
-LEARNED_NOTHING = 0.97  # a training loss above this fraction of the loss of guessing
-OTHER_HEAD = {"cls": "mean", "lstm": "cls"}  # the head to suggest after a run of a head; lstm after any other head
+LEARNED_NOTHING = 0.97  # warn if the training loss is above this fraction of the loss of guessing
+OTHER_HEAD = {"cls": "mean", "lstm": "cls"}  # head of this run → head to suggest next (default: lstm)
 
 
 def log_result(run: Run, result: Mapping[str, Any]) -> None:
@@ -68,12 +68,12 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def accuracy_interval(confusion_CC: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of the accuracy over documents, which ignores that films repeat."""
+    """Return the 95 % interval of the accuracy. It treats all documents as independent, also reviews of one film."""
     return wilson_interval(int(np.trace(confusion_CC)), int(confusion_CC.sum()))
 
 
 def warnings_of(run: Run, result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield warnings about a run that is no more accurate than guessing, or whose training loss is that of guessing."""
+    """Yield a warning if the accuracy is misleading, and one if the training loss is close to that of guessing."""
     if (warning := accuracy_warning(result["test/confusion_matrix"], result["label_names"])) is not None:
         yield f"test: {warning}"
     guessing = loss_of_guessing(run.corpus.train.labels)

@@ -1,4 +1,4 @@
-"""What connects a run to its surroundings while it trains."""
+"""The parts of a command that a run uses while it trains: progress, stop signals, pruning and other processes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ ShouldPrune = Callable[[int, float], bool]
 
 @dataclass(frozen=True)
 class RunControl:
-    """What connects a run to its surroundings while it trains.
+    """The parts of a command that a run uses while it trains.
 
     - `progress`: shows the progress.
     - `stop`: whether a signal has requested a stop.
-    - `should_prune`: decides after each epoch whether a trial ends; None if the run is no trial.
+    - `should_prune`: decides after each epoch whether a trial ends; None if the run is not a trial.
     - `processes`: the processes that train this run together.
     """
 

@@ -55,7 +55,7 @@ class EvaluationModel:
             share = (1 - self.decay) / (1 - self.decay**num_steps)
             torch._foreach_lerp_(averages, weights, share)
         elif self.swa_start is not None:
-            num_averaged = max(num_steps - self.swa_start - 1, 0)  # 0: the average becomes the weights
+            num_averaged = max(num_steps - self.swa_start - 1, 0)  # if 0, the average becomes a copy of the weights
             get_swa_multi_avg_fn()(averages, weights, num_averaged)
 
     def sync(self) -> None:

@@ -50,7 +50,7 @@ def encode_once(
     architecture, the device, the precision, the software, and the layers and vectors that the head reads. All heads
     that read only the last layer share one entry, which has the vectors of all tokens.
 
-    `cache_gb` limits the size of the folder, in units of 10^9 bytes. Raises UserError if this limit or the free disk
+    `cache_gb` limits the size of the folder, in units of 10^9 bytes. Raise UserError if this limit or the free disk
     space is too small (before the output is written), or if the folder cannot be written.
     """
     with all_threads():  # the key depends on the number of threads, and encoding uses all of them
@@ -128,7 +128,8 @@ def describe_layers(example: Encoded) -> str:
 def require_space(folder: Path, needed: int, cache_gb: float, layers: str, *, is_frozen: bool) -> None:
     """Raise UserError if `needed` more bytes would exceed the cache limit or leave too little free disk space.
 
-    `is_frozen`: no epoch trains the encoder. Otherwise, training without the cache can draw other dropout masks.
+    `is_frozen` is true if no epoch trains the encoder. If it is false, training without the cache can draw other
+    dropout masks, and the error says so.
     """
     used, free = cache_size(folder), shutil.disk_usage(folder).free - RESERVE
     effect = "with the same result up to rounding" if is_frozen else "and the dropout masks can differ"

@@ -82,9 +82,10 @@ class Objective:
         return 2 if self.r_drop > 0 else 1
 
     def __call__(self, logits: Sequence[Tensor], labels_B: Tensor) -> Tensor:
-        """Return the objective, summed over the documents. `logits` has one tensor for each forward pass.
+        """Return the objective, summed over the documents.
 
-        It is logits_BC, or logits_SBC with multi-sample dropout. The loss is then the mean over the S samples.
+        `logits` has one tensor for each forward pass: logits_BC or, with multi-sample dropout, logits_SBC. For
+        logits_SBC, the loss is the mean over the S samples.
         """
         if len(logits) == 1:
             if logits[0].dim() == 3:
@@ -112,7 +113,7 @@ def weights_of_classes(class_weights: Any, labels: NDArray[np.int64], label_name
     keep their meaning. The trainer divides the weighted losses of a batch by the number of documents. PyTorch's mean
     would divide them by the sum of the batch's weights, and the weight of a document would then depend on its batch.
 
-    Raises UserError if the weights do not match the classes.
+    Raise UserError if the weights do not match the classes.
     """
     if class_weights is None:
         return None

@@ -56,7 +56,7 @@ class StepMeter:
     def fetch(self, num_steps: int) -> list[float]:
         """Fetch the unread losses and gradient norms from the device, in one transfer that waits for the device.
 
-        Return the losses. `num_steps` is the number of steps of the run, for messages. Raises NonFiniteError at the
+        Return the losses. `num_steps` is the number of steps of the run, for messages. Raise NonFiniteError at the
         first value that is NaN or infinite.
         """
         steps, self.unread = self.unread, []

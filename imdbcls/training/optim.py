@@ -151,9 +151,9 @@ def onecycle(
 
 
 def state_of(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split an optimizer's state into tensors, for safetensors, and the rest, for JSON.
+    """Split an optimizer's state into tensors, for safetensors, and other values, for JSON.
 
-    A key consists of the parameter's index and the name of the value, for example `3/exp_avg`.
+    The key of a tensor or a number consists of the parameter's index and the value's name, for example `3/exp_avg`.
     """
     state = optimizer.state_dict()
     tensors, scalars = {}, {}

@@ -11,7 +11,7 @@ from imdbcls.models.classifier import Classifier
 
 @dataclass(frozen=True)
 class Phase:
-    """Consecutive epochs with an optimizer and a schedule of their own, from `first_epoch` (counted from 0) on.
+    """Consecutive epochs, starting at `first_epoch` (counted from 0), with their own optimizer and schedule.
 
     With `head_only`, the encoder is frozen in these epochs and has no dropout.
     """
@@ -47,7 +47,7 @@ class Phases:
         return not self.encoder_weights
 
     def enter(self, epoch: int) -> bool:
-        """Make the phase of an epoch (counted from 0) the current one. Return whether it was not the current one."""
+        """Make the phase of an epoch (counted from 0) the current phase. Return whether the current phase changed."""
         before = self.current
         self.current = next(phase for phase in reversed(self.phases) if phase.first_epoch <= epoch)
         for weight in self.encoder_weights:

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 WARMUP_STEPS = 2  # not profiled: the first steps allocate memory, and the first profiled step is slow
 NUM_OPERATORS = 15  # rows of the table
 MAX_NAME = 48  # characters of an operator's name
-NAMES = {"ProfilerStep*": "Python, outside operators"}  # torch's names that say too little
+NAMES = {"ProfilerStep*": "Python, outside operators"}  # torch's name → a clearer name for the table
 
 
 class StepProfiler:
@@ -47,7 +47,7 @@ class StepProfiler:
             )
 
     def report(self, found: profile) -> None:
-        """Write the trace, and log the operators that took the most time themselves, without the ones they call."""
+        """Write the trace, and log the operators with the most time, not counting the operators that they call."""
         found.export_chrome_trace(str(self.trace))
         averages = {NAMES.get(each.key, each.key): each for each in found.key_averages()}
         times = {name: self.microseconds(each) for name, each in averages.items()}
@@ -60,7 +60,9 @@ class StepProfiler:
         header = ("operator", "ms", "share", "calls")
         device = "GPU" if self.is_cuda else "CPU"
         num_steps = min(self.steps_done - WARMUP_STEPS, self.num_steps)
-        logger.info(f"Slowest operators in {num_steps} training steps, {device} time of each without those it calls:")
+        logger.info(
+            f"Slowest operators in {num_steps} training steps, by {device} time without the operators that they call:"
+        )
         for line in text_table(rows, header).splitlines():
             logger.info(line)
         logger.info(f"All operators are in {self.trace}. Open it at https://ui.perfetto.dev or in chrome://tracing.")

@@ -32,8 +32,8 @@ NUM_MISTAKES = 50  # rows of the W&B table of test mistakes
 def log_start(run: Run) -> None:
     """Log the model, the data and the number of steps.
 
-    Warn about an encoder that may have been trained on held-out documents, truncated documents, unknown tokens, and a
-    learning rate that is too low for a frozen encoder, unless a search has proposed this rate for a trial.
+    Warn about truncated documents, unknown tokens, and an encoder that may have been trained on held-out documents.
+    Also warn about a learning rate that is too low for a frozen encoder, except in a trial, where a search chose it.
     """
     config, corpus, trainer, backbone = run.config, run.corpus, run.trainer, run.backbone
     if not trainer.control.is_trial and (warning := low_rate_warning(config)) is not None:
@@ -74,14 +74,14 @@ def warn_of_seen_documents(run: Run) -> None:
 
 
 def low_rate_warning(config: Config) -> str | None:
-    """Return a sentence if only the head is trained, but with a learning rate for the entire encoder; None if not."""
+    """Return a warning if only the head is trained and its learning rate is not above `recommended_lr`, else None."""
     (key, lr), recommended = learning_rate_of(config), config.backbone.recommended_lr
     if config.backbone.freeze is not True or lr is None or lr * config.optimizer.head_lr > recommended:
         return None
     return (
         f"backbone.freeze=true trains only the head, with a learning rate of {lr * config.optimizer.head_lr:g}. For "
-        f"{config.backbone.name}, rates up to {recommended:g} are for training the encoder, too; a head alone usually "
-        f"needs more: try {key}=1e-3."
+        f"{config.backbone.name}, rates up to {recommended:g} are usual for training the encoder. A head on a frozen "
+        f"encoder usually needs a higher rate: try {key}=1e-3."
     )
 
 
@@ -151,7 +151,7 @@ def classification_of(run: Run) -> dict[str, Any]:
 
 
 def selection_of(run: Run) -> dict[str, Any]:
-    """Return the fields on the end of the run, its documents, its encoder's origin, and its best epoch."""
+    """Return when the run ended, the hashes of its documents, the origin of its encoder, and its best epoch."""
     trainer, state = run.trainer, run.trainer.state
     return {
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -198,8 +198,8 @@ def split_metrics(split: str, predictions: Predictions) -> dict[str, float]:
 def calibration_metrics(validation: Predictions, test: Predictions) -> dict[str, Any]:
     """Return the temperature, fitted on the validation split, and the calibration errors that result from it.
 
-    `temperature_reason` says why the temperature is not the one with the lowest validation loss; None if it is.
-    `val/ece_calibrated` is of the documents on which the temperature was fitted, `test/ece_calibrated` of new ones.
+    If the temperature is not the one with the lowest validation loss, `temperature_reason` says why; else it is None.
+    The temperature was fitted on the documents of `val/ece_calibrated`, but not on those of `test/ece_calibrated`.
     """
     found = fit_temperature(validation.true_labels, validation.known_probabilities)
     errors = {}

@@ -27,7 +27,7 @@ class SelectedSoup(NamedTuple):
 def rank(metric: MetricName, value: float, loss: float) -> Rank:
     """Return the metric and the loss of weights on validation, with signs such that larger is better.
 
-    So the loss decides between equal values of the metric.
+    If two values of the metric are equal, the loss decides.
     """
     return (-value if metric in LOWER_IS_BETTER else value, -loss)
 
@@ -42,8 +42,8 @@ def select_soup(
 ) -> SelectedSoup:
     """Write the greedy soup of the weights after all epochs as the best checkpoint.
 
-    `best_scores` are the scores of the best epoch on validation; None if another process evaluated it. The evaluation
-    model has other weights afterwards.
+    `best_scores` are the scores of the best epoch on validation; None if another process evaluated it. This function
+    overwrites the weights of the evaluation model.
     """
     model = evaluator.evaluation_model.model
     numbers = range(1, state.epoch + 1)

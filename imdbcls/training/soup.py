@@ -44,7 +44,7 @@ def greedy_soup(
 
 
 def with_ingredient(soup: Soup, epoch: int, weights: Weights) -> Soup:
-    """Return the soup with one more epoch, with equal shares. Integer buffers keep the values of the best epoch."""
+    """Return the mean over the soup's epochs and one more epoch. Integer buffers keep the values of the best epoch."""
     share = 1 / (len(soup.epochs) + 1)
     mean = {
         name: torch.lerp(tensor, weights[name], share) if tensor.is_floating_point() else tensor

@@ -35,12 +35,12 @@ class TrainState:
     step: int = 0  # optimizer steps taken
     epoch: int = 0  # epochs finished, including their validation
     best_epoch: int = 0
-    best_value: float = math.nan  # of the metric that selects the best epoch, on validation
-    best_loss: float = math.inf  # on validation, in the best epoch; decides between equal metrics
+    best_value: float = math.nan  # validation metric of the best epoch
+    best_loss: float = math.inf  # validation loss of the best epoch; decides between equal metrics
     documents: int = 0
     tokens: int = 0  # without padding
     train_seconds: float = 0.0  # time in training steps, without evaluation and saving
-    loss_sum: float = 0.0  # of the losses of the steps in the current epoch
+    loss_sum: float = 0.0  # sum of the losses of the steps in the current epoch
     last_loss: float = math.nan  # mean training loss over the steps of the last finished epoch
     seconds_in_epoch: float = 0.0  # time in the current epoch's training steps
     log_bytes: int = 0  # length of metrics.jsonl
@@ -137,7 +137,7 @@ class Saver:
             return saved.tensors["model"]
 
     def soup_epochs(self, state: TrainState) -> tuple[int, ...]:
-        """Return the epochs whose mean `best` already is; () if `best` has the weights of one epoch."""
+        """Return the epochs that are averaged in `best`; () if `best` has the weights of a single epoch."""
         with self.processes.main_first():
             self.wait()
             return tuple(self._best_checkpoint(state).state.get("soup_epochs", ()))
@@ -156,7 +156,7 @@ class Saver:
             self._writing.pop(0).result()
 
     def _write(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        """Start writing a copy of a checkpoint in the thread. Wait first if two earlier copies are still unwritten."""
+        """Let the thread write a copy of a checkpoint. Wait first if two earlier copies are still unwritten."""
         while len(self._writing) > 1:
             self._writing.pop(0).result()
         copies = {
@@ -172,7 +172,7 @@ class Saver:
         try:
             checkpoint.save(folder, tensors, json.loads(state))
             if folder == self.last:
-                checkpoint.remove_previous(self.best)  # only the previous `last` needed the previous `best`
+                checkpoint.remove_previous(self.best)  # the previous `best` belonged to the previous `last`
         except BaseException as error:
             self._error = error
             raise
@@ -192,7 +192,7 @@ class Saver:
         model.load_state_dict({**model.state_dict(), **best.tensors["model"]})
         if not self.processes.is_main:
             return
-        checkpoint.move_to(best, self.best)  # it is .new or .old if a save was killed between two renames
+        checkpoint.move_to(best, self.best)  # `best.folder` is .new or .old if a kill came between two renames
         if best.tensors["model"].keys() != model.state_dict().keys():
             self._write(self.best, {"model": model.state_dict()}, best.state)
             self.wait()
@@ -204,7 +204,7 @@ class Saver:
         """Restore the newest complete checkpoint; return its progress, its meter and its folder.
 
         Records that were logged after the checkpoint are removed from the metrics log. Return None if there is no
-        checkpoint. Raises CheckpointError if the checkpoint is damaged or from a different run.
+        checkpoint. Raise CheckpointError if the checkpoint is damaged or from a different run.
         """
         with self.processes.main_first():
             return self._restore(steps_per_epoch, epochs)
@@ -233,7 +233,9 @@ class Saver:
             assert 0 <= state.epoch <= epochs_done <= min(state.epoch + 1, epochs), "its step and epoch do not match"
             assert state.log_bytes >= 0, "the length of its log is negative"
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError) as error:
-            raise CheckpointError(f"{saved.folder} does not fit this run: {error}.") from error
+            raise CheckpointError(
+                f"{saved.folder} does not fit this run: {error}. {checkpoint.remedy(self.last.parent.parent)}"
+            ) from error
         if is_main and state.best_epoch > 0:
             # If the process was killed between the two saves at the end of an epoch, `best` may be newer than `last`.
             # The best weights that belong to `last` are then in `best.old`.
@@ -271,7 +273,8 @@ class Saver:
             problems.append("environment has the wrong type")
         for problem in problems:
             raise CheckpointError(
-                f"{saved.folder / checkpoint.STATE} was not written by this version of imdbcls: {problem}."
+                f"{saved.folder / checkpoint.STATE} was not written by this version of imdbcls: {problem}. Use the "
+                f"version that wrote it, or move {self.last.parent.parent} away and run its training command again."
             )
 
     def _note_changes(self, saved: Checkpoint, state: TrainState) -> None:
@@ -309,7 +312,7 @@ class Saver:
 
 
 def upgrade(saved: Checkpoint) -> None:
-    """Bring the progress in a checkpoint of an older version to the current fields.
+    """Convert the progress in a checkpoint of an older version to the fields of `TrainState`.
 
     Older versions always selected the best epoch by accuracy and recorded `best_accuracy`. They did not record the loss
     and the time of an epoch.

@@ -40,8 +40,8 @@ from imdbcls.training.state import Saver, TrainState
 
 logger = logging.getLogger(__name__)
 
-# The host queues work on the GPU and waits for it only to read a value. So losses are read later, after at most this
-# many steps.
+# The CPU queues work on the GPU, and waits for the GPU only to read a value. So the losses of several steps are read
+# together, after at most this many steps.
 MAX_UNREAD_STEPS = 100
 
 
@@ -91,8 +91,8 @@ class Trainer:
         self.num_steps = settings.epochs * batches.train.steps_per_epoch
         self.num_test_documents = batches.test.num_documents
         self.max_grad_norm = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
-        # A step can be interrupted and repeated only if the forward pass does not change the model. A model without
-        # buffers is not changed.
+        # A step can be interrupted and repeated only if the forward pass does not change the model, as in a model
+        # without buffers.
         self.steps_are_repeatable = self.model.state_dict().keys() == {
             name for name, _ in self.model.named_parameters()
         }
@@ -109,8 +109,8 @@ class Trainer:
     def fit(self, tracker: Tracker) -> None:
         """Train from the current `state` until `is_finished`, then load the best weights.
 
-        Raises NonFiniteError if the loss or the gradient is NaN or infinite. If a signal requests a stop, saves a
-        checkpoint and raises Interrupted.
+        Raise NonFiniteError if the loss or the gradient is NaN or infinite. If a signal requests a stop, save a
+        checkpoint and raise Interrupted.
         """
         minutes, steps_per_epoch = self.settings.save_every_minutes, self.batches.train.steps_per_epoch
         save_every_seconds = math.inf if minutes is None else 60 * minutes
@@ -216,10 +216,9 @@ class Trainer:
     def accumulate_gradient(self, batch: Batch) -> Tensor | None:
         """Compute the gradient of the batch's mean loss, one micro-batch at a time, and return the loss.
 
-        If memory runs out, returns None; `halve_micro_batch` then frees the gradients, the only tensors that remain of
-        the failed attempt. With `steps_are_repeatable`, a signal that requests a stop raises Interrupted before the
-        step ends, because a step can take a minute on a CPU. In both cases, weights, optimizer and counters remain as
-        after the last step.
+        If memory runs out, return None. Only gradients then remain from the failed attempt, and `halve_micro_batch`
+        frees them. With `steps_are_repeatable`, a signal that requests a stop raises Interrupted before the step ends,
+        because a step can take a minute on a CPU. In both cases, weights, optimizer and counters do not change.
         """
         num_processes = self.processes.size
         is_interruptible = self.steps_are_repeatable and num_processes == 1
@@ -265,7 +264,7 @@ class Trainer:
     def fetch_metrics(self) -> None:
         """Fetch the unread losses and gradient norms from the device. Call this before each save.
 
-        Raises NonFiniteError at the first value that is NaN or infinite.
+        Raise NonFiniteError at the first value that is NaN or infinite.
         """
         for loss in self.meter.fetch(self.num_steps):
             self.state.loss_sum += loss
