@@ -37,9 +37,9 @@ def compose(*choices: str, config_dir: str | Path | None = None) -> Config:
     """Return the config that `python -m imdbcls.train` would run with the same arguments.
 
     For example, `compose("head=lstm", "lr=3e-5")`. `python -m imdbcls.train --help` lists the arguments. `config_dir`
-    is a folder with YAML files of your own, as `--config-dir` of the command: `compose("experiment=reviews",
+    is a folder with YAML files of your own, like `--config-dir` of the command: `compose("experiment=reviews",
     config_dir="my_conf")`. If an experiment defines a sweep, the sweep is ignored: pass the head and the seed of a
-    single run. Raises UserError with one line per mistake.
+    single run. Raise UserError with one line per mistake.
     """
     from imdbcls.config import overrides  # Hydra is not needed to load a run
 
@@ -55,8 +55,8 @@ def run(config: Config) -> FinishedRun:
     `config.folder`, and W&B is used according to `config.tracker`. Messages go to the logger `imdbcls`. If logging is
     not configured, they are shown in one output of the cell in a Jupyter notebook, and on stderr elsewhere.
 
-    Raises UserError for mistakes that the user can fix. Raises KeyboardInterrupt if a signal stops the run; the same
-    call resumes the run.
+    Raise UserError for mistakes that the user can fix, and KeyboardInterrupt if a signal stops the run. The same call
+    then resumes the run.
     """
     from imdbcls.train import train
 
@@ -75,7 +75,7 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
     """Load a finished run from its folder, `runs/<study>/<name>`, without reading its documents.
 
     `plugins` lists your own packages that the run uses, for example for its head. `device` overrides the device in the
-    run's config. Raises UserError if the folder does not contain a finished run, or if the run's config refers to code
+    run's config. Raise UserError if the folder does not contain a finished run, or if the run's config refers to code
     that is not allowed.
     """
     config, result = open_finished(Path(folder), plugins=plugins, device=device)
@@ -86,7 +86,7 @@ def load_study(folder: str | Path, *, plugins: Sequence[str] = (), device: str |
     """Load the finished runs of a study folder, `runs/<study>`, sorted by name. No model is loaded yet.
 
     Unfinished and damaged runs are left out; `study.unfinished` says why. The other arguments are those of `load_run`.
-    Raises UserError if the folder does not contain a finished run.
+    Raise UserError if the folder does not contain a finished run.
     """
     folder = Path(folder)
     runs, unfinished = [], []
@@ -104,7 +104,7 @@ def load_study(folder: str | Path, *, plugins: Sequence[str] = (), device: str |
 def load_ensemble(folders: Iterable[str | Path], *, plugins: Sequence[str] = (), device: str | None = None) -> Ensemble:
     """Load several finished runs, such as the seeds of one head, to average their probabilities.
 
-    The arguments are those of `load_run`. Raises UserError if a folder does not contain a finished run, for fewer than
+    The arguments are those of `load_run`. Raise UserError if a folder does not contain a finished run, for fewer than
     two runs, and for runs with different classes.
     """
     if isinstance(folders, str | Path):
@@ -121,7 +121,7 @@ def compare_runs(path: str | Path, metric: str | None = None, margin: float | No
     auroc, and in the unit of the metric for brier and loss; None: 0.3 points for accuracy and f1, no equivalence test
     for the other metrics. In a planned study, None means the metric and the margin of the plan.
 
-    Raises UserError for an invalid argument, or if there is nothing to compare.
+    Raise UserError for an invalid argument, or if there is nothing to compare.
     """
     from imdbcls.compare import read, require_margin
     from imdbcls.comparison.metrics import METRICS

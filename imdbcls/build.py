@@ -78,7 +78,7 @@ def build_run(
 
     Random numbers are drawn only for initial weights, from random states that depend only on the seed. So the result
     does not depend on what was built before. With `should_prune`, the run is a trial, which never evaluates the test
-    split. With several `processes`, each builds the same model and gets a share of every batch. Raises UserError for
+    split. With several `processes`, each builds the same model and gets a share of every batch. Raise UserError for
     mistakes that the user can correct.
     """
     processes = processes or Processes()
@@ -135,7 +135,7 @@ def build_inputs(config: Config, folder: RunFolder, control: RunControl) -> Inpu
     frozen_weights = hash_of_weights(model.encoder) if keeps_encoder else None
     inputs = Inputs(hardware, corpus, backbone, model, pipeline, tokens, batches, frozen_weights)
     if config.uses_feature_cache:
-        # Test is evaluated after the last epoch, when an encoder that was frozen only in the first epochs has changed.
+        # Test is evaluated after the last epoch. If the encoder was frozen only in the first epochs, it has changed.
         with_test = not control.is_trial and config.backbone.freeze is True
         read_from_feature_cache(config, inputs, control.progress, with_test)
     return inputs
@@ -179,7 +179,7 @@ def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress, 
 
 
 def build_evaluation_model(config: Config, inputs: Inputs) -> EvaluationModel:
-    """Build the evaluation model. It adds LoRA weights to the model of `inputs`, or averages its weights."""
+    """Build the evaluation model, with LoRA weights or an average of the weights if the config asks for them."""
     seed_everything_at(config.seed, ADAPTERS)
     num_steps, swa_start = config.epochs * inputs.batches.train.steps_per_epoch, config.trainer.swa_start
     evaluation_model = EvaluationModel(
@@ -237,7 +237,7 @@ def build_profiler(config: Config, folder: RunFolder, hardware: Hardware, proces
 def build_data_card(config: Config) -> DataCard:
     """Return the data card of a run with this config. Tokenizing for the card also fills the token cache.
 
-    Raises UserError if the documents cannot be read or the backbone cannot be used.
+    Raise UserError if the documents cannot be read or the backbone cannot be used.
     """
     corpus, tokenizer, pipeline = build_corpus(config.data), build_tokenizer(config), build_pipeline(config)
     tokens = pipeline.tokenize(corpus, tokenizer)

@@ -32,16 +32,16 @@ class Target:
 
     @property
     def shows_progress(self) -> bool:
-        """Whether a progress line does not appear between the answers on a terminal."""
+        """Whether to show a progress line. It is hidden if the answers appear on the same terminal."""
         return self.output is not None or not self.stdout.isatty()
 
 
 def classify(
     given: Texts, model: "FinishedRun | Ensemble", target: Target, *, shard: tuple[int, int], calibrated: bool
 ) -> Tally:
-    """Classify the texts of a shard and write the answers. Return counts over all of them.
+    """Classify the texts of a shard and write the answers. Return the counts of all answered rows.
 
-    Raises UserError if a row cannot be read, or if the output was begun by another command.
+    Raise UserError if a row cannot be read, or if the output was begun by another command.
     """
     with opened(target, model, given, shard=shard, calibrated=calibrated) as output:
         items = output.remaining(in_shard(given.items, shard))
@@ -63,7 +63,10 @@ def opened(
         yield AnswerStream(target.stdout, format_, columns)
     elif output.exists() and not output.is_file():
         if format_ == "parquet":
-            raise UserError(f"--output={output} is not a regular file, so it cannot be written as Parquet.")
+            raise UserError(
+                f"--output={output} is not a regular file, so it cannot be written as Parquet. Choose another --format "
+                "or --output."
+            )
         with output.open("w", encoding="utf-8", newline="") as stream:
             yield AnswerStream(stream, format_, columns)
     else:

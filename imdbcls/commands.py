@@ -1,4 +1,4 @@
-"""The commands of `imdbcls`, with one line on each. A new command is one more line here."""
+"""The commands of `imdbcls`, with a one-line description of each. To add a command, add a line to `COMMANDS`."""
 
 from pathlib import Path
 

@@ -136,7 +136,7 @@ def keys_of(override: str) -> Iterator[str]:
 
 
 def run_folders(prefix: str, **_: Any) -> list[str]:
-    """Return the folders of finished runs, in runs/ or in the folder that `prefix` names; else all paths."""
+    """Return the folders of finished runs, in runs/ or in the folder that `prefix` names. If none, return all paths."""
     start = escape(prefix if "/" in prefix else "runs/")
     found = [glob(f"{start}{pattern}result.json") for pattern in ("*/", "*/*/")]
     return sorted(str(Path(path).parent) for paths in found for path in paths) or FilesCompleter()(prefix)

@@ -26,7 +26,7 @@ from imdbcls.runtime.hub import offline
 def construct(section: Built, **given: Any) -> Any:
     """Call Hydra's `instantiate` with the section and the arguments in `given`.
 
-    For the user's mistakes, raises UserError instead of Hydra's InstantiationException.
+    Raise UserError for the user's mistakes, where Hydra raises InstantiationException.
     """
     allowed = section.given | section.offered | {ALL_LAYERS}
     assert given.keys() <= allowed, f"{type(section).__name__} does not declare {given.keys()}"
@@ -79,7 +79,7 @@ def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
     other code. Texts are returned only if the documents hash to the run's `split_hash`, so that a run folder cannot
     expose other files of this machine. The network is not used: a hub data set is read from the cache.
 
-    Raises UserError if the data source is not one of this project's readers, if its keys are invalid, if the data can
+    Raise UserError if the data source is not one of this project's readers, if its keys are invalid, if the data can
     no longer be read, or if the documents differ from the run's documents.
     """
     data = recorded_data(config)

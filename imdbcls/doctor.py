@@ -76,10 +76,10 @@ def main() -> None:
 
 
 def import_clients() -> None:
-    """Import what the checks in the background use.
+    """Import the packages that the background checks use, before these checks start.
 
-    Two threads must not import the same package: one of them can get a partly initialised module. A check that uses a
-    module with an import error reports that error.
+    If two threads import the same package at the same time, one of them can get a partly initialised module. If an
+    import fails here, the check that uses the package reports the error.
     """
     for name in CLIENTS:
         with contextlib.suppress(Exception):

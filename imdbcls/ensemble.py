@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Ensemble:
     """Several finished runs with the same classes. Their probabilities are averaged with equal weights.
 
-    Raises UserError for fewer than two runs, for a repeated run, and for runs with different classes.
+    Raise UserError for fewer than two runs, for a repeated run, and for runs with different classes.
     """
 
     runs: "tuple[FinishedRun, ...]"
@@ -44,7 +44,7 @@ class Ensemble:
     def predictions(self, split: str = "test") -> "Predictions":
         """Return the mean of the runs' recorded predictions for a split, each calibrated.
 
-        Raises UserError as `FinishedRun.predictions` does, and if the runs were trained on different documents.
+        Raise UserError as `FinishedRun.predictions` does, and if the runs were trained on different documents.
         """
         require_same_documents(self.runs)
         return averaged([run.calibrated(run.predictions(split)) for run in self.runs])
@@ -64,7 +64,7 @@ class Ensemble:
         *,
         calibrated: bool = True,
     ) -> "tuple[Predictions, TokenCounts]":
-        """Classify documents as `predict` does. Also return counts of their tokens in the first run.
+        """Classify documents as `predict` does. Also return the token counts from the first run's tokenizer.
 
         After each batch, `on_progress` gets the number of documents done and the total, over all runs.
         """
@@ -120,7 +120,7 @@ def require_same_documents(runs: "Sequence[FinishedRun]") -> None:
         if run.result.get("split_hash") != first.result.get("split_hash"):
             raise UserError(
                 f"{first.folder} and {run.folder} were trained on different documents (their split hashes differ), so "
-                "they have no common test split."
+                "they have no common test split. Give runs with the same documents."
             )
 
 
@@ -138,10 +138,9 @@ def averaged(found: "Sequence[Predictions]") -> "Predictions":
 
 
 def leading_folders(names: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Divide the arguments of a command into leading run folders, and the rest.
+    """Divide the arguments of a command into the run folders at the start, and the other arguments.
 
-    Raise UserError if the first other argument seems to be a misspelt run folder: a path in a folder that contains
-    runs.
+    Raise UserError if the first other argument is probably a misspelt run folder: a path in a folder with runs.
     """
     number = next((index for index, name in enumerate(names) if not is_folder(name)), len(names))
     folders, rest = [Path(name) for name in names[:number]], list(names[number:])

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("imdbcls.explain")  # `__name__` is `__main__` in a command
 
-COUNT = 10  # documents of a disagreement, if the user does not choose
+COUNT = 10  # default number of documents for --disagreement
 DESCRIPTION = (
     "Show which words moved the decision of a finished run, with integrated gradients. Needs the package captum."
 )
@@ -96,7 +96,7 @@ def argument_parser() -> argparse.ArgumentParser:
 def explain_texts(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> None:
     """Explain the texts that the arguments select, and write the explanations.
 
-    Raises UserError if options cannot be combined, if the run is not finished, or if a row cannot be read.
+    Raise UserError if options cannot be combined, if the run is not finished, or if a row cannot be read.
     """
     folders, _ = leading_folders([str(arguments.run), *arguments.texts])
     if len(folders) > 1:
@@ -132,7 +132,7 @@ def explain_texts(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) 
 
 
 def precision_note(config: "Config") -> str | None:
-    """Return a sentence if `predict` computes in another precision than `explain` with this config; None if not."""
+    """Return a note if `predict` and `explain` compute in different precisions with this config, else None."""
     from imdbcls.runtime.device import choose_hardware
 
     if choose_hardware(config.device, config.precision).precision == "fp32":
@@ -153,7 +153,7 @@ def require_options(arguments: argparse.Namespace) -> None:
 
 
 def chosen(texts: Texts, numbers: Sequence[int] | None) -> Iterator[Item]:
-    """Yield all items, or those with the given numbers. Raise UserError if one is missing or has no text."""
+    """Yield all items, or those with the given numbers. Raise UserError if a number is missing, or has no text."""
     missing = None if numbers is None else set(numbers)
     last = 0
     for item in texts.items:
@@ -161,7 +161,7 @@ def chosen(texts: Texts, numbers: Sequence[int] | None) -> Iterator[Item]:
         if missing is not None and item.number not in missing:
             continue
         if item.text is None:
-            raise UserError(f"{texts.name}, {texts.unit} {item.number:,} has no text.")
+            raise UserError(f"{texts.name}, {texts.unit} {item.number:,} has no text to explain. Choose another --row.")
         yield item
         if missing is not None:
             missing.remove(item.number)
@@ -194,7 +194,7 @@ def show(explanation: "Explanation", item: Item, as_json: bool, stdout: TextIO, 
 def explain_disagreement(arguments: argparse.Namespace) -> None:
     """Write a page with the documents on which two runs differ most, with the explanations of both runs.
 
-    Raises UserError if options cannot be combined, or if the runs or their documents cannot be read.
+    Raise UserError if options cannot be combined, or if the runs or their documents cannot be read.
     """
     first, second = arguments.disagreement
     options = [arguments.file, arguments.rows, arguments.target, *column_options(arguments).values()]
@@ -203,7 +203,7 @@ def explain_disagreement(arguments: argparse.Namespace) -> None:
             "--disagreement RUN RUN2 explains test documents of the runs. Leave out texts, --file and --json."
         )
     if first.resolve() == second.resolve():
-        raise UserError(f"--disagreement {first} {second}: the two runs are the same.")
+        raise UserError(f"--disagreement {first} {second}: the two runs are the same. Give two different runs.")
     output = default_output(first, second) if arguments.output is None else arguments.output
     require_output(output, None)
     from imdbcls.api import load_run
@@ -243,7 +243,7 @@ def write_page(path: Path, page: str) -> None:
     try:
         write_atomically(path, page)
     except OSError as error:
-        raise UserError(f"--output={path} cannot be written ({error.strerror}).") from error
+        raise UserError(f"--output={path} cannot be written ({error.strerror}). Choose another file.") from error
     logger.info(f"Wrote {path}")
 
 

@@ -1,8 +1,8 @@
 """Export finished runs: `python -m imdbcls.export runs/heads/lstm-s0-1a2b3c4d --to huggingface`.
 
-The export runs without imdbcls. Before it gets its name, its logits are compared with those of the run on real
-documents, in a process that does not import imdbcls. If they differ, nothing is written. Several runs become one model
-that averages their calibrated probabilities.
+The exported model runs without imdbcls. Before the export is saved, a process that does not import imdbcls compares its
+logits with those of the run on real documents. If they differ, nothing is saved. Several runs become one model that
+averages their calibrated probabilities.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -68,7 +68,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Export the runs, and upload the export if requested. Raises UserError for mistakes that the user can fix."""
+    """Export the runs, and upload the export if requested. Raise UserError for mistakes that the user can fix."""
     require_options(arguments)
     output = arguments.output or arguments.runs[0] / "export" / arguments.to
     if arguments.push is None or not output.exists() or arguments.overwrite:

@@ -83,7 +83,7 @@ class FinishedModel:
 
         The tokens are read from the default token cache, or written to it, if `cache_tokens` is true.
 
-        Raises UserError if the model's output is NaN or infinite.
+        Raise UserError if the model's output is NaN or infinite.
         """
         from imdbcls.data.tokens import joined_pairs, pair_template, tokenize, tokenize_in_memory
         from imdbcls.models.inference import predict_probabilities, predictions_of
@@ -102,7 +102,8 @@ class FinishedModel:
         probabilities_NC = predict_probabilities(self.model, batches, self.hardware, on_progress)
         if not (probabilities_NC * 0 == 0).all():
             raise UserError(
-                f"{self.path}: the model's output is NaN for some documents. The weights are too large or damaged."
+                f"{self.path}: the model's output is NaN for some documents, because the weights are too large or "
+                "damaged. Restore the run from a copy, or train it again."
             )
         return predictions_of(documents, tokens, probabilities_NC, self.label_names), tokens
 
@@ -112,8 +113,8 @@ def open_finished(
 ) -> "tuple[Config, dict[str, Any]]":
     """Return the config and the result of a finished run. `device` overrides the run's device.
 
-    Only the caller decides which packages may be imported (`plugins`); an untrusted run folder does not. Raises
-    UserError if the folder is not a finished run, or if it contains links or invalid files.
+    The caller lists in `plugins` which packages may be imported. The run's own list is ignored, because the folder may
+    be untrusted. Raise UserError if the folder is not a finished run, or if it contains links or invalid files.
     """
     require_address_space()
     from imdbcls.config.checking import require_valid
@@ -154,7 +155,7 @@ def require_one_run(path: Path) -> None:
 def load_finished(path: Path, config: "Config", label_names: Sequence[str]) -> FinishedModel:
     """Rebuild the model of a finished run from its folder. `config` must come from `open_finished`.
 
-    Raises UserError if the checkpoint is damaged or does not fit the model.
+    Raise UserError if the checkpoint is damaged or does not fit the model.
     """
     from imdbcls.models.encoder_weights import require_finite
     from imdbcls.sections import build_hardware, build_model, build_pipeline

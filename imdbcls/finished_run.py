@@ -56,14 +56,14 @@ class FinishedRun:
         """The metrics that were logged during training, with one row per logged step.
 
         The columns are those of `metrics.jsonl`: `step`, `epoch`, `train/loss`, `val/loss`, … A value is NaN if
-        it was not logged at this step. Raises UserError if `metrics.jsonl` is missing or damaged.
+        it was not logged at this step. Raise UserError if `metrics.jsonl` is missing or damaged.
         """
         return metrics_frame(self.folder)
 
     def plot(self) -> "Figure":
-        """Draw the losses and the validation metric by epoch, as a figure of matplotlib.
+        """Draw the losses and the validation metric by epoch, as a matplotlib figure.
 
-        A notebook shows the figure at the end of a cell; `run.plot().savefig("curves.pdf")` saves it. Raises UserError
+        A notebook shows the figure at the end of a cell; `run.plot().savefig("curves.pdf")` saves it. Raise UserError
         if matplotlib is not installed.
         """
         return plot_curves(self.metrics, self.result)
@@ -71,7 +71,7 @@ class FinishedRun:
     def predictions(self, split: str = "test") -> Predictions:
         """Return the recorded predictions for a split (`test` or `validation`), in the order of its documents.
 
-        Raises UserError for another split, and if the predictions file is missing or damaged.
+        Raise UserError for another split, and if the predictions file is missing or damaged.
         """
         from imdbcls.runs.read_predictions import BadPredictionsError, read_predictions
 
@@ -85,15 +85,18 @@ class FinishedRun:
         except BadPredictionsError as error:
             raise UserError(f"{self.folder}: {error} ({path.name}).") from error
         if found.known_probabilities.shape[1] != len(self.label_names):
-            raise UserError(f"{path} and result.json do not have the same number of classes.")
+            raise UserError(
+                f"{path} and result.json do not have the same number of classes. Restore both files from a copy, or "
+                "train the run again."
+            )
         return replace(found, label_names=self.label_names)
 
     @cached_property
     def temperature(self) -> float:
         """The number that divides the logits to calibrate the probabilities, fitted on the validation split.
 
-        A run of an earlier version did not record it. It is then fitted on the run's validation predictions. Raises
-        UserError if these are missing or damaged, or if the recorded temperature is not valid.
+        If an earlier version did not record the temperature, fit it now on the run's validation predictions. Raise
+        UserError if these predictions are missing or damaged, or if the recorded temperature is not valid.
         """
         from imdbcls.models.temperature import fit_temperature, recorded_temperature
 
@@ -113,7 +116,7 @@ class FinishedRun:
 
         The ids of the predictions are `0`, `1` and so on. The first call loads the model from the run folder; later
         calls reuse the model. The probabilities of a document do not depend on the other documents, except for rounding
-        differences between batches. Raises UserError if `texts` is empty or contains anything except non-empty strings.
+        differences between batches. Raise UserError if `texts` is empty or contains anything except non-empty strings.
         """
         return self.predict_with_counts(texts, calibrated=calibrated)[0]
 
@@ -177,7 +180,7 @@ class FinishedRun:
 
         For example, `run.evaluate("new.csv", label_column="topic")`. The probabilities are the model's own, as for the
         metrics in `result`. Notes on the file, such as the number of skipped rows, are logged as in `imdbcls.run`.
-        Raises UserError if the file cannot be read or has labels that are not classes of the run.
+        Raise UserError if the file cannot be read or has labels that are not classes of the run.
         """
         from imdbcls.data.labelled import read_labelled
         from imdbcls.models.scores import scores_of
@@ -195,7 +198,7 @@ class FinishedRun:
         return replace(predictions, probabilities=apply_temperature(predictions.known_probabilities, self.temperature))
 
     def cut_tokens(self, predictions: Predictions) -> "NDArray[np.int64]":
-        """Return how many tokens of each document were not read, because the document is too long for the model.
+        """Return the number of tokens of each document that the model did not read, because the document is too long.
 
         `predictions` must come from `predict`.
         """

@@ -103,7 +103,7 @@ def shard(text: str) -> tuple[int, int]:
 def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> None:
     """Classify the texts that the arguments select, and write the answers.
 
-    Raises UserError if options cannot be combined, if the run is not finished, if a row cannot be read, or if the
+    Raise UserError if options cannot be combined, if the run is not finished, if a row cannot be read, or if the
     output was begun by another command.
     """
     folders, arguments.texts = leading_folders([str(arguments.run), *arguments.texts])

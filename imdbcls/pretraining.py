@@ -48,7 +48,7 @@ def build_pretraining(config: Config, settings: PretrainSettings, folder: RunFol
     """Build everything that one pretraining run needs, and save the backbone's architecture and tokenizer in `folder`.
 
     `config` is the config that `settings.recorded` returns. Like `build.build_run`, it draws random numbers only from
-    random states that depend on the seed. Raises UserError for mistakes that the user can correct.
+    random states that depend on the seed. Raise UserError for mistakes that the user can correct.
     """
     require_buildable(config)
     hardware = build_hardware(config)

@@ -37,10 +37,10 @@ def evaluate(
     """Evaluate the run's best weights on one split; return the metrics under their names in `result.json`.
 
     `data` is the path of the user's own copy of the documents. Without it, the documents are read from the source in
-    the run's config, if this user has trained on that source on this machine or `trust_source` is true. Logs whether
-    the metrics equal the recorded metrics.
+    the run's config, if this user has trained on that source on this machine or `trust_source` is true. Log whether the
+    metrics equal the recorded metrics.
 
-    Raises UserError if the folder is not a finished run, if it contains links or invalid files, or if its data source
+    Raise UserError if the folder is not a finished run, if it contains links or invalid files, or if its data source
     is not trusted.
     """
     config, recorded = open_finished(run, plugins=plugins, device=device)
@@ -70,7 +70,7 @@ def evaluate_ensemble(
     """Evaluate the mean of the runs' calibrated probabilities on one split; return the metrics.
 
     The runs must have been trained on the same documents. The other arguments are those of `evaluate`. The models are
-    loaded one after another. Logs the accuracy of each run.
+    loaded one after another. Log the accuracy of each run.
     """
     from imdbcls.api import load_ensemble
     from imdbcls.runtime.progress import Progress
@@ -116,7 +116,8 @@ def read_split(config: "Config", recorded: Mapping[str, Any], split: str) -> "Do
     if corpus.split_hash != recorded.get("split_hash") or list(corpus.label_names) != recorded["label_names"]:
         raise UserError(
             f"The documents differ from the run's documents: the split hash is {corpus.split_hash} instead of "
-            f"{shown(recorded.get('split_hash'))}; {describe_source(config.data.source.node)} may have changed."
+            f"{shown(recorded.get('split_hash'))}; {describe_source(config.data.source.node)} may have changed. "
+            "Restore the original documents, or read a copy of them with --data PATH."
         )
     return corpus.test if split == "test" else corpus.validation
 

@@ -1,4 +1,4 @@
-"""What a notebook shows of a finished run: its logged metrics as a data frame, its curves, and a short HTML summary."""
+"""Show a finished run in a notebook: its logged metrics as a data frame, its curves, and a short HTML summary."""
 
 import json
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ SIZE = (8.0, 2.8)  # inches
 def metrics_frame(folder: Path) -> "pandas.DataFrame":
     """Return the `metrics.jsonl` of a run as a data frame with one row per logged step.
 
-    Raises UserError if the file is missing, too large or damaged.
+    Raise UserError if the file is missing, too large or damaged.
     """
     import pandas
 
     path = folder / "metrics.jsonl"
     if not path.is_file():
-        raise UserError(f"{path} is missing, so the metrics during training are not known.")
+        raise UserError(f"{path} is missing, so the metrics during training are unknown. Restore it from a backup.")
     require_regular_file(path, MAX_BYTES)
     try:
         points = list(read_points(path))
@@ -44,7 +44,7 @@ def metrics_frame(folder: Path) -> "pandas.DataFrame":
 def plot_curves(metrics: "pandas.DataFrame", result: Mapping[str, Any]) -> "Figure":
     """Draw the training and validation loss, and the validation metric, by epoch. A dotted line marks the best epoch.
 
-    Raises UserError if matplotlib is not installed, if no logged step has an epoch, or if `result` has no best epoch.
+    Raise UserError if matplotlib is not installed, if no logged step has an epoch, or if `result` has no best epoch.
     """
     best_epoch = result.get("best_epoch")
     if "epoch" not in metrics or not isinstance(best_epoch, int | float):

@@ -58,7 +58,7 @@ def require_buildable(config: Config) -> None:
 def build_hardware(config: Config) -> Hardware:
     """Choose the device and precision, and start the compute threads.
 
-    Raises UserError if this machine lacks the requested device or precision.
+    Raise UserError if this machine lacks the requested device or precision.
     """
     hardware = choose_hardware(config.device, config.precision, config.deterministic)
     if hardware.device.type == "cpu":
@@ -106,7 +106,7 @@ def build_tokenizer(config: Config) -> Any:
 def prepared(config: Config, backbone: Backbone) -> Backbone:
     """Return the backbone, with gradient checkpointing if the config enables it.
 
-    Raises UserError if `max_length` exceeds the encoder's limit, or if it cannot read the documents as pairs.
+    Raise UserError if `max_length` exceeds the encoder's limit, or if it cannot encode the pairs of texts in the data.
     """
     require_length(config.max_length, backbone.name, backbone.max_length)
     if config.data.reads_pairs:
@@ -245,7 +245,7 @@ def build_tracker(config: Config, folder: RunFolder, resumed_step: int | None) -
 def tracker_constructors(
     config: Config, folder: RunFolder, resumed_step: int | None
 ) -> dict[str, Callable[[], Tracker]]:
-    """Return a function for each chosen tracker that constructs it. Constructors of a user's own trackers may fail."""
+    """Return a constructor for each chosen tracker, by name. The constructor of a user's own tracker may fail."""
     tags = (config.head.name, config.backbone.name, config.data.name)
     given = {
         **config.tracker.shared,
@@ -259,7 +259,7 @@ def tracker_constructors(
 
 
 def construct_tracker(section: OneTrackerConfig, given: Mapping[str, Any]) -> Tracker:
-    """Construct one tracker with those of the arguments in `given` that its constructor has."""
+    """Construct one tracker. Pass the arguments in `given` that its constructor accepts."""
     constructor = construct(section)
     parameters = inspect.signature(constructor.func).parameters
     takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())

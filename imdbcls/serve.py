@@ -1,9 +1,9 @@
 """Serve finished runs on this machine: `python -m imdbcls.serve runs/heads/lstm-s0-1a2b3c4d`.
 
-The page shows calibrated probabilities and the words that moved the decision, for two runs side by side. `POST
-/predict` and `POST /explain` return the same as JSON. `--ensemble` serves the mean of several runs in place of a run.
-Texts of requests that arrive within a few milliseconds are classified in one batch. The command prints its URL when it
-answers, and ends with SIGTERM or Ctrl-C.
+A page shows calibrated probabilities and the words that moved the decision, for two runs side by side. `POST /predict`
+and `POST /explain` return them as JSON. `--ensemble` serves the mean of several runs in place of a run. Texts of
+requests that arrive within a few milliseconds are classified in one batch. The command prints its URL when the server
+is ready. SIGTERM or Ctrl-C ends the command.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -25,8 +25,8 @@ from imdbcls.runtime.console import write_out
 logger = logging.getLogger("imdbcls.serve")  # `__name__` is `__main__` in a command
 
 DESCRIPTION = (
-    "Serve one or two finished runs, or the mean of several, over HTTP: a page to try them on a text, and the same as "
-    "JSON."
+    "Serve one or two finished runs, or the mean of several runs, over HTTP. The server has a page to try them on a "
+    "text, and returns the same answers as JSON."
 )
 EPILOG = (
     "The server has no authentication. By default, only programs on this machine can reach it. Texts are neither "
@@ -75,7 +75,7 @@ def argument_parser() -> argparse.ArgumentParser:
 def serve(arguments: argparse.Namespace) -> None:
     """Load the runs, and answer requests until SIGTERM or Ctrl-C.
 
-    Raises UserError if a run is not finished, if two runs have different classes, or if the address cannot be used.
+    Raise UserError if a run is not finished, if two runs have different classes, or if the address cannot be used.
     """
     number = len(arguments.runs) + len(arguments.ensembles)
     if not 1 <= number <= 2:

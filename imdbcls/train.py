@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> float | None:
     from imdbcls.config.checking import typed
 
     on_error = surviving_errors if hydra_config.mode is RunMode.MULTIRUN else console.user_errors
-    with nullcontext() if in_search else on_error():  # a sweeper that searches decides what a failed run means
+    with nullcontext() if in_search else on_error():  # a search decides itself how to treat a failed run
         config = typed(cfg)
         if config.jobs not in (1, "auto"):
             logger.warning(f"jobs={config.jobs} has no effect: it requires --multirun and Hydra's default launcher.")

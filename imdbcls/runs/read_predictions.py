@@ -34,7 +34,7 @@ DIFFERENT_CLASSES = (
 
 
 class BadPredictionsError(UserError):
-    """An unusable predictions file. The message starts with "its", and the caller puts the run's path before it."""
+    """An unusable predictions file. The caller puts the run's path before the message, which starts with "its"."""
 
 
 def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predictions:
@@ -44,7 +44,7 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
     without a `format_version` is accepted, because other tools can write the same columns.
 
     The file is checked before anything is decompressed and then read in batches, because a small file may expand to
-    gigabytes in one page, one string or one row. Raises UserError if the file is missing, too large or not a regular
+    gigabytes in one page, one string or one row. Raise UserError if the file is missing, too large or not a regular
     file, and BadPredictionsError if its content cannot be used.
     """
     require_regular_file(path, MAX_PREDICTIONS_BYTES)
@@ -77,7 +77,9 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
     except (OSError, KeyError, ValueError, TypeError, OverflowError, pa.ArrowException, MemoryError) as error:
         if isinstance(error, BadPredictionsError):
             raise
-        raise BadPredictionsError("its predictions are damaged or lack a column of the expected type") from None
+        raise BadPredictionsError(
+            "its predictions are damaged or lack a column of the expected type: restore the file, or write it again"
+        ) from None
     check_values(ids, numbers["label"], numbers["prediction"], probabilities_NC)
     return Predictions(
         ids=ids,
@@ -116,7 +118,7 @@ def label_names(metadata: Mapping[str, str], num_classes: int) -> tuple[str, ...
 def check_columns(schema: pa.Schema) -> list[str]:
     """Return the names of the columns to read.
 
-    Raises KeyError for a missing column, ValueError for a repeated column or an unexpected type, and
+    Raise KeyError for a missing column, ValueError for a repeated column or an unexpected type, and
     BadPredictionsError for a column with an outdated name.
     """
     if len(set(schema.names)) != len(schema.names):
@@ -146,28 +148,34 @@ def check_columns(schema: pa.Schema) -> list[str]:
 def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
     """Return the number of classes, without decompressing the file.
 
-    Raises BadPredictionsError if the file is empty, could need too much memory, or has an invalid number of classes.
+    Raise BadPredictionsError if the file is empty, could need too much memory, or has an invalid number of classes.
     """
     num_rows = file.metadata.num_rows
     if num_rows == 0:
         raise BadPredictionsError("its predictions are empty")
     if num_rows > MAX_DOCUMENTS:
-        raise BadPredictionsError(f"its predictions have {num_rows:,} rows; at most {MAX_DOCUMENTS:,} are allowed")
+        raise BadPredictionsError(
+            f"its predictions have {num_rows:,} rows; at most {MAX_DOCUMENTS:,} are allowed: write fewer rows"
+        )
     columns = columns_of(path, file.metadata, names)
     (probabilities,) = (column for column in columns.values() if column.path.startswith("probabilities."))
     for column in columns.values():
-        if column.num_values > (MAX_PROBABILITIES if column is probabilities else num_rows):
+        limit = MAX_PROBABILITIES if column is probabilities else num_rows
+        if column.num_values > limit:
             raise BadPredictionsError(
-                f"its predictions contain too many values ({column.num_values:,}) in column {column.path!r}"
+                f"its predictions contain too many values ({column.num_values:,}) in column {column.path!r}; at most "
+                f"{limit:,} are allowed: write the file again with fewer values"
             )
         if column.largest_page > MAX_PAGE_BYTES or column.num_bytes > MAX_COLUMN_BYTES:
             raise BadPredictionsError(
                 f"its predictions expand to {column.num_bytes:,} bytes in column {column.path!r} "
-                f"({column.largest_page:,} bytes in the largest page), which is too much to read"
+                f"({column.largest_page:,} bytes in the largest page), which is too much to read: write the file again "
+                "with shorter values and smaller pages"
             )
         if not column.is_bounded:
             raise BadPredictionsError(
-                f"its predictions use an encoding in column {column.path!r} that can expand to any size"
+                f"its predictions use an encoding in column {column.path!r} that can expand to any size: write the "
+                "file again with plain or dictionary encoding, as pandas does by default"
             )
     num_classes, rest = divmod(probabilities.num_values, num_rows)
     if rest or not 2 <= num_classes <= MAX_CLASSES:
@@ -183,7 +191,7 @@ def batch_size(num_classes: int) -> int:
 def texts_of(column: pa.Array) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
     """Return the distinct values of a batch as strings, shape (S,), and for each row the index of its value.
 
-    Raises ValueError if a value is missing.
+    Raise ValueError if a value is missing.
     """
     if column.null_count:
         raise ValueError("a missing value")
@@ -197,18 +205,21 @@ def texts_of(column: pa.Array) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
 def id_texts(ids: pa.Array, num_rows: int) -> NDArray[np.object_]:
     """Return a batch's ids as strings. `num_rows` is the number of rows in the file.
 
-    Raises BadPredictionsError if an id is missing or too long, or if `num_rows` ids as long as the longest one would
+    Raise BadPredictionsError if an id is missing or too long, or if `num_rows` ids as long as the longest one would
     need too much memory.
     """
     if ids.null_count:
-        raise BadPredictionsError("its predictions have rows without an id")
+        raise BadPredictionsError("its predictions have rows without an id: give each row an id")
     texts, indices = texts_of(ids)
     longest = max((len(text) for text in texts), default=0)
     if longest > MAX_ID_CHARACTERS:
-        raise BadPredictionsError(f"its predictions have an id of more than {MAX_ID_CHARACTERS} characters")
+        raise BadPredictionsError(
+            f"its predictions have an id of more than {MAX_ID_CHARACTERS} characters: write shorter ids"
+        )
     if longest * num_rows > MAX_ID_TOTAL:
         raise BadPredictionsError(
-            f"its predictions have {num_rows:,} rows and ids of {longest} characters, which is too much to read"
+            f"its predictions have {num_rows:,} rows and ids of {longest} characters, which is too much to read: write "
+            "shorter ids or fewer rows"
         )
     return texts[indices]
 
@@ -232,7 +243,7 @@ class Names:
         if self._num_characters > MAX_NAME_TOTAL:
             raise BadPredictionsError(
                 f"its predictions have {self._what} names of more than {MAX_NAME_TOTAL:,} characters in total, "
-                "which is too much to read"
+                "which is too much to read: write shorter names"
             )
         self._column[rows] = np.array([self._names.setdefault(text, text) for text in texts], dtype=object)[indices]
 
@@ -260,7 +271,7 @@ def check_values(ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, p
     """Raise BadPredictionsError for repeated ids, unknown classes, or rows that are not probability distributions."""
     num_classes = probabilities_NC.shape[1]
     if len(set(ids)) != len(ids):
-        raise BadPredictionsError("its predictions contain the same id twice")
+        raise BadPredictionsError("its predictions contain the same id twice: give each row another id")
     if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= num_classes:
         raise BadPredictionsError(f"its labels or predictions are not all between 0 and {num_classes - 1}")
     if not np.all(np.abs(probabilities_NC.sum(axis=1) - 1) < 0.02) or probabilities_NC.min() < 0:
