@@ -28,7 +28,8 @@ class Browser:
         self.read_end, from_browser = os.pipe()
 
         def connect() -> None:
-            # Chromium reads commands from descriptor 3 and answers on 4. Via 103 and 104, neither overwrites the other.
+            # Chromium reads commands from descriptor 3 and answers on 4. Copy both pipes to high numbers first, so that
+            # neither is overwritten while it is still needed.
             source, sink = os.dup2(to_browser, 103), os.dup2(from_browser, 104)
             os.dup2(source, 3)
             os.dup2(sink, 4)

@@ -48,7 +48,7 @@ def make(model_type: str, pooling: bool = False, **changes: float) -> PreTrained
 
 
 def use_layers(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let accelerated encoders use PyTorch's operations or the unpadded layers; other paths change nothing."""
+    """Let accelerated encoders use PyTorch's operations or the unpadded layers. Any other `path` changes nothing."""
     if path == "operations":
         monkeypatch.setattr("imdbcls.kernels.loading.load", lambda dtype: None)
     elif path == "unpadded":

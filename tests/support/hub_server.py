@@ -33,7 +33,7 @@ def hub(repositories: Mapping[str, Path], uploads: "Uploads | None" = None) -> I
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answer the requests for the description, the list and the content of a repository's files, else with 404."""
+    """Answer requests for a repository's description, its list of files and their content. Answer 404 to others."""
 
     protocol_version = "HTTP/1.1"
     repositories: dict[str, Path]
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @dataclass
 class Uploads:
-    """What a hub has received. It accepts uploads with the token `secret`."""
+    """The uploads that a hub has received. The hub accepts uploads with the token `secret`."""
 
     created: list[dict[str, Any]] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)  # large files by SHA-256

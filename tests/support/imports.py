@@ -1,4 +1,4 @@
-"""Which heavy libraries a command imports."""
+"""Find the heavy libraries that a command imports."""
 
 import subprocess
 import sys

@@ -37,7 +37,7 @@ def train(tracker: Tracker, steps: Iterable[int]) -> None:
 
 
 def rewind(last_step: int) -> None:
-    """Remove the later points from `metrics.jsonl`, as a run does that resumes from a checkpoint."""
+    """Remove the points after `last_step` from `metrics.jsonl`, as a run does when it resumes from a checkpoint."""
     file = STUDY / NAME / "metrics.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(line for line in lines if json.loads(line)["step"] <= last_step))

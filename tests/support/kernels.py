@@ -18,7 +18,10 @@ def cu_seqlens_of(lengths: tuple[int, ...]) -> Tensor:
 
 
 def library(name: str) -> Iterator[loading.Kernels]:
-    """Yield the kernels in bfloat16, with or without AMX, or in float32, even if runs would not use them here."""
+    """Yield the kernels `amx`, `avx512` or `avx2`, even if runs on this machine would not use them.
+
+    The first two are the bfloat16 kernels with and without AMX; `avx2` are the float32 kernels.
+    """
     dtype = torch.float32 if name == "avx2" else HALF
     if not (HAS_FLOATS if dtype == torch.float32 else HAS_HALF):
         pytest.skip(NO_AVX2 if dtype == torch.float32 else NO_BF16)
@@ -27,11 +30,11 @@ def library(name: str) -> Iterator[loading.Kernels]:
     if name == "amx" and not loading.Kernels(path, dtype).uses_amx:
         pytest.skip(NO_AMX)
     yield loading.Kernels(path, dtype, allow_amx=name == "amx")
-    loading.Kernels(path, dtype)  # reset the choice, which is global in the library, for other tests
+    loading.Kernels(path, dtype)  # allow AMX again: the setting is global in the loaded library
 
 
 def limit(loaded: loading.Kernels, in_bf16: float) -> float:
-    """Return the tolerance: `in_bf16` for bfloat16, a few roundings for float32."""
+    """Return the tolerance: `in_bf16` for bfloat16, 2e-6 (a few rounding errors) for float32."""
     return in_bf16 if loaded.dtype == HALF else 2e-6
 
 

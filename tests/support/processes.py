@@ -43,11 +43,11 @@ TINY = (
     "progress=none",
     "trainer.log_every=3",
 )
-EVERY_STEP = "checkpoint.every_minutes=1e-9"  # a checkpoint after each
+EVERY_STEP = "checkpoint.every_minutes=1e-9"  # save a checkpoint after each step
 KERNELS = default_cache_dir() / "kernels"
 TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb", "finished_at")
 
-# One server per test process. Commands do not import again what is imported here.
+# One fork server per test process. Its commands start with these modules already imported.
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(
     [
@@ -79,8 +79,8 @@ def run_module(
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m module arguments` in a folder, with exactly these environment variables.
 
-    `fresh` starts a new interpreter. Without it the process is forked, which takes a tenth of a second instead of six,
-    but variables that libraries read when they are imported (`HF_*`) have no effect.
+    With `fresh`, start a new interpreter, which takes six seconds. Otherwise, fork the process, which takes a tenth of
+    a second. In a forked process, variables that libraries read when they are imported (`HF_*`) have no effect.
     """
     if fresh:
         command = [sys.executable, "-m", module, *arguments]
@@ -109,7 +109,7 @@ def _run(
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
     sys.argv = [command, *arguments]
-    # This process is a daemon, so that it ends with pytest. The command itself is none and may start processes.
+    # The process was started as a daemon, so that it ends with pytest. Reset the flag: a daemon cannot start processes.
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     import torch
 
@@ -149,7 +149,7 @@ class Command:
 
     @property
     def cpu_seconds(self) -> float:
-        """Return the CPU time of a finished command and its jobs, which other load on the machine does not affect."""
+        """The CPU time of a finished command and its jobs. Unlike wall time, it does not depend on other processes."""
         return float(Path(f"{self.log}.cpu").read_text())
 
     @property
@@ -196,7 +196,7 @@ def run(folder: Path, *arguments: str, **options: Any) -> Command:
 
 
 def wait_for(condition: Callable[[], bool], command: Command, seconds: float = 60) -> bool:
-    """Wait until the condition holds. Return False if the command ends before."""
+    """Wait until the condition is true. Return False if the command ends first."""
     limit = time.monotonic() + seconds
     while command.alive:
         if condition():
@@ -223,7 +223,7 @@ def saved_step(folder: Path) -> int:
 
 
 def kill_at(command: Command, folder: Path, step: int, delay: float) -> bool:
-    """Send SIGKILL `delay` seconds after a step's checkpoint exists. Return False if the command ends before."""
+    """Send SIGKILL `delay` seconds after a step's checkpoint exists. Return False if the command ends first."""
     if not wait_for(lambda: saved_step(folder) >= step, command):
         return False
     time.sleep(delay)

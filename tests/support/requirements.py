@@ -1,4 +1,4 @@
-"""A pytest plugin for requirements of tests other than packages, and for rules about skipped tests.
+"""A pytest plugin that checks what tests need besides packages, and which tests may be skipped.
 
 `@pytest.mark.needs("imdb")` deselects a test if the corpus is missing. With `--ci`, the test runs and fails instead,
 and the session fails if a test is skipped for any reason other than missing hardware (`support.hardware`).
@@ -16,7 +16,7 @@ from support.browser import find_chromium
 from support.privileges import CHOWN, SYS_ADMIN, has_capability
 from support.runs import SHARED
 
-# By name: how to detect the requirement, and what to do if it is missing.
+# Name → a function that returns whether the requirement is met, and its description.
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "chromium": (lambda: find_chromium() is not None, "Chromium on the PATH"),
     "pdflatex": (lambda: shutil.which("pdflatex") is not None, "pdflatex on the PATH, with the package booktabs"),

@@ -24,7 +24,7 @@ TINY = (
 )
 
 
-# Prefixes of environment variables of the developer that would change what a command does.
+# Prefixes of the developer's environment variables that would change what a command does.
 PERSONAL = ("WANDB_", "MLFLOW_", "HF_", "HUGGINGFACE_", "IMDBCLS_", "XDG_", "NETRC", "TRANSFORMERS_", "HYDRA_")
 
 

@@ -1,4 +1,4 @@
-"""A Slurm cluster of one node on loopback, with files and daemons of its own (Debian's `slurm-wlm` and `munge`)."""
+"""Run a Slurm cluster of one node on loopback, with its own files and daemons (Debian's `slurm-wlm` and `munge`)."""
 
 import contextlib
 import os

@@ -1,8 +1,8 @@
 """Simulate realistic studies without training.
 
-Every head has a known skill. Every document has a difficulty that is shared by all heads and an effect per head. Every
-run has a random effect of its seed and a random effect per document. The sum of these effects is a margin, which gives
-the probabilities. Some labels are wrong on purpose.
+Each head has a known skill. Each document has a difficulty that all heads share, and one effect for each head. Each run
+has a random effect of its seed, and a random effect for each document. The sum of these effects is the margin of the
+true class, from which the probabilities are computed. Some labels are wrong on purpose.
 """
 
 import argparse
@@ -96,7 +96,10 @@ def rendered_study(folder: Path, metric: str | None = None) -> Rendered:
 def probabilities_of(
     margin: np.ndarray, labels: np.ndarray, num_classes: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Return logits: 0 for the label and minus the margin for the other classes, with noise if there are several."""
+    """Return the softmax of these logits: 0 for the label, and minus the margin for each other class.
+
+    With three or more classes, the logits of the other classes have noise.
+    """
     logits = -margin[:, None] - np.abs(generator.normal(size=(len(labels), num_classes))) * (num_classes > 2)
     logits[np.arange(len(labels)), labels] = 0.0
     logits -= logits.max(axis=1, keepdims=True)

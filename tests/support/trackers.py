@@ -60,6 +60,6 @@ def steps(log: Path) -> list[int]:
 
 
 def helpers() -> list[str]:
-    """Return the wandb-core processes that this process has started and not stopped."""
+    """Return the ids of the wandb-core processes that this process started and that still run."""
     listed = subprocess.run(["pgrep", "-f", f"wandb-core .*--pid {os.getpid()}$"], capture_output=True, text=True)
     return listed.stdout.split()

@@ -1,4 +1,4 @@
-"""Copies of a finished run with other weights or another result, as if they were other runs of its study."""
+"""Copy a finished run with other weights or another result, so that the copy looks like another run of its study."""
 
 import json
 import shutil

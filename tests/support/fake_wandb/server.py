@@ -143,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """A server that is silent about clients that leave before they have an answer."""
+    """A server that reports no error if a client disconnects before it gets an answer."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):
