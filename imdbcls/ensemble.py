@@ -108,8 +108,8 @@ def require_same_kind(runs: "Sequence[FinishedRun]") -> None:
     for run in others:
         if run.config.data.reads_pairs != first.config.data.reads_pairs:
             raise UserError(
-                f"One of {first.folder} and {run.folder} classifies single texts and the other pairs of texts: give "
-                "runs with the same kind of documents."
+                f"One of {first.folder} and {run.folder} classifies single texts, and the other classifies pairs of "
+                "texts: give runs with the same kind of documents."
             )
 
 

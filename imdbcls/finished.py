@@ -81,7 +81,7 @@ class FinishedModel:
     ) -> "tuple[Predictions, Tokens]":
         """Return the predictions for the documents, and the documents' tokens.
 
-        The tokens are read from the default token cache, or written to it, if `cache_tokens` is true.
+        If `cache_tokens` is true, the tokens are read from the default token cache, or computed and added to it.
 
         Raise UserError if the model's output is NaN or infinite.
         """

@@ -83,7 +83,7 @@ class FinishedRun:
         try:
             found = read_predictions(path)
         except BadPredictionsError as error:
-            raise UserError(f"{self.folder}: {error} ({path.name}).") from error
+            raise UserError(f"{self.folder} ({path.name}): {error}.") from error
         if found.known_probabilities.shape[1] != len(self.label_names):
             raise UserError(
                 f"{path} and result.json do not have the same number of classes. Restore both files from a copy, or "

@@ -57,7 +57,7 @@ UNUSED_PREFIXES = ("head.", "loss.", "hydra/", "hydra.")
 
 @dataclass(frozen=True)
 class Command:
-    """A checked command: its settings, the config that identifies its run, and a note on an experiment."""
+    """A checked command: its settings, the config that identifies its run, and a note to log about its experiment."""
 
     settings: PretrainSettings
     config: Config

@@ -161,7 +161,7 @@ def result_of(run: Run) -> dict[str, Any]:
 
 
 def log_result(run: Run, result: dict[str, Any]) -> None:
-    """Log the masked loss before and after, the cost, and the key that uses the encoder."""
+    """Log the masked loss before and after pretraining, the cost, and a command that fine-tunes the encoder."""
     before, after = (
         f"{result[f'{prefix}/loss']:.4f} (perplexity {result[f'{prefix}/perplexity']:,.1f})"
         for prefix in ("before", "val")

@@ -216,7 +216,7 @@ def build_phases(config: Config, model: Classifier, steps_per_epoch: int) -> Pha
 def build_optimizer(
     config: Config, model: Classifier, num_steps: int, *, head_only: bool = False
 ) -> tuple[Optimizer, LRScheduler]:
-    """Build the optimizer for the trainable weights, or those of the head, and the schedule over `num_steps` steps."""
+    """Build the optimizer for the trainable weights, or only for the head, and its schedule over `num_steps` steps."""
     lr, head_lr, layer_decay = (
         config.optimizer.arguments.get("lr"),
         config.optimizer.head_lr,

@@ -149,7 +149,7 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest, proces
         test, mistakes = predictions["test"], report.worst_mistakes(run, predictions["test"])
         tracker.log_test(test.true_labels.tolist(), test.predicted.tolist(), run.corpus.label_names, mistakes)
         tracker.finish(result, folder.path)
-        closing.log_result(run, result)  # before the tracker is closed, so that it logs these messages, too
+        closing.log_result(run, result)  # while the tracker is open, so that the tracker also logs these messages
     return result
 
 

@@ -133,7 +133,8 @@ class AnswerFile:
                         of_block = error
                         raise
                 self._complete()
-            shutil.rmtree(self.folder, ignore_errors=True)  # NFS and Windows cannot remove a file that is locked
+            # Remove the folder after the lock is released: NFS and Windows cannot remove a locked file.
+            shutil.rmtree(self.folder, ignore_errors=True)
         except Timeout as error:
             raise UserError(f"{self.folder} is in use by another process. Wait for that process or stop it.") from error
         except OSError as error:
@@ -177,7 +178,7 @@ class AnswerFile:
 
     @cached_property
     def _environment(self) -> Mapping[str, str]:
-        """The environment. If the earlier answers have another one, log a warning."""
+        """The hardware and software. Log a warning if the earlier answers were written with different ones."""
         from imdbcls.runtime.environment import differences
 
         now = dict(self._find_environment())

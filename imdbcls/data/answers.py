@@ -122,7 +122,8 @@ FORMATS = (*TEXT_FORMATS, "parquet")
 def format_of(chosen: str | None, output: Path | None, stdout: TextIO) -> str:
     """Return the chosen format.
 
-    By default, return the format of the output file's extension, `text` on a terminal, or else JSON Lines.
+    If none is chosen, use the format of the output file's extension. Without such a format, use `text` for answers on a
+    terminal, and `jsonl` otherwise.
 
     Raise UserError if Parquet would be written to stdout.
     """

@@ -74,8 +74,8 @@ class Batch:
     - `token_indices_N` are the indices of the non-padding tokens in the flattened input_ids_BT; None on the CPU.
     - `features` is the cached output of a frozen encoder for this batch: hidden_BTD, or hidden_LBTD for a head that
       reads several layers, with T = 1 if it reads one vector per layer. It is None if nothing is cached.
-    - `token_types_BT` are the token types of pairs of texts (int64, 0 at padding); None if the encoder gets none.
-    - `share` describes the optimizer step if this batch is one process's share of it; None if it is the whole step.
+    - `token_types_BT` are the token types of pairs of texts (int64, 0 at padding); None if the encoder has none.
+    - `share` describes the optimizer step if it is shared by several processes; None if the batch is the whole step.
     - `masked` are the tokens to predict in pretraining; None in classification.
     """
 
@@ -257,7 +257,7 @@ class Collator:
         )
 
     def _fill_with_pairs(self, input_ids_BT: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Write the token ids of pairs into a batch; return their token types, or None if the encoder gets none."""
+        """Write the token ids of pairs into a batch; return their token types, or None if the encoder has none."""
         tokens, second = self.tokens, self.tokens.second
         assert second is not None
         types_BT = None if second.types is None else np.zeros_like(input_ids_BT)

@@ -149,7 +149,7 @@ class Survey:
     raw_failed_at: float = float("inf")  # first line that is not a row if quotation marks are ordinary characters
     num_rows: int = 0  # rows that consist of one line
     header_quoted: bool = False  # some column name is quoted
-    needs_quotes: bool = False  # some quoted field could not be read without its quotation marks
+    needs_quotes: bool = False  # some row can be read only if quotation marks enclose fields
     quoted: list[int] = field(default_factory=list)  # for each column, the number of rows in which it is quoted
     spaced: bool = False  # some field begins with a space and a quotation mark
     spaced_quotes: list[int] = field(default_factory=list)  # for each column, the number of such fields
@@ -213,7 +213,7 @@ class Survey:
 
     def is_unquoted(self) -> bool:
         """Return whether the quotation marks of a tab-separated file are ordinary characters."""
-        if self.num_columns == 1:  # every line is a valid row of one column, so only a failure is evidence
+        if self.num_columns == 1:  # any line is a valid row of one column, so only a reading error tells the difference
             return self.failed_at < float("inf")
         if self.failed_at < float("inf"):
             return self.raw_failed_at > self.failed_at

@@ -84,7 +84,7 @@ def _parquet_batches(
     def values_of(batch: pa.RecordBatch, name: str) -> list[object]:
         try:
             return batch[name].to_pylist()
-        except (ValueError, OverflowError, KeyError) as error:  # a date after the year 9999, two fields with one name
+        except (ValueError, OverflowError, KeyError) as error:  # such as a date after 9999, or a repeated field
             raise UserError(
                 f"{path}: column {name!r} has a value that Python cannot represent: {error}. Write the column again "
                 "with another type, such as string."

@@ -77,7 +77,7 @@ def pretraining_corpus(
     only in white space count as equal. `labelled` must have its complete validation and test splits. The validation
     split of the result has the validation documents, up to `validation_limit`; its test split is empty.
     """
-    found = list(notes)  # not those of `labelled`, which are about classification
+    found = list(notes)  # without `labelled.notes`, which are about classification
     if len(unlabelled):
         unlabelled = limited(unlabelled, "unlabelled", unlabelled_limit, split_seed, found)
     texts = [*labelled.train.texts, *unlabelled.texts]

@@ -1,4 +1,4 @@
-"""Choose the format of a new file: the one that the user gives, or that of the run's data if the file fits it."""
+"""Choose the format of a new file: the format that the user gives, or the format of the run's data if it fits."""
 
 import logging
 from collections.abc import Collection, Mapping

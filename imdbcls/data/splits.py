@@ -112,8 +112,8 @@ def text_keys(texts: Sequence[str], pairs: Sequence[str] | None = None) -> NDArr
 
     `pairs` are the second texts of pairs of texts.
     """
-    # Deleting white space as bytes takes a quarter of the time of `"".join(text.split())`. Every job of a sweep waits
-    # for it.
+    # Every job of a sweep waits for this loop. Deleting white space as bytes takes a quarter of the time of
+    # `"".join(text.split())`.
     stripped = (text.encode().translate(None, b" \t\n\r\v\f") for text in texts)
     if pairs is not None:
         seconds = (text.encode().translate(None, b" \t\n\r\v\f") for text in pairs)
@@ -262,7 +262,7 @@ def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
     by_id = _order_of(part.documents.ids, by_length=False)
     order = by_id[np.argsort(draws[by_id], kind="stable")]
     labels = part.documents.labels[order]
-    share_before = np.zeros(len(part))  # the share of a class before each of its documents, plus half a document
+    share_before = np.zeros(len(part))  # the relative position of each document in its class, between 0 and 1
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         share_before[rows] = (np.arange(len(rows)) + 0.5) / len(rows)

@@ -60,5 +60,5 @@ def require_tables(value: Any, key: str, formats: Sequence[str] = FORMATS) -> li
         seen: dict[str, Path] = {}
         for path in found:
             if seen.setdefault(os.path.realpath(path), path) is not path:
-                raise UserError(f"{key} names {path} twice.")
+                raise UserError(f"{key} names {path} twice. Name each file once.")
     return found

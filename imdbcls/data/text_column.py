@@ -77,7 +77,7 @@ class MappedTexts(Sequence[Any]):
 
 
 class TextWriter:
-    """Collect the values of a column in a list, or in a file as soon as they have many characters.
+    """Collect the values of a column in a list. Move them to a file when they have too many characters together.
 
     The limit is `MAX_CHARACTERS`, or `MAX_NAME_CHARACTERS` with `has_names`.
     """

@@ -65,7 +65,7 @@ def count_tokens(tokens: Tokens, tokenizer: Any, max_length: int, truncation: st
 def cut_tokens(lengths: NDArray[np.int64], budget: int, truncation: str | Windows) -> NDArray[np.int64]:
     """Return the number of tokens of each document that the encoder does not read.
 
-    `lengths` and `budget`, the largest number of tokens in an input, exclude special tokens.
+    `budget` is the largest number of tokens in an input. `lengths` and `budget` exclude special tokens.
     """
     read = np.full(len(lengths), budget)
     if isinstance(truncation, Windows):  # all tokens are read, unless a document needs too many windows

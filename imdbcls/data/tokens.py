@@ -144,7 +144,7 @@ def tokenize_in_memory(texts: Sequence[str], plain: "PlainTokenizer") -> Tokens:
 def plain_tokenizer(tokenizer: Any) -> "PlainTokenizer":
     """Return the tokenizer without truncation and padding, and the special tokens around a document.
 
-    This takes 50 ms for RoBERTa's tokenizer, so do it once if texts arrive one by one.
+    A call takes 50 ms for RoBERTa's tokenizer. If texts arrive one by one, call this function once and keep its result.
 
     Raise UserError for a tokenizer without a fast backend, without a padding token or with unusable special tokens.
     """

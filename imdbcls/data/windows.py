@@ -24,7 +24,7 @@ class Windows:
     def needed(self, lengths: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
         """Return the number of windows that cover each document completely.
 
-        `lengths` and `budget`, the size of a full window, exclude special tokens.
+        `budget` is the size of a full window. `lengths` and `budget` exclude special tokens.
         """
         shared = self._shared(budget)
         return np.where(lengths > budget, -(-(lengths - shared) // (budget - shared)), 1)
@@ -32,8 +32,8 @@ class Windows:
     def plan(self, lengths: NDArray[np.int64], budget: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the number of windows of each document and the length of these windows.
 
-        All lengths, and `budget`, the size of a full window, exclude special tokens. A document of at most `budget`
-        tokens is a single window.
+        `budget` is the size of a full window. All lengths and `budget` exclude special tokens. A document of at most
+        `budget` tokens is a single window.
         """
         needed = self.needed(lengths, budget)
         sizes = -(-(lengths + (needed - 1) * self._shared(budget)) // needed)

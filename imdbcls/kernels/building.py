@@ -91,9 +91,10 @@ def cache_folder() -> Path:
 
 
 def require_cache(make: bool = True) -> Path:
-    """Return the kernel folder of the cache. Create it if `make`; otherwise only check that the user could write to it.
+    """Return the kernel folder of the cache. Create the folder if `make`, or only check that the user can create it.
 
-    Raise CacheRefusedError if this fails, if other users can write to the folder, or if its disk is mounted `noexec`.
+    Raise CacheRefusedError if the user cannot create or write the folder, if other users can write to it, or if its
+    disk is mounted `noexec`.
     """
     folder = cache_folder()
     try:

@@ -162,8 +162,8 @@ class CompiledLayer(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Return the layer's output twice: for the matrix products and for the residual connection of the next layer.
 
-        `residual_NH` has the same values as `x_NH`. `number` is the index of the layer. The layer is computed from
-        `weights`. `parameters` are arguments only so that autograd assigns the gradients to them.
+        `residual_NH` has the same values as `x_NH`. `number` is the index of the layer. The computation uses `weights`.
+        `parameters` are the tensors to which autograd assigns the gradients.
         """
         y_NH, saved1 = _attention_block(x_NH, residual_NH, batch, number, weights)
         z_NH, saved2 = _feed_forward_block(y_NH, batch, number, weights)

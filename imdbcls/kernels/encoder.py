@@ -137,9 +137,9 @@ def _forward(
 ) -> Any:
     """Return the encoder's output, with hidden_BTH in the autocast dtype, or in float32 without autocast.
 
-    `head_input` selects the layers and vectors to return; without it, these are the last layer's vectors of all tokens
-    or, with `output_hidden_states`, those of all layers. It has no effect if the encoder's original `forward` runs. The
-    other arguments are the arguments of the original `forward`.
+    `head_input` selects the layers and vectors to return. The default is all tokens of the last layer or, with
+    `output_hidden_states`, all tokens of all layers. `head_input` has no effect if the encoder's original `forward`
+    runs. The other arguments are the arguments of the original `forward`.
     """
     inputs = _Inputs(input_ids, token_type_ids, position_ids, inputs_embeds)
     if not _is_supported(self, inputs, attention_mask, kwargs):

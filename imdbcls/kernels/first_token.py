@@ -14,8 +14,8 @@ from torch import Tensor, nn
 def split_layers(layers: Iterable[Any], first_token_only: bool) -> tuple[list[Any], Any | None]:
     """Split the layers of BERT or RoBERTa into layers that compute all tokens, and the last layer for `first_token_of`.
 
-    Without `first_token_only`, all layers compute all tokens and the second value is None. The same applies if the last
-    layer has adapters, because `first_token_of` reads the weights directly and would ignore the adapters.
+    Without `first_token_only`, return (all layers, None). Also return this if the last layer has adapters, because
+    `first_token_of` reads the weights directly and would ignore the adapters.
     """
     *below, last = layers
     projections = (last.attention.self.key, last.attention.self.value)
@@ -54,6 +54,7 @@ def single_query_attention(
 ) -> Tensor:
     """Compute softmax attention of one query per document over its tokens; return context_BH.
 
+    Let h be the hidden state of a token, a its attention weight, K h + k its key, V h + v its value, and q the query.
     The keys and values are not computed. The score of a token is q · (K h + k) = (Kᵀ q) · h + q · k, so it is enough to
     multiply the hidden states by one vector Kᵀ q per attention head. The term q · k is the same for all tokens and
     does not change the softmax. In the same way, Σ a (V h + v) = V Σ a h + v Σ a, where Σ a is 1 without dropout.

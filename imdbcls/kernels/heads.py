@@ -31,8 +31,8 @@ def accelerate_head(head: nn.Module) -> None:
     - `TransformerHead`: its layer computes only the first token, because the head reads no other token.
     - `MaxSeqHead`: its attention does not compute keys and values, because there is only one query.
 
-    These heads may also be submodules of another head. A subclass that overrides the accelerated method keeps its own
-    version. `copy.deepcopy` keeps the acceleration.
+    A listed head is also accelerated if it is a submodule of another head. A subclass that overrides the accelerated
+    method keeps its own version. `copy.deepcopy` keeps the acceleration.
     """
     for module in head.modules():
         if type(module) is nn.Dropout and not module.inplace:
@@ -114,7 +114,7 @@ def attention_of_query(
     key_padding_mask: Tensor,
     need_weights: bool,
 ) -> tuple[Tensor, None]:
-    """Compute `nn.MultiheadAttention.forward` for one query per document. `value_BTD` is `key_BTD`."""
+    """Compute `nn.MultiheadAttention.forward` for one query per document. `value_BTD` must equal `key_BTD`."""
     return attend(self, query_B1D.squeeze(1), key_BTD, ~key_padding_mask).unsqueeze(1), None
 
 

@@ -87,8 +87,7 @@ class LayerFunction(torch.autograd.Function):
     ) -> Tensor:
         """Compute the layer from `weights`.
 
-        `parameters` are the layer's sixteen float32 parameters. They are arguments only so that autograd assigns the
-        gradients to them.
+        `parameters` are the layer's sixteen float32 parameters, to which autograd assigns the gradients.
         """
         w = weights
         qkv_BT3AD = F.linear(x_NH, w.qkv_3HH, w.qkv_3H).view(

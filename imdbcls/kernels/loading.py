@@ -34,7 +34,7 @@ class Kernels:
 
     def __init__(self, path: Path, dtype: torch.dtype, allow_amx: bool = True) -> None:
         self.dtype = dtype
-        # Load the checked file by its descriptor, because the path may refer to another file by now. Keep the
+        # Load the file by the descriptor that was checked, because the path may now refer to another file. Keep the
         # descriptor open: if a second library got the same descriptor, the loader would return the first library.
         descriptor = building.open_object(path)
         try:

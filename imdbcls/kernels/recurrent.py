@@ -25,7 +25,10 @@ from imdbcls.runtime.padding import cu_seqlens_of, token_indices
 
 
 def kernels_for(layer: nn.LSTM | nn.GRU, hidden_BTD: Tensor) -> Kernels | None:
-    """Return the kernels for a layer in the autocast dtype, or else the input's dtype; None to use PyTorch's layer."""
+    """Return the kernels for a layer, or None to use PyTorch's layer.
+
+    The dtype of the kernels is the autocast dtype. Without autocast, it is the dtype of `hidden_BTD`.
+    """
     if hidden_BTD.device.type != "cpu":
         return None
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden_BTD.dtype

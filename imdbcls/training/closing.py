@@ -99,7 +99,7 @@ def loss_of_guessing(labels_N: np.ndarray) -> float:
 
 
 def next_step(run: Run) -> str:
-    """Return the command to run next: compare the study if it has another finished run, else train another head."""
+    """Return the command to run next: a comparison if the study has another finished run, or training another head."""
     study, results = run.folder.study, run.folder.path.parent.glob("*/result.json")
     others = (RunFolder(path.parent) for path in results if path.parent != run.folder.path)
     if any(other.problem() is None for other in others):

@@ -139,7 +139,8 @@ def in_order(class_weights: Any, label_names: Sequence[str]) -> list[float]:
     if not isinstance(class_weights, Mapping):
         if len(class_weights) != len(label_names):
             raise UserError(
-                f"loss.class_weights has {len(class_weights)} weights for {len(label_names)} classes: {labels}."
+                f"loss.class_weights has {len(class_weights)} weights for {len(label_names)} classes: {labels}. Set "
+                "one weight for each class."
             )
         return list(class_weights)
     by_name = {as_named(label_name(label), label_names): weight for label, weight in class_weights.items()}

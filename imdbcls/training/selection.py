@@ -1,4 +1,4 @@
-"""Select the weights of a run by their metrics on validation: those of the best epoch, or a soup of several epochs."""
+"""Select the weights of a run by validation metrics: the weights of the best epoch, or a soup of several epochs."""
 
 from typing import NamedTuple
 

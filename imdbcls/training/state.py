@@ -30,7 +30,7 @@ ANYTHING = object()  # matches any value in an expected structure
 
 @dataclass
 class TrainState:
-    """The progress of training. With the weights, the optimizer and the schedule, it is enough for an exact resume."""
+    """The progress of training. A run can resume exactly from this, the weights, the optimizer and the schedule."""
 
     step: int = 0  # optimizer steps taken
     epoch: int = 0  # epochs finished, including their validation
@@ -288,7 +288,7 @@ class Saver:
             state.changes.append(f"after step {state.step}: {change}")
 
     def _without_frozen(self, model: Classifier) -> dict[str, Tensor]:
-        """Return the model's weights. Leave out those of a frozen encoder: only the final `best` contains them."""
+        """Return the model's weights without a frozen encoder, whose weights are only in the final `best`."""
         weights = model.state_dict()
         if not self.phases.encoder_is_fixed:
             return weights

@@ -46,7 +46,7 @@ MAX_UNREAD_STEPS = 100
 
 
 class Trainer:
-    """Train a model and save the weights of the best epoch: the one with the best validation metric.
+    """Train a model and save the weights of the epoch with the best validation metric.
 
     The steps update `evaluation_model.trained`; `evaluation_model.model` is evaluated and saved as the best. The loss
     of a step is the mean of `objective` over the targets of its batch: the documents' labels or, in pretraining, the

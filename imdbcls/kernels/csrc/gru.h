@@ -3,8 +3,8 @@ gates are in PyTorch's order: reset, update, new. */
 #pragma once
 #include "recurrence.h"
 
-/* Replace the sums by the gates; return the next output. The sum of the reset and the update gate is complete. The sum
-   of the new gate is only its input part. `hidden` is its hidden part, which the reset gate multiplies. */
+/* Replace the sums by the gates; return the next output. The sums of the reset and the update gate are complete. The
+   sum of the new gate has only the input part. `hidden` is the hidden part, which the reset gate multiplies. */
 ALWAYS_INLINE f32s next_output(f32s gates[3], f32s hidden, f32s output_before) {
     gates[0] = sigmoid(gates[0]), gates[1] = sigmoid(gates[1]);
     gates[2] = tanh_of(fmadd(gates[0], hidden, gates[2]));

@@ -1,9 +1,9 @@
 /* An LSTM over documents of different lengths, forward and backward through time.
 
-A group of up to eight documents is processed in parallel: they are the rows of one matrix product per time step. Each
+Up to eight documents form a group. They are processed in parallel, as rows of one matrix product per time step. Each
 document stops at its own end. One thread processes a group. The recurrent weights are packed once and stay in the L2
-cache. A left operand consists of blocks of 16 rows x 32 columns, of which half the rows are unused. There are two
-buffers for it: each step reads one buffer and writes the other.
+cache. A left operand consists of blocks of 16 rows x 32 columns; half of the rows are unused. There are two buffers for
+the left operand: each step reads one buffer and writes the other.
 
 t: time steps, G = 4 H: gates. */
 #include "lstm.h"

@@ -20,8 +20,8 @@ Kind = TypeVar("Kind", Run, Artifact, Sweep, View)
 class FakeWandb:
     """A fake W&B server. `folder` is where it keeps its data, which can be read even after the server is killed.
 
-    Options: `is_deaf` leaves all but GET requests without an answer. With `known_step`, the server claims that it
-    already has steps 1 to `known_step` of every run.
+    Options: With `is_deaf`, the server answers only GET requests. With `known_step`, the server claims that it already
+    has steps 1 to `known_step` of every run.
     """
 
     def __init__(self, folder: Path, **options: Any) -> None:
@@ -54,7 +54,7 @@ class FakeWandb:
             assert json.load(answer)["data"]["stopRun"]["success"]
 
     def runs(self, job_type: str | None = None) -> list[Run]:
-        """Return all runs, or those of a type, in the order in which they were created."""
+        """Return all runs, or only the runs of one type, in the order of their creation."""
         return [run for run in self._all(Run) if job_type in (None, run.job_type)]
 
     def run(self, name: str) -> Run:

@@ -36,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
             "manifests": lambda: self.store.folder / "manifests" / parts[1],
         }
         if parts[0] not in paths:
-            return self._answer({})  # such as a check whether the server is up
+            return self._answer({})  # for example, the client checks whether the server is up
         path = paths[parts[0]]()
         self._send(path.read_bytes(), "application/octet-stream") if path.exists() else self._answer({}, 404)
 

@@ -75,7 +75,7 @@ def run_of(store: Store, sweep: Sweep, name: str) -> Run:
 
 
 def requeue(store: Store, sweep: Sweep, name: str | None) -> None:
-    """Queue a run again if it was preempted, as the real server does, or if it ended without an exit code."""
+    """Queue a run again if it was preempted, as the real server does, or if it is still marked as running."""
     run = None if name is None else run_of(store, sweep, name)
     if run is not None and run.state in ("preempted", "running") and not run.is_stop_requested:
         sweep.queue.append(run.name)
