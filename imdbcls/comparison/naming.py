@@ -71,7 +71,7 @@ def varied_choices(runs: Sequence[Described]) -> list[dict[str, str]]:
             short = key.rpartition(".")[2]
             if short not in varied:
                 varied[short] = values
-            elif any(None not in pair and len(set(pair)) > 1 for pair in zip(varied[short], values, strict=True)):
+            elif any(value not in (None, other) for value, other in zip(values, varied[short], strict=True)):
                 varied[key] = values  # the two keys have different values
     return [
         {key: value for key, values in varied.items() if (value := values[i]) is not None} for i in range(len(runs))

@@ -22,10 +22,11 @@ from support.studies import HEADS, make_study
 
 import imdbcls
 from imdbcls.compare import main
-from imdbcls.comparison.naming import flatten
+from imdbcls.comparison.naming import distinct_names, flatten
 from imdbcls.comparison.run_files import BadRunError, sanitize
 from imdbcls.comparison.slices import part_accuracy
 from imdbcls.comparison.study import read_study
+from imdbcls.finished_study import RecordedRun
 from imdbcls.runs import read_predictions
 from imdbcls.runtime.locks import file_lock
 
@@ -324,6 +325,13 @@ def test_run_without_a_result_says_whether_it_is_training_or_was_killed(
     change_result(study / "transformer-s1", status="failed", error="ValueError: no")
     (note,) = [note for note in compared(study)["notes"] if note.startswith("transformer-s1")]
     assert "(status 'failed': ValueError: no); to train it again, repeat its training command" in note
+
+
+def test_group_names_show_keys_of_two_sections_with_the_same_last_part() -> None:
+    """No group has both keys, so neither key is a copy of the other one."""
+    configs = ({"loss": {"gamma": 1}}, {"schedule": {"gamma": 2}}, {"schedule": {"gamma": 3}})
+    runs = [RecordedRun({"head": "cls", "group_hash": "1a2b"}, config) for config in configs]
+    assert distinct_names(runs) == ["cls gamma=1", "cls schedule.gamma=2", "cls schedule.gamma=3"]
 
 
 def test_group_names_contain_each_choice_once(tmp_path: Path) -> None:
