@@ -127,6 +127,7 @@ def card_text(card: DataCard, table_width: int | None = None) -> str:
     notes = [
         truncation_note(card),
         *losses_of(card),
+        *cluster_note(card),
         *card.notes,
         f"Split hash {card.split_hash}: runs with the same split hash use the same documents in the same splits.",
     ]
@@ -160,6 +161,19 @@ def losses_of(card: DataCard) -> Iterator[str]:
     return losses(sum_of(split.counts for split in card.splits.values()), card.max_length)
 
 
+def cluster_note(card: DataCard) -> Iterator[str]:
+    """Yield sentences on what clusters are and what they change, if all splits have clusters."""
+    if has_clusters(card):
+        yield (
+            "Clusters: groups of documents that belong together, such as all reviews of one film. A split that is "
+            "drawn from another one never divides a cluster. compare counts a cluster, not a document, as independent."
+        )
+
+
+def has_clusters(card: DataCard) -> bool:
+    return all(split.num_clusters is not None for split in card.splits.values())
+
+
 def sizes(card: DataCard) -> list[list[str]]:
     """Return a table of the documents, classes, clusters and duplicates in each split. The first row is the header."""
     listed = card.label_names[:MAX_CLASSES_LISTED]
@@ -170,7 +184,7 @@ def sizes(card: DataCard) -> list[list[str]]:
     if len(listed) < len(card.label_names):
         rest = (sum(split.class_counts[len(listed) :]) for split in card.splits.values())
         rows.append([f"  {len(card.label_names) - len(listed)} more classes", *(f"{count:,}" for count in rest)])
-    if all(split.num_clusters is not None for split in card.splits.values()):
+    if has_clusters(card):
         rows.append(["clusters", *(f"{split.num_clusters:,}" for split in card.splits.values())])
     rows.append(["repeated texts", *(f"{split.num_repeated:,}" for split in card.splits.values())])
     rows.append(

@@ -1,18 +1,24 @@
-"""Estimate how many runs a planned study needs, from simulated studies that are decided by the same plan."""
+"""Estimate how many runs a planned study needs, and which difference it detects, under one model of its results."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imdbcls.comparison.race import race
-from imdbcls.comparison.statistics import Sample, Units
+from imdbcls.comparison.power import POWER
+from imdbcls.comparison.race import race, spending_of
+from imdbcls.comparison.sequential import Look
+from imdbcls.comparison.statistics import Sample, Units, difference_over_seeds, seed_variances, t_quantile
+from imdbcls.comparison.verdicts import LEVEL
 from imdbcls.runs.plan import Plan
 
 NUM_STUDIES = 60
+NUM_POWER_STUDIES = 400
 NUM_UNITS = 200  # number of simulated documents; their variance is scaled to the true number of test documents
 SEED_SD = 0.003  # standard deviation of the metric over seeds
 # Standard deviations over documents of three effects: one that all groups share, one that the seeds of a group share,
 # and one of each run.
 SHARED_SD, GROUP_SD, RUN_SD = 0.22, 0.12, 0.16
+# Share of documents that exactly one of two runs of different groups gets right.
+DISAGREEMENT = 2 * (GROUP_SD**2 + RUN_SD**2)
 
 
 def expected_runs(plan: Plan, num_documents: int, step: float) -> float:
@@ -26,8 +32,35 @@ def expected_runs(plan: Plan, num_documents: int, step: float) -> float:
     return float(np.mean([simulated_runs(plan, num_documents, shifts, generator) for _ in range(NUM_STUDIES)]))
 
 
+def detectable_difference(plan: Plan, num_documents: int) -> float:
+    """Return the smallest true difference between two groups that is found in 80 % of studies with all planned seeds.
+
+    The studies are drawn as in `expected_runs`. The test is the one at the last look, at a level that is corrected for
+    all looks and all pairs. In one study, the variance does not depend on the true difference. The test therefore finds
+    every true difference above the critical difference minus the error of the study.
+    """
+    generator, equal = np.random.default_rng(0), np.zeros(len(plan.groups))
+    last = Look(plan.information, len(plan.information) - 1, spending_of(plan))
+    level = last.level(LEVEL / plan.num_pairs)
+    smallest = []
+    for _ in range(NUM_POWER_STUDIES):
+        samples = drawn_samples(plan, num_documents, equal, generator)
+        error = difference_over_seeds(samples[0], samples[1], seed_variances(samples)[:2])
+        critical = t_quantile(1 - level / 2, error.degrees_of_freedom) * error.standard_error
+        smallest.append(critical - error.value)
+    return float(np.quantile(smallest, POWER))
+
+
 def simulated_runs(plan: Plan, num_documents: int, shifts: NDArray[np.float64], generator: np.random.Generator) -> int:
     """Draw one study and return how many runs its plan trains."""
+    last = race(drawn_samples(plan, num_documents, shifts, generator), plan)[-1]
+    return sum(standing.num_seeds or last.num_seeds for standing in last.standings)
+
+
+def drawn_samples(
+    plan: Plan, num_documents: int, shifts: NDArray[np.float64], generator: np.random.Generator
+) -> list[Sample]:
+    """Draw the metric of each planned group with all planned seeds. `shifts` are the true values of the groups."""
     units, scale = Units(NUM_UNITS), (NUM_UNITS / num_documents) ** 0.5
     shared_U = SHARED_SD * generator.standard_normal(NUM_UNITS)
     samples = []
@@ -38,5 +71,4 @@ def simulated_runs(plan: Plan, num_documents: int, shifts: NDArray[np.float64], 
         luck_S = SEED_SD * generator.standard_normal(len(plan.seeds))
         values_S = shift + luck_S + influence_US.mean(axis=0)
         samples.append(Sample.of(values_S, influence_US - influence_US.mean(axis=0), units, step=scale**2))
-    last = race(samples, plan)[-1]
-    return sum(standing.num_seeds or last.num_seeds for standing in last.standings)
+    return samples

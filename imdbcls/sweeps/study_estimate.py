@@ -14,7 +14,7 @@ from imdbcls.runtime.text_table import wrapped
 from imdbcls.sweeps.cost import Estimate
 from imdbcls.sweeps.cost_table import WIDTH, report
 from imdbcls.sweeps.estimate import estimate
-from imdbcls.sweeps.expected_runs import SEED_SD, expected_runs
+from imdbcls.sweeps.expected_runs import DISAGREEMENT, SEED_SD, detectable_difference, expected_runs
 from imdbcls.sweeps.in_child import in_child
 from imdbcls.sweeps.planning import known_plan, make_plan
 
@@ -45,7 +45,10 @@ def bounds(found: Estimate, settings: StudySettings) -> str:
 
 
 def expectation(found: Estimate, plan: Plan) -> Iterator[str]:
-    """Yield a sentence on the expected number of runs, for a metric in percent and a known number of test documents."""
+    """Yield sentences on the expected number of runs and the detectable difference.
+
+    They need a metric in percent and a known number of test documents.
+    """
     num_documents = next((each.cost.num_documents["test"] for each in found.groups if each.cost is not None), None)
     if num_documents is None or plan.metric in LOWER_IS_BETTER:
         return
@@ -54,4 +57,11 @@ def expectation(found: Estimate, plan: Plan) -> Iterator[str]:
         f"Expected in simulated studies with {num_documents:,} test documents and a standard deviation of "
         f"{100 * SEED_SD:g} points over seeds: {equal:.0f} runs if all groups are equal; {half:.0f} "
         f"if each group is 0.5 points worse than the one before it, and {one:.0f} if it is 1 point worse."
+    )
+    detectable = in_child(partial(detectable_difference, plan, num_documents))
+    yield (
+        f"With {len(plan.seeds)} seeds per group, 80 % of these studies detect a true difference of "
+        f"{100 * detectable:.2g} points between two groups; more test documents or seeds detect smaller differences. "
+        "The simulation assumes that documents are independent, and that only one of two runs from different groups is "
+        f"right on {100 * DISAGREEMENT:.0f} % of them."
     )

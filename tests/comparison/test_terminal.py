@@ -78,10 +78,32 @@ def test_every_metric_fits_and_is_named(metric: str, study: Path) -> None:
     assert len(leads) == 3 and all(float(lead) >= 0 for lead in leads), "a lead is never negative"
 
 
+def test_temperature_that_raises_the_ece_is_named(study: Path) -> None:
+    comparison = compared(study)
+
+    def text_with(*factors: float) -> str:
+        """Return the text of the comparison if the temperature multiplies the ECE of each group by its factor."""
+        groups = []
+        for group, factor in zip(comparison.groups, factors, strict=True):
+            assert group.calibration is not None
+            values = tuple(factor * value for value in group.calibration.values)
+            groups.append(replace(group, calibration=replace(group.calibration, calibrated_values=values)))
+        return " ".join(terminal_text(replace(comparison, groups=tuple(groups)), 80).split())
+
+    first = comparison.groups[0].name
+    assert "The temperature raises" not in text_with(0.5, 1.0, 0.9)
+    text = text_with(2.0, 1.0, 0.5)
+    assert f"The temperature raises the ECE of {first} on test: it was fitted on the validation split" in text
+    assert "predict --uncalibrated omits it." in text
+
+
 def test_everything_is_in_full_text_at_any_width(study: Path) -> None:
     comparison = compared(study)
     narrow, wide = terminal_text(comparison, 80), terminal_text(comparison)
     assert "Not shown, because the terminal is too narrow: validation accuracy %" in narrow.replace("\n", " ")
+    narrowest = " ".join(terminal_text(comparison, 60).split())
+    assert "too narrow: documents/s, ms p95, memory MB and Pareto front. A wider terminal and" in narrowest
+    assert "too narrow: 95 % interval and temperature. A wider terminal and comparison.html show all" in narrowest
     assert "too narrow" not in wide and "validation accuracy %" in wide and width_of(wide) > 100
     for text in (narrow, wide):
         for part in (

@@ -1,6 +1,7 @@
 """Test that the data card shows what a run reads, splits and truncates."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -109,8 +110,20 @@ def test_many_classes_and_no_clusters_fit_the_page(own_data: list[str], tmp_path
     text = card_text(build_data_card(compose(["data=files", f"data.train={path}", *own_data[5:]])))
     assert f"Read 300 rows from {path}." in " ".join(text.split())
     assert "The validation split has only a few documents of some classes: 1 of 'class 0" in text
-    assert "class 19 " in text and "class 20 " not in text and "  10 more classes " in text and "clusters" not in text
+    assert (
+        "class 19 " in text
+        and "class 20 " not in text
+        and "  10 more classes " in text
+        and "clusters" not in text.lower()
+    )
     assert max(len(line) for line in text.splitlines() if str(path) not in line) <= 120
+
+
+def test_the_card_explains_clusters() -> None:
+    text = " ".join(card_text(build_data_card(compose(["data=sample", "backbone=tiny"]))).split())
+    assert re.search(r"clusters( \d+){3}", text)
+    assert "Clusters: groups of documents that belong together, such as all reviews of one film." in text
+    assert "compare counts a cluster, not a document, as independent." in text
 
 
 def test_the_histogram_counts_every_document_once() -> None:

@@ -184,6 +184,9 @@ def test_plan_prints_the_cost_and_writes_nothing(folder: Path) -> None:
     assert re.search(
         r"3 groups, tested after 2 to 3 seeds\. At least 6 runs:\s+about \S+ (s|min)\. At most 9 runs:", output
     )
+    text = " ".join(output.split())
+    assert re.search(r"With 3 seeds per group, 80 % of these studies detect a true difference of [\d.]+ points", text)
+    assert "assumes that documents are independent" in text and "is right on 8 % of them" in text
     assert re.search(r"mean lr=0\.005 +3 +3 ", output) and not (folder / "runs").exists()
 
 

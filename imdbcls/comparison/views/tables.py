@@ -16,9 +16,10 @@ from imdbcls.comparison.views.quantities import (
     unit_of,
     value_text,
 )
-from imdbcls.comparison.views.wording import p_cell, percent_text, scope
+from imdbcls.comparison.views.wording import listed, p_cell, percent_text, scope
 from imdbcls.printable import counted
 
+ECE_DIGITS = 4  # decimals
 FRONTS = (("head_parameters", "size"), ("train_seconds", "time"), ("latency_ms_p50", "latency"))
 
 
@@ -224,8 +225,8 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
     rows = [
         [
             group.name,
-            f"{found.mean:.4f}",
-            f"{found.expected:.4f}",
+            f"{found.mean:.{ECE_DIGITS}f}",
+            f"{found.expected:.{ECE_DIGITS}f}",
             p_cell(found.p),
             *scaled_cells(found),
             *(cell for name in ("test/brier", "test/loss") for cell in mean_and_interval(group.metrics.get(name))),
@@ -245,15 +246,36 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
         note += (
             " Temperature: the number that divides the logits, fitted on validation (geometric mean over seeds). ECE "
             "scaled: the ECE after this division, which predict applies. The other columns are without it."
+            f"{note_on_temperatures(groups)}"
         )
     table = Table("calibration", "Are the probabilities calibrated?", header, rows, note, (9, 7, 4))
     return table.without_empty_columns()
 
 
+def note_on_temperatures(groups: Sequence[GroupSummary]) -> str:
+    """Return a sentence, after a space, on the groups whose ECE the temperature raises as shown; else an empty text."""
+    raised = [
+        group.name
+        for group in groups
+        if (found := group.calibration) is not None
+        and (scaled := found.calibrated_mean) is not None
+        and round(scaled, ECE_DIGITS) > round(found.mean, ECE_DIGITS)
+    ]
+    if not raised:
+        return ""
+    return (
+        f" The temperature raises the ECE of {listed(raised)} on test: it was fitted on the validation split, which "
+        "may be too small or differ from test. predict --uncalibrated omits it."
+    )
+
+
 def scaled_cells(calibration: Calibration) -> list[str]:
     """Return the cells for the temperature and for the ECE after scaling."""
     temperature, scaled = calibration.mean_temperature, calibration.calibrated_mean
-    return [NONE if temperature is None else f"{temperature:.3g}", NONE if scaled is None else f"{scaled:.4f}"]
+    return [
+        NONE if temperature is None else f"{temperature:.3g}",
+        NONE if scaled is None else f"{scaled:.{ECE_DIGITS}f}",
+    ]
 
 
 def parts(groups: Sequence[GroupSummary]) -> list[Table]:

@@ -19,9 +19,9 @@ from imdbcls.comparison.views.facts import (
 )
 from imdbcls.comparison.views.paragraph import paragraph
 from imdbcls.comparison.views.tables import Table, ranking, tables_of
-from imdbcls.comparison.views.wording import WORDS, brief_verdict, detectable_text, headline, listed, verdict, within
+from imdbcls.comparison.views.wording import WORDS, brief_verdict, detectable_text, headline, verdict, within
 from imdbcls.printable import counted
-from imdbcls.runtime.text_table import GAP, shortened, smallest_width, text_table, wrapped
+from imdbcls.runtime.text_table import GAP, joined, shortened, smallest_width, text_table, wrapped
 
 WIDTH = 80  # of text that is not written to a terminal
 NARROWEST, WIDEST = 60, 110  # smallest and largest width of text on a terminal
@@ -110,7 +110,12 @@ def fitted(table: Table, width: int | None) -> tuple[list[Table], str]:
     while width is not None and table.optional and narrowest(table, wraps_text=False) > width:
         left_out.append(table.header[table.optional[0]])
         table = table.without(table.optional[0])
-    sentence = f"Not shown, because the terminal is too narrow: {listed(left_out)}." if left_out else ""
+    if not left_out:
+        return blocks_of(table, width), ""
+    sentence = (
+        f"Not shown, because the terminal is too narrow: {joined(list(dict.fromkeys(left_out)))}. A wider terminal and "
+        "comparison.html show all columns."
+    )
     return blocks_of(table, width), sentence
 
 
