@@ -86,10 +86,10 @@ class Cluster:
             while waiting and stop.signal_number is None:
                 time.sleep(POLL_SECONDS)
                 on_wait()
-                queued = None
+                latest = None
                 if time.monotonic() - asked > QUEUE_SECONDS:
-                    queued, asked = queued_jobs(), time.monotonic()
-                waiting = [each for each in waiting if not self._collect(sweep, folder, each, queued)]
+                    latest, asked = queued_jobs(), time.monotonic()
+                waiting = [each for each in waiting if not self._collect(sweep, folder, each, latest)]
         sweep.stopped_by = stop.signal_number
         for each in waiting:
             detail = f"job {each.job_id} continues on the cluster; scancel {each.job_id} stops it"
