@@ -4,6 +4,7 @@ import codecs
 import io
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from imdbcls.data.columns import AUTO, Request
@@ -165,15 +166,18 @@ def _decoded_lines(path: Path, encoding: str, request: Request) -> Iterator[str]
 def _not_decoded(path: Path, encoding: str, request: Request, error: UnicodeError, end: int) -> UserError:
     """Return the error for bytes that do not fit the encoding. `end` is the offset of the end of the decoded block."""
     key = request.key("encoding")
-    advice = f"Use another {key}, or save the file as UTF-8 and leave out {key}."
-    if not isinstance(error, UnicodeDecodeError):  # such as UTF-16 without a byte order mark, in some codecs
-        return UserError(f"{path} is not {encoding} ({error}). {advice}")
+    if not isinstance(error, UnicodeDecodeError):  # such as UTF-16 without a byte order mark
+        likely = request.assignment("encoding", request.likely_encoding)
+        return UserError(
+            f"{path} is not {encoding} ({error}). Use another {key}, such as {likely}, or save the file as UTF-8 and "
+            f"leave out {key}."
+        )
     start = end - len(error.object) + error.start
     with path.open("rb") as file:
         before = file.read(start).decode(encoding, errors="replace")
     return UserError(
         f"{path}, line {before.count(chr(10)) + 1:,}: byte 0x{error.object[error.start]:02x} at offset {start:,} is "
-        f"not {encoding}. {advice}"
+        f"not {encoding}. Use another {key}, or save the file as UTF-8 and leave out {key}."
     )
 
 
@@ -191,10 +195,19 @@ def physical_lines(path: Path, request: Request, *, tolerant: bool = False) -> I
             yield from io.StringIO(line, newline="")
 
 
-def opened_tolerantly(path: Path, request: Request) -> io.TextIOWrapper:
-    """Open a file without its byte order mark. Bytes that do not fit the encoding are replaced."""
+@contextmanager
+def opened_tolerantly(path: Path, request: Request) -> Iterator[io.TextIOWrapper]:
+    """Open a file without its byte order mark. Bytes that do not fit the encoding are replaced.
+
+    Raise UserError if the codec raises an error in spite of that, such as UTF-16 without a byte order mark.
+    """
     encoding = encoding_of(path, request)
-    return path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding, errors="replace", newline="\n")
+    name = "utf-8-sig" if encoding == "utf-8" else encoding
+    try:
+        with path.open(encoding=name, errors="replace", newline="\n") as file:
+            yield file
+    except UnicodeError as error:
+        raise _not_decoded(path, encoding, request, error, 0) from error
 
 
 def after_separator_line(lines: Iterator[str]) -> tuple[int, Iterator[str]]:

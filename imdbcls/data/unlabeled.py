@@ -229,6 +229,8 @@ def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
         raise UserError(
             f"stdin is not {error.encoding}: byte 0x{error.object[error.start]:02x}. Name its encoding with --encoding."
         ) from error
+    except UnicodeError as error:  # such as UTF-16 without a byte order mark
+        raise UserError(f"stdin is not {stdin.encoding} ({error}). Name another encoding with --encoding.") from error
     except OSError as error:
         raise UserError(
             f"stdin cannot be read ({error.strerror}). Pass texts on the command line or with --file."

@@ -121,6 +121,8 @@ def test_stdin_has_an_encoding(tmp_path: Path) -> None:
     assert [item.text for item in found.items] == ["ä", "ö"]
     with pytest.raises(UserError, match=r"stdin, line 2: byte 0xf6 is not UTF-8\. Name its .*--encoding latin-1"):
         list(from_stdin(stdin_of("ok\nö\n".encode("latin-1")), DATA).items)
+    with pytest.raises(UserError, match=r"stdin is not utf-16 \(.*\)\. Name another encoding with --encoding\."):
+        list(from_stdin(stdin_of("ok\nö\n".encode("latin-1")), DATA, "utf-16").items)
     with pytest.raises(UserError, match=r"stdin, line 1: byte 0x81 is not CP1252\. Name another encoding"):
         list(from_stdin(stdin_of(b"\x81\n"), {}, "cp1252").items)
     require_text_options(parse(["run", "--encoding", "latin-1"]))

@@ -11,8 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from imdbcls.config.overrides import compose
+from imdbcls.data.columns import Request
 from imdbcls.data.documents import Source
 from imdbcls.data.files import read_files
+from imdbcls.data.pretraining import WITH_LINES
+from imdbcls.data.tables import read_table, require_columns
 from imdbcls.data.unlabeled import from_file, request_for
 from imdbcls.errors import UserError
 from imdbcls.runs.data_origin import describe_source, marker_of, read_from
@@ -99,6 +102,18 @@ def test_a_wrong_encoding_is_one_sentence_with_file_and_line(tmp_path: Path) -> 
     broken.write_bytes("text,label\na,x\nb".encode("utf-16") + b"\x00\xdc" + ",y\n".encode("utf-16-le"))
     with pytest.raises(UserError, match=r"broken\.csv, line 3: byte 0x00 at offset 34 is not utf-16\. Use another"):
         read(str(broken), encoding="utf-16")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "txt"])
+def test_utf_16_without_a_byte_order_mark_is_refused(suffix: str, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / f"a.{suffix}", [("naïve", "t", "y")], "latin-1")
+    request = Request((("text_column", "text"),), encoding="utf-16")
+    match = rf"a\.{suffix} is not utf-16 \(.*\)\. Use another data\.encoding, such as data\.encoding=cp1252, or save"
+    with pytest.raises(UserError, match=match):
+        read_table(str(path), "data.train", request, WITH_LINES)
+    if suffix in ("csv", "tsv"):  # the other formats report it when the rows are read
+        with pytest.raises(UserError, match=match):
+            require_columns(path, request)
 
 
 def test_signs_of_a_wrong_one_byte_encoding_are_noted(tmp_path: Path) -> None:
