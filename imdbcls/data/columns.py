@@ -40,7 +40,7 @@ class Request:
     occur several times: the cells of its columns are joined with `separator`. `spelling` is how messages write a
     setting: as a config key (`data.text_column`), a command-line option (`--text-column`) or an argument in Python
     (`text_column`). If `has_settings` is false, the user cannot set the names and the format, so messages suggest no
-    setting.
+    setting. With `prefers_utf8`, a file that is evidently UTF-8 is read as UTF-8, whatever `encoding` is.
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -51,6 +51,7 @@ class Request:
     encoding: str = AUTO
     separator: str = " "
     likely_encoding: str = "cp1252"  # to suggest for a file that is not UTF-8
+    prefers_utf8: bool = False
 
     @property
     def names(self) -> list[str]:

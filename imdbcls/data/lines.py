@@ -50,7 +50,8 @@ def lines_of(path: Path, request: Request) -> Iterator[str]:
 def encoding_of(path: Path, request: Request) -> str:
     """Return the normalized name of a file's encoding: the requested one, or the one of its byte order mark, or UTF-8.
 
-    Raise UserError if the byte order mark contradicts the requested encoding.
+    With `request.prefers_utf8`, the result is UTF-8 if the file is evidently UTF-8. Raise UserError if the byte order
+    mark contradicts the requested encoding.
     """
     with path.open("rb") as file:
         start = file.read(4)
@@ -59,6 +60,8 @@ def encoding_of(path: Path, request: Request) -> str:
         return marked or "utf-8"
     encoding = known_encoding(request)
     encoding = "utf-8" if encoding == "utf-8-sig" else encoding
+    if request.prefers_utf8 and (marked == "utf-8" or is_evidently_utf8(path, encoding)):
+        return "utf-8"
     # In another encoding, the bytes of the mark would be characters such as "ÿþ", with which no text begins.
     if marked is not None and with_order is not None and encoding not in (marked, with_order):
         if not request.has_settings:
@@ -92,6 +95,9 @@ def doubts(path: Path, request: Request) -> Iterator[str]:
         if encoding != "utf-8":
             yield f"{path}: the encoding is {encoding.upper()}, by its byte order mark."
         return
+    if request.prefers_utf8 and encoding == "utf-8" and known_encoding(request) not in ("utf-8", "utf-8-sig"):
+        yield f"{path}: read as UTF-8, and not with {request.assignment('encoding', request.encoding)}."
+        return
     with path.open("rb") as file:
         start = file.read(FIRST_BYTES)
     if encoding != "utf-8" and _ONE_BYTE.search(start) and is_utf8(start):
@@ -104,6 +110,14 @@ def doubts(path: Path, request: Request) -> Iterator[str]:
             f"{path}: the file has bytes from 0x80 to 0x9f, which are control characters in latin-1. If it comes from "
             f"Windows, use {request.assignment('encoding', 'cp1252')}."
         )
+
+
+def is_evidently_utf8(path: Path, encoding: str) -> bool:
+    """Return whether the start of a file is UTF-8 and not `encoding`; False if both are possible, as with ASCII."""
+    with path.open("rb") as file:
+        start = file.read(FIRST_BYTES)
+    is_both = start.isascii() and "a".encode(encoding) == b"a"
+    return b"\0" not in start and is_utf8(start) and not is_both
 
 
 def is_utf8(raw: bytes) -> bool:

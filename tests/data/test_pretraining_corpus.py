@@ -59,6 +59,21 @@ def test_nothing_to_learn_from_is_a_mistake() -> None:
         )
 
 
+@pytest.mark.parametrize(("suffix", "encoding"), [("txt", "latin-1"), ("csv", "latin-1"), ("csv", "utf-16")])
+def test_an_unlabelled_file_that_is_evidently_utf_8_is_read_as_utf_8(
+    suffix: str, encoding: str, tmp_path: Path
+) -> None:
+    same, other, notes = tmp_path / f"same.{suffix}", tmp_path / f"other.{suffix}", list[str]()
+    header = "text\n" if suffix == "csv" else ""
+    same.write_text(f"{header}naïve\n", encoding=encoding)
+    other.write_text(f"{header}schön\n", encoding="utf-8")
+    found = read_unlabelled([str(same), str(other)], FILES, {"encoding": encoding}, notes)
+    assert list(found.texts) == ["naïve", "schön"]
+    assert [note for note in notes if "UTF-8" in note] == [
+        f"{other}: read as UTF-8, and not with data.encoding={encoding}."
+    ]
+
+
 def test_unlabelled_files_have_the_text_column_of_the_data(tmp_path: Path) -> None:
     file, notes = tmp_path / "more.csv", list[str]()
     file.write_text('review,stars\n"one, two",5\n,3\nthree,1\n')
