@@ -52,8 +52,10 @@ class FinishedStudy:
         import pandas
 
         from imdbcls.comparison.study import group_names
+        from imdbcls.runs.plan import has_plan, read_plan
 
-        names, varied = group_names([RecordedRun(dict(run.result), run.config.plain()) for run in self.runs])
+        plan = read_plan(self.folder) if has_plan(self.folder) else None
+        names, varied = group_names([RecordedRun(dict(run.result), run.config.plain()) for run in self.runs], plan)
         rows = [{"group": name, **row_of(run)} for run, name in zip(self.runs, names, strict=True)]
         rows = [
             row | {key: value for key, value in choices.items() if key not in row}

@@ -92,10 +92,13 @@ def chosen_sections(run: Described) -> dict[str, str]:
 
 
 def value_in_name(value: Any) -> str:
-    """Return a config value for a name, with `null`, `true` and `false` as in YAML. Keep the end of a long path."""
+    """Return a config value for a name, with `null`, `true` and `false` as in YAML.
+
+    Floats have three digits. Only the end of a long path is kept.
+    """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    text = sanitize(str(value), 200)
+    text = sanitize(f"{value:.3g}" if isinstance(value, float) else str(value), 200)
     return f"…{text[1 - MAX_VALUE :]}" if "/" in text and len(text) > MAX_VALUE else sanitize(text, MAX_VALUE)
 
 

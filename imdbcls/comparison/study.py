@@ -93,16 +93,30 @@ def read_study(folder: Path) -> Study:
         notes.append(note_on_stopped(list(stopped), groups))
     if not groups:
         raise BadRunError(f"{folder} contains no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
+    plan = read_plan(folder) if has_plan(folder) else None
+    hashes = [str(group.runs[0].result["group_hash"]) for group in groups]
+    names = named_as_planned([group.name for group in groups], hashes, plan)
     return Study(
         sanitize(folder.resolve().name),
-        tuple(groups),
+        tuple(replace(group, name=name) for group, name in zip(groups, names, strict=True)),
         label_names,
         tuple(notes),
-        plan=read_plan(folder) if has_plan(folder) else None,
+        plan=plan,
         failed=frozenset(failed),
         folder=folder,
         num_unfinished=num_unfinished,
     )
+
+
+def named_as_planned(names: Sequence[str], group_hashes: Sequence[str], plan: Plan | None) -> list[str]:
+    """Return the names of the groups in the plan. Return `names` without a plan, or if a name would occur twice.
+
+    A plan names its groups by the swept choices. Tuned values, such as the learning rate of each head, are not in these
+    names. A group that is not in the plan keeps its name.
+    """
+    planned = {} if plan is None else {group.group_hash: sanitize(group.name) for group in plan.groups}
+    found = [planned.get(group_hash, name) for name, group_hash in zip(names, group_hashes, strict=True)]
+    return found if len(set(found)) == len(found) else list(names)
 
 
 def num_runs_of(group: Group, found: list[tuple[str, int]]) -> int:
@@ -208,13 +222,16 @@ def group_keys(runs: Sequence[Described]) -> list[str]:
     return keys
 
 
-def group_names(runs: Sequence[Described]) -> tuple[list[str], list[dict[str, str]]]:
+def group_names(runs: Sequence[Described], plan: Plan | None) -> tuple[list[str], list[dict[str, str]]]:
     """Return, for each run, the name of its group and the choices that distinguish this group from other groups."""
     keys = group_keys(runs)
     first: dict[str, Described] = {}
     for run, key in zip(runs, keys, strict=True):
         first.setdefault(key, run)
-    names = dict(zip(first, distinct_names(list(first.values())), strict=True))
+    found = named_as_planned(
+        distinct_names(list(first.values())), [str(run.result["group_hash"]) for run in first.values()], plan
+    )
+    names = dict(zip(first, found, strict=True))
     varied = dict(zip(first, varied_choices(list(first.values())), strict=True))
     return [names[key] for key in keys], [varied[key] for key in keys]
 

@@ -105,6 +105,15 @@ def test_p_values_and_intervals_hold_for_all_looks(study: Path) -> None:
     assert without.look is None and without.low == pytest.approx(with_plan.low)
 
 
+def test_groups_have_their_names_in_the_plan(study: Path) -> None:
+    """As in a study of tuned heads, whose configs also differ in the learning rate."""
+    plan = read_plan(study)
+    names = [f"{group.name} tuned" for group in plan.groups]
+    groups = tuple(group.model_copy(update={"name": name}) for group, name in zip(plan.groups, names, strict=True))
+    write_plan(study, plan.model_copy(update={"groups": groups}))
+    assert sorted(group.name for group in read_study(study).groups) == sorted(names)
+
+
 def test_order_of_the_pair_does_not_matter(study: Path) -> None:
     """The best group may come after the other in the plan: differences and intervals then change their sign."""
     expected = compare_runs(study)
