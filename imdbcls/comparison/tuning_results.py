@@ -53,9 +53,12 @@ class GroupResult:
 
 @dataclass(frozen=True)
 class Lead:
-    """The group with the best expected value in a range of budgets (numbers of trials, or hours)."""
+    """The group with the best expected value in a range of budgets (numbers of trials, or hours).
 
-    group: str
+    `group` is None if several groups have this value.
+    """
+
+    group: str | None
     start: float
     end: float
 
@@ -97,15 +100,16 @@ class TuningResults:
         """Return the leader of each range of budgets. `costs` contains the cost of one trial of each group."""
         leaders = [(budget, self._leader(budget, costs)) for budget in budgets]
         runs = [list(found) for _, found in groupby(leaders, key=lambda pair: pair[1])]
-        return tuple(Lead(self.groups[run[0][1]].name, run[0][0], run[-1][0]) for run in runs)
+        return tuple(Lead(run[0][1], run[0][0], run[-1][0]) for run in runs)
 
-    def _leader(self, budget: float, costs: Sequence[float]) -> int:
+    def _leader(self, budget: float, costs: Sequence[float]) -> str | None:
         sign = 1 if self.metric.higher_is_better else -1
         expected = [
             sign * group.expected[int(budget / cost * (1 + 1e-9)) - 1].value
             for group, cost in zip(self.groups, costs, strict=True)
         ]
-        return int(np.argmax(expected))
+        leaders = np.flatnonzero(np.isclose(expected, max(expected), rtol=1e-9, atol=0.0))
+        return self.groups[leaders[0]].name if len(leaders) == 1 else None
 
 
 def group_results(

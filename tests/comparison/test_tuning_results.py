@@ -71,6 +71,16 @@ def test_the_leader_depends_on_the_budget() -> None:
     assert found.leads_by_hours[0].start == pytest.approx(0.02) and found.leads_by_hours[0].end == pytest.approx(0.04)
 
 
+def test_no_group_leads_if_the_best_expectations_are_equal() -> None:
+    tied = [trial(1, 0.1774), trial(2, 0.1774)]
+    found = results(("a", tied), ("b", [*tied, trial(3, 0.1774)]))
+    text = " ".join(tuning_text(found).split())
+    assert "By number of trials: no group leads for 1 to 2 trials." in text and "By time: no group leads for" in text
+    assert [lead["group"] for lead in tuning_document(found)["leads_by_trials"]] == [None]
+    found = results(("a", tied), ("b", [trial(1, 0.1774), trial(2, 0.3)]))
+    assert [lead.group for lead in found.leads_by_trials] == ["b"]
+
+
 def test_lower_is_better_for_the_loss() -> None:
     found = results(("a", [trial(1, 0.3)]), ("b", [trial(1, 0.2)]), metric="loss")
     assert [lead.group for lead in found.leads_by_trials] == ["b"]

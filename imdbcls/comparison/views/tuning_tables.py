@@ -103,14 +103,14 @@ def hours_sentence(results: TuningResults) -> str:
 def leads_text(leads: Sequence[Lead], text_of: Callable[[float], str]) -> str:
     """Return the leaders with their ranges, such as "lstm leads for 1 to 3 trials, cls for 4 to 20 trials".
 
-    `text_of` returns a budget as text: a number with its unit.
+    A tie for the lead is written as "no group". `text_of` returns a budget as text: a number with its unit.
     """
     parts: list[str] = []
     for lead in leads:
         start, end = text_of(lead.start), text_of(lead.end)
         (low, low_unit), (_, unit) = start.split(" "), end.split(" ")
         span = end if start == end else f"{low if low_unit.rstrip('s') == unit.rstrip('s') else start} to {end}"
-        parts.append(f"{lead.group}{' leads' if not parts else ''} for {span}")
+        parts.append(f"{'no group' if lead.group is None else lead.group}{' leads' if not parts else ''} for {span}")
     return ", ".join(parts)
 
 
