@@ -73,15 +73,16 @@ def accuracy_interval(confusion_CC: np.ndarray) -> tuple[float, float]:
 
 
 def warnings_of(run: Run, result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a warning if the accuracy is misleading, and one if the training loss is close to that of guessing."""
+    """Yield a warning if the accuracy is misleading, and one if the training loss is not far below that of guessing."""
     if (warning := accuracy_warning(result["test/confusion_matrix"], result["label_names"])) is not None:
         yield f"test: {warning}"
     guessing = loss_of_guessing(run.corpus.train.labels)
     if is_plain_cross_entropy(run.config.loss) and result["train_loss"] > LEARNED_NOTHING * guessing:
         key, lr = learning_rate_of(run.config)
+        relation = "close to" if result["train_loss"] < guessing else "not below"
         rate = "this optimizer" if lr is None else f"{key}={lr:g}"
         yield (
-            f"training: the loss of the last epoch, {result['train_loss']:.3f}, is close to that of guessing, "
+            f"training: the loss of the last epoch, {result['train_loss']:.3f}, is {relation} that of guessing, "
             f"{guessing:.3f}. {result['steps']:,} steps with {rate} were too few to learn: use more epochs or a larger "
             "learning rate."
         )

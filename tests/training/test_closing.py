@@ -55,6 +55,10 @@ def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
     assert f"95 % interval over documents {low:.2%} to {high:.2%}; always '" in lines[start + 1]
     assert lines[start + 2] == f"  validation accuracy {result['val/accuracy']:.2%} (best epoch 1)"
     end = "\n".join(lines[start:])
+    found = re.search(r"last epoch, (\S+), is (close to|not below) that of guessing, (\S+)\. ", end)
+    assert found is not None
+    loss, relation, guessing = found.groups()
+    assert relation == ("close to" if float(loss) < float(guessing) else "not below")
     assert "2 steps with lr=1e-07 were too few to learn: use more epochs or a larger learning rate." in end
     assert lines[-1] == "  next: the same command with head=mean, then python -m imdbcls.compare runs/demo"
     again = launch(tmp_path, *command, "head=mean", "lr=1e-3", "optimizer.lr=1e-7").stderr
