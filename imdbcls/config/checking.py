@@ -28,6 +28,7 @@ from imdbcls.errors import UserError
 from imdbcls.printable import is_unicode, shown
 
 Path = tuple[str, ...]
+CONFIG_GROUPS = ("backbone", "data", "head", "loss", "optimizer", "schedule", "tracker")  # sections chosen by name
 MIN_ABBREVIATION = 3  # letters
 # Advice for a user who lists several columns where a key allows only one.
 ONE_COLUMN = {
@@ -122,10 +123,17 @@ def sentence_on(location: Path, kind: str, values: Mapping[str, Any], root: type
             hint = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
             return path, refusal(key, node, hint)
         elif not isinstance(node, Mapping):
-            return path, f"{key}={shown(node)} is not a section with keys of its own."
+            return path, f"{key}={shown(node)} is not a section with keys of its own.{remedy(key, node)}"
         assert inner is not None
         section = inner
     raise AssertionError(f"no field at {location}")
+
+
+def remedy(key: str, value: Any) -> str:
+    """Return what an experiment file must contain to choose an option of a config group; empty for other sections."""
+    if key not in CONFIG_GROUPS or not isinstance(value, str):
+        return ""
+    return f" To choose an option in an experiment file, write '- override /{key}: {shown(value)}' under 'defaults:'."
 
 
 def unknown(key: str, value: Any, root: type[Section] = Config) -> str:

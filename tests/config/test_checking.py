@@ -249,7 +249,16 @@ SECTIONS = (
 def test_a_section_must_be_a_mapping(key: str, sound: dict[str, Any]) -> None:
     for value in (None, "adamw", ["a"], 3):
         (line,) = mistakes(altered(sound, key, value))[:1]
-        assert line.startswith(f"{key}=") and line.endswith("is not a section with keys of its own.")
+        assert line.startswith(f"{key}=") and "is not a section with keys of its own." in line
+
+
+def test_an_option_of_a_config_group_is_chosen_under_defaults(sound: dict[str, Any]) -> None:
+    (line,) = mistakes(altered(sound, "tracker", "none"))[:1]
+    assert line.endswith(
+        "own. To choose an option in an experiment file, write '- override /tracker: none' under 'defaults:'."
+    )
+    (line,) = mistakes(altered(sound, "trainer", "none"))[:1]
+    assert line.endswith("is not a section with keys of its own.")
 
 
 def test_missing_keys_are_reported(sound: dict[str, Any]) -> None:
