@@ -169,4 +169,9 @@ def log_result(run: Run, result: dict[str, Any]) -> None:
     logger.info(f"{result['name']}: masked loss {before} before and {after} after pretraining", extra=console.BOLD)
     logger.info(f"  on {result['validation_documents']:,} held-out documents, {selected_epochs(result)}")
     log_cost(run, result)
-    logger.info(f"  next: fine-tune it with python -m imdbcls.train ... backbone.path={run.folder.path}")
+    name = run.config.backbone.name
+    # backbone=tiny loads no weights; the architecture is read from the folder, so any other choice loads them.
+    backbone = "minilm" if name == "tiny" else name
+    logger.info(
+        f"  next: fine-tune it with python -m imdbcls.train ... backbone={backbone} backbone.path={run.folder.path}"
+    )

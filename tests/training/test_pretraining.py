@@ -56,10 +56,11 @@ def test_killed_run_continues_to_the_same_bits_and_its_encoder_is_fine_tuned(tmp
     for step in (4, 15):
         command = start(killed, *arguments, command=PRETRAIN)
         assert kill_at(command, killed, step, 0.0)
-    run(killed, *arguments, command=PRETRAIN)
+    resumed = run(killed, *arguments, command=PRETRAIN)
     assert fingerprint(killed) == fingerprint(uninterrupted)
 
     found, pretrained = result_of(killed), run_folder(killed)
+    assert f"train ... backbone=minilm backbone.path={pretrained.relative_to(killed)}" in resumed.output
     assert found["status"] == "pretrained" and found["head"] == "mlm" and found["study"] == "pretrain"
     assert found["val/loss"] < found["before/loss"] and found["val/perplexity"] < found["before/perplexity"]
     steps = [point["step"] for point in points(pretrained)]
