@@ -86,18 +86,22 @@ class PlannedStudy:
             case State.RUNNING:
                 return "it is still running"
 
-    def summary(self) -> PlanSummary:
+    def stopped(self) -> list[tuple[str, str]]:
+        """Return the name of each stopped group and the reason, in order of the looks."""
         order = sorted(
             (each for each in range(len(self.plan.groups)) if self.standings[each].num_seeds is not None),
             key=lambda each: self.standings[each].num_seeds or 0,
         )
+        return [(self.name_of(each), self.reason(each)) for each in order]
+
+    def summary(self) -> PlanSummary:
         return PlanSummary(
             max_seeds=len(self.plan.seeds),
             looks=self.plan.looks,
             looks_done=tuple(each.num_seeds for each in self.rounds),
             futility=self.plan.futility,
             is_over=self.is_over,
-            decisions=tuple(f"{self.name_of(each)}: {self.reason(each)}" for each in order),
+            decisions=tuple(f"{name}: {reason}" for name, reason in self.stopped()),
         )
 
 
@@ -169,7 +173,10 @@ def notes_on_plan(study: Study, planned: PlannedStudy | None) -> Iterator[str]:
         f"The tests follow plan.json: at most {most} seeds per group, and {looks}. P-values and intervals of "
         "differences hold for all looks together. A study that stops at a large difference tends to overestimate it."
     )
-    yield from (f"{decision}." for decision in planned.summary().decisions)
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in planned.stopped():
+        by_reason.setdefault(reason, []).append(name)
+    yield from (f"{', '.join(names)}: {reason}." for reason, names in by_reason.items())
     for group in filter(None, planned.groups):
         if more := sorted(set(group.seeds) - set(planned.plan.seeds)):
             yield f"{group.name}: the tests ignore {len(more):,} seeds that plan.json does not list."

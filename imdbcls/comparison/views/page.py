@@ -25,7 +25,7 @@ from imdbcls.comparison.views.reading_list import ReadingList
 from imdbcls.comparison.views.tables import Table, tables_of
 from imdbcls.comparison.views.templates import packaged, source_hash, templates
 from imdbcls.comparison.views.terms import term_of
-from imdbcls.comparison.views.wording import headline, verdict, within
+from imdbcls.comparison.views.wording import ranking_text, verdict, within
 
 
 def page_html(
@@ -49,7 +49,8 @@ def page_html(
             script=script,
             script_hash=source_hash(script),
             study=comparison.study,
-            headline=headline(comparison),
+            headline=ranking_text(comparison),
+            cautions=comparison.cautions,
             facts=facts_line(comparison),
             notes=comparison.notes,
             figures={name: Markup(figure) for name, figure in figures.items()},

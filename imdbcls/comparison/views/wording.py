@@ -169,10 +169,15 @@ def within(margin: float | None, metric: Metric) -> str:
 
 
 def headline(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
-    """Return the result of the study in a few sentences: the best group compared with every other group.
+    """Return the result of the study in a few sentences, followed by the cautions.
 
     At most `max_listed` names are listed in one clause.
     """
+    return " ".join([ranking_text(comparison, max_listed), *comparison.cautions])
+
+
+def ranking_text(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
+    """Return a few sentences that compare the best group with every other group."""
     best = comparison.groups[0].name
     if len(comparison.groups) == 1:
         return f"{best} is the only group, so there is nothing to compare it with."
@@ -195,7 +200,7 @@ def headline(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
         )
     if flags := dict.fromkeys(flag for pair in pairs for flag in pair.flags):
         text += f" Note: {listed(list(flags))}."
-    return " ".join([text, *comparison.cautions])
+    return text
 
 
 def kind_of(pair: PairResult, best: str, possibly_best: Sequence[str] | None) -> str:
