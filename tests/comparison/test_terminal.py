@@ -181,6 +181,33 @@ def test_undecided_pair_says_which_group_needs_a_seed(tmp_path: Path) -> None:
     assert sentence in markdown_text(comparison)
 
 
+def test_advice_asks_for_seeds_before_documents(tmp_path: Path) -> None:
+    """With two seeds of very different results, the interval is wide because of the seeds, not of the documents."""
+    heads = [Head("a", 0.6, seed_spread=0.8), Head("b", 0.5, seed_spread=0.8)]
+    comparison = compared(make_study(tmp_path / "two", heads, seeds=[0, 1], num_documents=2_000))
+    (pair,) = comparison.pairs
+    assert pair.outcome is Outcome.UNDECIDED and pair.seeds_needed is None
+    (sentence,) = advice(comparison)
+    assert sentence.endswith(": first at least 5 seeds per group.")
+    assert sentence in " ".join(terminal_summary(comparison, FOLDER, 80).split())
+    assert "train at least 5 per group" in markdown_text(comparison)
+
+
+def test_few_documents_are_named_on_the_line_of_the_verdict(tmp_path: Path) -> None:
+    comparison = compared(make_study(tmp_path / "few", HEADS[:2], num_documents=20))
+    assert "; only 20 documents" in " ".join(terminal_summary(comparison, FOLDER, 80).split())
+    assert "; only 20 documents" in markdown_text(comparison)
+
+
+def test_heads_below_the_largest_class_have_no_winner(study: Path) -> None:
+    comparison = compared(study)
+    comparison = replace(comparison, baseline={**comparison.baseline, "test/accuracy": 1.0})
+    text = " ".join(terminal_summary(comparison, FOLDER, 80).split())
+    assert headline(comparison).startswith("No group has a higher accuracy than predicting the most frequent class.")
+    assert "has the highest accuracy" not in text and "more test documents" not in text
+    assert advice(comparison) == ["Train longer, or raise the learning rate (lr)."]
+
+
 def test_many_groups_and_long_names(tmp_path: Path) -> None:
     """30 groups have 435 pairs. Rows and sentences stay within the width, and counts say what is left out."""
     heads = [Head(f"h{i:02d}-{'学习率' * 4}-{'x' * 20}", skill=i / 30) for i in range(30)]
@@ -192,7 +219,7 @@ def test_many_groups_and_long_names(tmp_path: Path) -> None:
         summary = terminal_summary(comparison, FOLDER, width)
         assert width_of(summary.replace("comparison_pairs.csv", "")) <= width
         assert "and 20 more groups: --full" in summary and "and 429 more pairs: --full" in summary
-        assert len(summary.splitlines()) < 70
+        assert len(summary.splitlines()) < 75
     for group in comparison.groups:
         assert group.name[:4] in everything
 

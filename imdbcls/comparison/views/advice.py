@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
-from imdbcls.comparison.views.wording import listed
+from imdbcls.comparison.views.wording import ENOUGH_SEEDS, learned_nothing, limited_by_seeds, listed
 
 MAX_NAMED = 4  # groups in one clause
 
@@ -13,8 +13,11 @@ def advice(comparison: Comparison) -> list[str]:
     """Return sentences on how many seeds or documents would decide the undecided pairs of the best group.
 
     Also name the groups of all pairs that need a third seed. Pairs with a one-seed group are left out. Pairs of a
-    planned study are also left out, because the plan fixes the number of seeds.
+    planned study are also left out, because the plan fixes the number of seeds. If no group has learned anything, only
+    say how to change the training.
     """
+    if learned_nothing(comparison):
+        return ["Train longer, or raise the learning rate (lr)."]
     best = comparison.groups[0].name
     undecided = [
         pair
@@ -22,7 +25,9 @@ def advice(comparison: Comparison) -> list[str]:
         if pair.outcome is Outcome.UNDECIDED and pair.seeds_varied and pair.look is None and best in (pair.a, pair.b)
     ]
     by_seeds = [pair for pair in undecided if pair.seeds_needed is not None]
-    by_documents = [pair for pair in undecided if pair.seeds_needed is None and not any(pair.missing_seeds)]
+    others = [pair for pair in undecided if pair.seeds_needed is None and not any(pair.missing_seeds)]
+    by_few_seeds = [pair for pair in others if limited_by_seeds(pair)]
+    by_documents = [pair for pair in others if not limited_by_seeds(pair)]
     sentences = []
     if two_seeds := dict.fromkeys(
         name
@@ -37,6 +42,10 @@ def advice(comparison: Comparison) -> list[str]:
     if by_seeds:
         seeds = max(pair.seeds_needed or 0 for pair in by_seeds)
         sentences.append(f"For a verdict on {names_of(by_seeds, best)}: about {seeds} seeds per group.")
+    if by_few_seeds:
+        sentences.append(
+            f"For a verdict on {names_of(by_few_seeds, best)}: first at least {ENOUGH_SEEDS} seeds per group."
+        )
     if by_documents:
         or_margin = "" if comparison.margin is None else ", or a larger margin"
         sentences.append(f"For a verdict on {names_of(by_documents, best)}: more test documents{or_margin}.")

@@ -10,6 +10,10 @@ from imdbcls.comparison.views.quantities import interval_text, margin_text, unit
 from imdbcls.runtime.text_table import joined
 
 MAX_LISTED = 12  # names in one clause
+FEW_SEEDS = 2  # with so few, the variance over seeds is too uncertain to predict what more seeds would bring
+ENOUGH_SEEDS = 5  # advised number of seeds per group, if a group has few
+FEW_DOCUMENTS = 30  # with fewer, normal approximations are poor
+FEW_DF = 30.0  # with fewer degrees of freedom, Student's t is clearly wider than the normal distribution
 # Clauses of the headline about the best group, by verdict; {} is replaced by the other groups. "unlikely": the pair is
 # undecided, but the short list rules out the other group.
 CLAUSES = {
@@ -36,6 +40,8 @@ def verdict(pair: PairResult, metric: Metric) -> str:
     sentence = decision(pair, metric)
     if pair.outcome is not Outcome.UNTESTED and not pair.seeds_varied:
         sentence += " (a group has one seed, so this holds only for these trained models; another seed may reverse it)"
+    if pair.outcome is not Outcome.UNTESTED:
+        sentence += few_documents(pair)
     if any(pair.num_collapsed) and pair.outcome is not Outcome.UNTESTED:
         sentence += f". {collapse(pair, metric)}"
     return sentence + "".join(f" [{flag}]" for flag in pair.flags)
@@ -84,6 +90,10 @@ def undecided(pair: PairResult, metric: Metric) -> str:
             f"another seed of {name}"
         )
     chance = 0.0 if pair.chance_to_settle is None else pair.chance_to_settle
+    if limited_by_seeds(pair):
+        return (
+            f"{lead}; the number of seeds is too small for a narrow interval: train at least {ENOUGH_SEEDS} per group"
+        )
     if pair.seeds_needed is None:
         or_margin = "" if pair.margin is None else ", or a larger margin"
         return (
@@ -93,6 +103,16 @@ def undecided(pair: PairResult, metric: Metric) -> str:
     return f"{lead}; with {pair.seeds_needed} seeds per group, the probability of a verdict is {percent_text(chance)}"
 
 
+def limited_by_seeds(pair: PairResult) -> bool:
+    """Return whether more seeds are the first remedy, although no number of seeds is known to suffice.
+
+    The test then has few degrees of freedom. They come from the seeds if they are also far fewer than the documents.
+    """
+    df = pair.degrees_of_freedom
+    few_df = df is not None and df < min(FEW_DF, pair.shared_documents / 2)
+    return pair.seeds_needed is None and min(pair.num_seeds) <= FEW_SEEDS and few_df
+
+
 def lead_text(pair: PairResult, metric: Metric, more: str = "") -> str:
     """Return a clause that says which group leads by how much, with the simultaneous interval but without a verdict."""
     if pair.difference == 0:
@@ -100,8 +120,19 @@ def lead_text(pair: PairResult, metric: Metric, more: str = "") -> str:
     return f"{pair.leader} leads {pair.other(pair.leader)} by {measured(pair, metric, more)}"
 
 
+def few_documents(pair: PairResult) -> str:
+    """Return a clause if the groups share too few documents for a reliable test, or an empty string."""
+    return f"; only {pair.shared_documents} documents" if pair.shared_documents < FEW_DOCUMENTS else ""
+
+
 def brief_verdict(pair: PairResult, metric: Metric) -> tuple[str, str]:
     """Return the verdict on one pair as a word of `WORDS` and a clause, without advice and caveats about seeds."""
+    word, clause = brief_clause(pair, metric)
+    return word, clause if pair.outcome is Outcome.UNTESTED else f"{clause}{few_documents(pair)}"
+
+
+def brief_clause(pair: PairResult, metric: Metric) -> tuple[str, str]:
+    """Return `brief_verdict` without the clause about few documents."""
     word = WORDS[pair.outcome]
     match pair.outcome:
         case Outcome.UNTESTED:
@@ -178,6 +209,11 @@ def headline(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
 
 def ranking_text(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
     """Return a few sentences that compare the best group with every other group."""
+    if learned_nothing(comparison):
+        return (
+            "No group has a higher accuracy than predicting the most frequent class. Train longer, or raise the "
+            "learning rate (lr)."
+        )
     best = comparison.groups[0].name
     if len(comparison.groups) == 1:
         return f"{best} is the only group, so there is nothing to compare it with."
@@ -201,6 +237,15 @@ def ranking_text(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
     if flags := dict.fromkeys(flag for pair in pairs for flag in pair.flags):
         text += f" Note: {listed(list(flags))}."
     return text
+
+
+def learned_nothing(comparison: Comparison) -> bool:
+    """Return whether groups are ranked by accuracy, and none has a higher one than predicting the most frequent class.
+
+    With classes of unequal size, a model that is useful by another metric may have such an accuracy.
+    """
+    is_ranked = comparison.metric.name == "accuracy" and len(comparison.groups) > 1
+    return is_ranked and all(group.accuracy.mean <= comparison.baseline["test/accuracy"] for group in comparison.groups)
 
 
 def kind_of(pair: PairResult, best: str, possibly_best: Sequence[str] | None) -> str:
