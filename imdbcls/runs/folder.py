@@ -67,6 +67,8 @@ class RunFolder:
             lock = file_lock(path, on_acquired=write_holder).acquire(timeout=0.2, poll_interval=0.02)
         except Timeout as error:
             raise UserError(self._held_by_another(path)) from error
+        except FileNotFoundError as error:  # the other process removed its new folder between two attempts to lock it
+            raise UserError(self._held_by_another(path)) from error
         except OSError as error:
             if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
                 raise UserError(

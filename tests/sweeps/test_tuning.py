@@ -143,7 +143,7 @@ def test_a_trial_with_a_nan_loss_counts_as_failed(folder: Path) -> None:
     output = finish(folder, *arguments, code=1)
     assert [trial["state"] for trial in trials(folder)] == ["failed", "failed"]
     assert "At least one group has no finished trial" in output
-    assert re.search(r"^\[2/2\] mean, trial 2  failed  lr=\d\S+  \d+ s$", output, re.M)
+    assert re.search(r"^\[2/2\] mean, trial 2  failed  lr=\d\S+  [\d.]+ s$", output, re.M)
     assert output.count("the loss is nan") == 2, "only the process of a trial logs its error"
     assert "Expected validation" not in output
     finish(folder, *arguments, code=1)
