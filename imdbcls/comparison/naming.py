@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from imdbcls.comparison.run_files import sanitize
@@ -27,14 +27,14 @@ class Described(Protocol):
     def config(self) -> dict[str, Any]: ...
 
 
-def distinct_names(runs: Sequence[Described]) -> list[str]:
+def distinct_names(runs: Sequence[Described], varied: Sequence[Mapping[str, str]]) -> list[str]:
     """Return a distinct name for each group. `runs` contains one run of each group.
 
-    A name is the head, followed by every choice in which the groups differ (`varied_choices`). If two names are equal,
-    the start of the `group_hash` is appended to both.
+    A name is the head, followed by `varied`, the choices in which the groups differ (`varied_choices`). If two names
+    are equal, the start of the `group_hash` is appended to both.
     """
     heads = [sanitize(str(run.result["head"]), 60) for run in runs]
-    details = [[f"{key}={value}" for key, value in varied.items()] for varied in varied_choices(runs)]
+    details = [[f"{key}={value}" for key, value in choices.items()] for choices in varied]
     names = [
         " ".join([head, *found[:MAX_VARIED], *(["\N{HORIZONTAL ELLIPSIS}"] if len(found) > MAX_VARIED else [])])
         for head, found in zip(heads, details, strict=True)

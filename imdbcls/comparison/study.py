@@ -89,16 +89,17 @@ def read_study(folder: Path) -> Study:
         for group in gather(runs, notes)
         if group.runs
     ]
+    plan = read_plan(folder) if groups and has_plan(folder) else None
+    hashes = [str(group.runs[0].result["group_hash"]) for group in groups]
+    names = named_as_planned([group.name for group in groups], hashes, plan)
+    groups = [replace(group, name=name) for group, name in zip(groups, names, strict=True)]
     if stopped:
         notes.append(note_on_stopped(list(stopped), groups))
     if not groups:
         raise BadRunError(f"{folder} contains no finished run to compare. {' '.join(notes) or where_to_look(folder)}")
-    plan = read_plan(folder) if has_plan(folder) else None
-    hashes = [str(group.runs[0].result["group_hash"]) for group in groups]
-    names = named_as_planned([group.name for group in groups], hashes, plan)
     return Study(
         sanitize(folder.resolve().name),
-        tuple(replace(group, name=name) for group, name in zip(groups, names, strict=True)),
+        tuple(groups),
         label_names,
         tuple(notes),
         plan=plan,
@@ -194,15 +195,16 @@ def gather(runs: list[Run], notes: list[str]) -> list[Group]:
         by_key[key].append(run)
     members = [consistent(sorted(group, key=lambda run: (run.seed, run.name)), notes) for group in by_key.values()]
     first = [group[0] for group in members]
+    varied = varied_choices(first)
     return [
         Group(
             name,
             sanitize(group[0].result["head"], 60),
             sanitize(str(group[0].result.get("backbone", "")), 120),
             tuple(group),
-            varied=varied,
+            varied=choices,
         )
-        for name, varied, group in zip(distinct_names(first), varied_choices(first), members, strict=True)
+        for name, choices, group in zip(distinct_names(first, varied), varied, members, strict=True)
     ]
 
 
@@ -228,12 +230,12 @@ def group_names(runs: Sequence[Described], plan: Plan | None) -> tuple[list[str]
     first: dict[str, Described] = {}
     for run, key in zip(runs, keys, strict=True):
         first.setdefault(key, run)
-    found = named_as_planned(
-        distinct_names(list(first.values())), [str(run.result["group_hash"]) for run in first.values()], plan
-    )
-    names = dict(zip(first, found, strict=True))
-    varied = dict(zip(first, varied_choices(list(first.values())), strict=True))
-    return [names[key] for key in keys], [varied[key] for key in keys]
+    of_groups = list(first.values())
+    varied = varied_choices(of_groups)
+    hashes = [str(run.result["group_hash"]) for run in of_groups]
+    names = named_as_planned(distinct_names(of_groups, varied), hashes, plan)
+    found = dict(zip(first, zip(names, varied, strict=True), strict=True))
+    return [found[key][0] for key in keys], [found[key][1] for key in keys]
 
 
 def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
