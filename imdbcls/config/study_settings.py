@@ -5,7 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt, Unit
 
-from imdbcls.config.command_keys import CommandSettings
+from imdbcls.config.command_keys import CommandSettings, read_command_keys
 from imdbcls.config.key_types import MAX_SEED, Count, Finite, Positive, Seed
 from imdbcls.config.section import Section
 
@@ -42,3 +42,10 @@ class StudySettings(CommandSettings):
             yield f"seeds.first={seeds.first} is larger than seeds.max={seeds.max}."
         if seeds.start + seeds.max - 1 > MAX_SEED:
             yield f"seeds.start={seeds.start} is too large: the last seed would be above {MAX_SEED}."
+
+
+def default_study_settings() -> StudySettings:
+    """Return the settings in `conf/study.yaml`."""
+    settings = read_command_keys([], StudySettings, "study.yaml").settings
+    assert settings is not None
+    return settings

@@ -8,11 +8,11 @@ from annotated_types import Ge, Le, Unit
 from imdbcls.config.command_keys import CommandSettings
 from imdbcls.config.key_types import Count, Name, Positive, Seed
 from imdbcls.config.section import Section
+from imdbcls.config.study_settings import default_study_settings
 
 DEFAULT_TRIALS = 20
 MAX_WINNER_SEEDS = 1000
 DEFAULT_WINNER_SEEDS = 3
-DEFAULT_STUDY_SEEDS = 10
 
 
 class TuneBudget(Section):
@@ -43,7 +43,7 @@ class WinnerSettings(Section):
     def num_seeds(self) -> int:
         """The number of seeds per group, or with `study` the maximum."""
         if self.seeds is None:
-            return DEFAULT_STUDY_SEEDS if self.study else DEFAULT_WINNER_SEEDS
+            return default_study_settings().seeds.max if self.study else DEFAULT_WINNER_SEEDS
         return self.seeds
 
 

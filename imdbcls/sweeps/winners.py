@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from imdbcls.config.command_keys import read_command_keys
 from imdbcls.config.grid import GridGroup
 from imdbcls.config.schema import Config
-from imdbcls.config.study_settings import StudySettings
+from imdbcls.config.study_settings import default_study_settings
 from imdbcls.runs.folder import run_folder
 from imdbcls.sweeps.adaptive import run_study
 from imdbcls.sweeps.claims import POLL_SECONDS, ClaimedJobs, Claims
@@ -23,8 +22,7 @@ def study_winners(winners: Sequence[GridGroup], max_seeds: int, train: Train, cl
 
     Return the exit code of the study.
     """
-    defaults = read_command_keys([], StudySettings, "study.yaml").settings
-    assert defaults is not None
+    defaults = default_study_settings()
     first = min(max_seeds, defaults.seeds.first)
     seeds = defaults.seeds.model_copy(update={"start": first_seed(winners), "max": max_seeds, "first": first})
     return run_study(winners, defaults.model_copy(update={"seeds": seeds}), train, cluster)
