@@ -54,13 +54,13 @@ def encoding_of(path: Path, request: Request) -> str:
     mark contradicts the requested encoding.
     """
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(FIRST_BYTES if request.prefers_utf8 else 4)
     marked, with_order = next((names for mark, names in MARKS.items() if start.startswith(mark)), (None, None))
     if request.encoding == AUTO:
         return marked or "utf-8"
     encoding = known_encoding(request)
     encoding = "utf-8" if encoding == "utf-8-sig" else encoding
-    if request.prefers_utf8 and (marked == "utf-8" or is_evidently_utf8(path, encoding)):
+    if request.prefers_utf8 and (marked == "utf-8" or is_evidently_utf8(start, encoding)):
         return "utf-8"
     # In another encoding, the bytes of the mark would be characters such as "ÿþ", with which no text begins.
     if marked is not None and with_order is not None and encoding not in (marked, with_order):
@@ -112,10 +112,8 @@ def doubts(path: Path, request: Request) -> Iterator[str]:
         )
 
 
-def is_evidently_utf8(path: Path, encoding: str) -> bool:
+def is_evidently_utf8(start: bytes, encoding: str) -> bool:
     """Return whether the start of a file is UTF-8 and not `encoding`; False if both are possible, as with ASCII."""
-    with path.open("rb") as file:
-        start = file.read(FIRST_BYTES)
     is_both = start.isascii() and "a".encode(encoding) == b"a"
     return b"\0" not in start and is_utf8(start) and not is_both
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from imdbcls.data.columns import AUTO, DELIMITERS, Quoting, Request
-from imdbcls.data.lines import FIRST_BYTES, MARKS, is_utf8, known_encoding
+from imdbcls.data.lines import FIRST_BYTES, MARKS, is_evidently_utf8, known_encoding
 from imdbcls.data.table_paths import DELIMITED, TEXT_FILES
 from imdbcls.data.tables import require_columns
 from imdbcls.errors import UserError
@@ -73,4 +73,4 @@ def fits(path: Path, encoding: str) -> bool:
         return False
     if b"\0" in start:  # UTF-16 or UTF-32
         return "a".encode(encoding) != b"a"
-    return "a".encode(encoding) == b"a" and (start.isascii() or not is_utf8(start))
+    return "a".encode(encoding) == b"a" and not is_evidently_utf8(start, encoding)
