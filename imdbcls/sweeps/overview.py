@@ -72,7 +72,7 @@ class JobMessages:
 
 
 def label(number: int, num_expected: int) -> str:
-    """Return the number of ended runs and the number of all runs as text: `[3/9]`."""
+    """Return the number of ended runs or trials and the number of all of them as text: `[3/9]`."""
     return f"[{number}/{num_expected}]"
 
 

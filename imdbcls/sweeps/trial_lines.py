@@ -1,4 +1,4 @@
-"""The lines that a tuning study logs about its trials: one line for each trial that has ended."""
+"""The parts of the lines that a tuning study logs about its trials."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -7,8 +7,9 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from imdbcls.config.tune_settings import TuneBudget
-from imdbcls.printable import counted, duration
+from imdbcls.printable import counted
 from imdbcls.runs.selection import as_text
+from imdbcls.sweeps.overview import label
 from imdbcls.sweeps.trials import GroupTrials, seconds_of, value_of
 
 SECONDS_PER_HOUR = 3600.0
@@ -40,7 +41,7 @@ def score_text(trials: GroupTrials, trial: FrozenTrial, metric: str) -> str:
 def number_of(groups: Sequence[GroupTrials], budget: TuneBudget) -> str:
     """Return the number of ended trials of all groups, with the number of all trials if it is known: `[3/40]`."""
     num_ended = sum(len(ended(trials)) for trials in groups)
-    return f"[{num_ended}]" if budget.max_trials is None else f"[{num_ended}/{len(groups) * budget.max_trials}]"
+    return f"[{num_ended}]" if budget.max_trials is None else label(num_ended, len(groups) * budget.max_trials)
 
 
 def seconds_left(groups: Sequence[GroupTrials], budget: TuneBudget, jobs: int) -> float | None:
@@ -66,9 +67,3 @@ def seconds_left(groups: Sequence[GroupTrials], budget: TuneBudget, jobs: int) -
 
 def ended(trials: GroupTrials) -> list[FrozenTrial]:
     return [trial for trial in trials.trials() if trial.state.is_finished()]
-
-
-def end_line(number: str, name: str, score: str, values: Mapping[str, Any], seconds: float, left: float | None) -> str:
-    """Return the line on a trial that has ended. `left` is the expected time of all remaining trials."""
-    parts = [f"{number} {name}", score, values_text(values), duration(seconds)]
-    return "  ".join(parts if left is None else [*parts, f"({duration(left)} left)"])

@@ -32,6 +32,7 @@ from imdbcls.sweeps import trial_lines
 from imdbcls.sweeps.claims import POLL_SECONDS, ClaimedJobs, Claims
 from imdbcls.sweeps.cluster import Cluster, Task
 from imdbcls.sweeps.jobs import Outcome, Sweep
+from imdbcls.sweeps.overview import end_line
 from imdbcls.sweeps.slots import num_jobs
 from imdbcls.sweeps.slurm_job import FOLDER, JobFiles, read_text
 from imdbcls.sweeps.trials import GroupTrials, Reporter, Storage, seconds_of, value_of
@@ -321,7 +322,8 @@ class Tuning:
         left = None if self.sweep.stopped_by is not None else trial_lines.seconds_left(self._trials, budget, jobs)
         score = reason or trial_lines.score_text(claim.trials, trial, self._metric)
         number = trial_lines.number_of(self._trials, budget)
-        logger.info(trial_lines.end_line(number, claim.name, score, trial.params, seconds_of(trial), left))
+        detail = f"{score}  {trial_lines.values_text(trial.params)}"
+        logger.info(end_line(number, claim.name, detail, seconds_of(trial), left))
 
     @property
     def num_open(self) -> int:
