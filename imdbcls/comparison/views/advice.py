@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from imdbcls.comparison.results import Comparison, PairResult
 from imdbcls.comparison.verdicts import Outcome
-from imdbcls.comparison.views.wording import ENOUGH_SEEDS, learned_nothing, limited_by_seeds, listed
+from imdbcls.comparison.views.wording import ENOUGH_SEEDS, LEARN_MORE, learned_nothing, limited_by_seeds, listed
 
 MAX_NAMED = 4  # groups in one clause
 
@@ -17,7 +17,7 @@ def advice(comparison: Comparison) -> list[str]:
     say how to change the training.
     """
     if learned_nothing(comparison):
-        return ["Train longer, or raise the learning rate (lr)."]
+        return [LEARN_MORE]
     best = comparison.groups[0].name
     undecided = [
         pair

@@ -12,6 +12,7 @@ from imdbcls.runtime.text_table import joined
 MAX_LISTED = 12  # names in one clause
 FEW_SEEDS = 2  # with so few, the variance over seeds is too uncertain to predict what more seeds would bring
 ENOUGH_SEEDS = 5  # advised number of seeds per group, if a group has few
+LEARN_MORE = "Train longer, or raise the learning rate (lr)."  # advice if `learned_nothing`
 FEW_DOCUMENTS = 30  # with fewer, normal approximations are poor
 FEW_DF = 30.0  # with fewer degrees of freedom, Student's t is clearly wider than the normal distribution
 # Clauses of the headline about the best group, by verdict; {} is replaced by the other groups. "unlikely": the pair is
@@ -210,10 +211,7 @@ def headline(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
 def ranking_text(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
     """Return a few sentences that compare the best group with every other group."""
     if learned_nothing(comparison):
-        return (
-            "No group has a higher accuracy than predicting the most frequent class. Train longer, or raise the "
-            "learning rate (lr)."
-        )
+        return f"No group has a higher accuracy than predicting the most frequent class. {LEARN_MORE}"
     best = comparison.groups[0].name
     if len(comparison.groups) == 1:
         return f"{best} is the only group, so there is nothing to compare it with."
