@@ -67,13 +67,15 @@ class RunFolder:
             lock = file_lock(path, on_acquired=write_holder).acquire(timeout=0.2, poll_interval=0.02)
         except Timeout as error:
             raise UserError(self._held_by_another(path)) from error
-        except FileNotFoundError as error:  # the other process removed its new folder between two attempts to lock it
-            raise UserError(self._held_by_another(path)) from error
         except OSError as error:
             if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
                 raise UserError(
                     f"{self.path} is on a file system that cannot lock files ({error}). Choose another runs_dir."
                 ) from error
+            # The other process removed its new folder between two attempts to lock it. `mkdir` in /proc raises the same
+            # error, but names the folder.
+            if isinstance(error, FileNotFoundError) and error.filename == str(path):
+                raise UserError(self._held_by_another(path)) from error
             raise UserError(
                 f"{self.path} is not writable ({error.strerror}: {error.filename or path}). Choose another runs_dir."
             ) from error
