@@ -77,6 +77,7 @@ class Poison(Tracker):
 
     def log(self, point: Mapping[str, float | int]) -> None:
         if point["step"] == self.step and "train/loss" in point:
+            self.trainer.saver.wait()  # the save of the first epoch renames the folder in the background
             self.best = contents(self.trainer.saver.best)
             nn.init.constant_(self.trainer.model.head.output.bias, math.nan)
 
