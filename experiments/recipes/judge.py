@@ -20,11 +20,11 @@ from imdbcls.errors import UserError
 from imdbcls.runtime.console import user_errors
 
 COMMON = (
-    *("backbone=minilm", "data=imdb", "data.train_limit=2000", "data.validation_limit=1000", "data.test_limit=10000"),
-    *("max_length=256", "head=cls", "epochs=3", "tracker=none", "sampler=random", "sampler_seed=0"),
-    *("lr=tag(log,interval(1e-5,1e-3))", "optimizer.head_lr=tag(log,interval(1,100))"),
+    *("backbone=minilm", "data=imdb", "data.train_limit=1000", "data.validation_limit=1000", "data.test_limit=10000"),
+    *("max_length=128", "head=cls", "epochs=3", "tracker=none", "sampler=random", "sampler_seed=0"),
+    *("lr=tag(log,interval(3e-5,5e-4))", "optimizer.head_lr=tag(log,interval(1,30))"),
 )
-TRIALS, SEEDS = 12, 10
+TRIALS, SEEDS = 8, 8
 # A recipe's own key is searched next to lr and head_lr, with the same number of trials.
 RECIPES = {
     "default": (),
