@@ -18,7 +18,7 @@ from imdbcls.runs.plan import Plan
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """The looks at a planned study. Integers for groups are indices into `Plan.groups`, not into `Study.groups`."""
+    """The looks at a planned study. An integer for a group is an index into `Plan.groups`, not into `Study.groups`."""
 
     plan: Plan
     groups: tuple[Group | None, ...]  # of each planned group; None: no finished run
@@ -80,7 +80,10 @@ class PlannedStudy:
                 return f"equivalent to {other} {seeds}"
             case State.FUTILE:
                 chance = f"{100 * (standing.chance or 0.0):.0f} %"
-                return f"{seeds}, the chance of a verdict against {other} with all planned seeds was {chance}"
+                return (
+                    f"{seeds}, the chance of a verdict in the comparison with {other}, with all planned seeds, was "
+                    f"{chance}"
+                )
             case State.FAILED:
                 return f"a run failed before the look at {standing.num_seeds} seeds"
             case State.RUNNING:

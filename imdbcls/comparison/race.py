@@ -8,8 +8,8 @@ Holm, see `sequential`). The leader is the best running group. A group is stoppe
 
 - it is worse than a running group,
 - it is equivalent to the leader, or
-- with `futility`, it would probably get no verdict against the leader, even with all planned seeds. This rule only
-  stops groups, so it cannot cause a false "better".
+- with `futility`, its comparison with the leader would probably give no verdict, even with all planned seeds. This rule
+  only stops groups, so it cannot cause a false "better".
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -33,7 +33,7 @@ class State(StrEnum):
     RUNNING = "running"
     WORSE = "worse"  # stopped: another running group is better
     EQUIVALENT = "equivalent"  # stopped: equivalent to the leader
-    FUTILE = "futile"  # stopped: probably no verdict against the leader
+    FUTILE = "futile"  # stopped: its comparison with the leader would probably give no verdict
     FAILED = "failed"  # stopped: its next run failed
 
 
@@ -49,7 +49,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Round:
-    """One look at the study. Groups are indices into `Plan.groups`."""
+    """One look at the study. An integer that stands for a group is an index into `Plan.groups`."""
 
     num_seeds: int  # per group that was tested
     look: Look

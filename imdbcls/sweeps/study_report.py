@@ -26,7 +26,7 @@ SMALLEST_P = 0.0001
 
 @dataclass
 class StudyReport:
-    """Logs the progress of a study. Groups are indices into `Plan.groups`."""
+    """Logs the progress of a study. An integer that stands for a group is an index into `Plan.groups`."""
 
     folder: Path
     runs: StudyRuns
@@ -37,7 +37,7 @@ class StudyReport:
         self.is_percentage = self.plan.metric not in LOWER_IS_BETTER
 
     def log_start(self, rounds: Sequence["Round"]) -> None:
-        """Log what the plan allows, and the state of a study that is continued."""
+        """Log the number of planned groups, seeds and runs. For a study that continues, also log its state."""
         looks = self.plan.looks
         tested = f"each number of seeds from {looks[0]} to {looks[-1]}" if len(looks) > 1 else f"{looks[0]} seeds"
         logger.info(
@@ -72,7 +72,8 @@ class StudyReport:
             logger.info(stopped)
         for group, reason in failed.items():
             logger.error(
-                f"{self.names[group]} is left out: {reason.rstrip('.')}. Repeat the command to try this run again."
+                f"{self.names[group]} is left out: {reason.rstrip('.')}. Repeat the command to train the failed run "
+                "again."
             )
         if rounds:
             self._log_standings(rounds, failed)
@@ -98,7 +99,8 @@ class StudyReport:
     def standing(self, group: int, rounds: Sequence["Round"]) -> str:
         """Return the state of a group after the last look.
 
-        A stopped group was compared with another group. Add the difference between the two at that look.
+        For a stopped group, include its difference from the group that it was compared with, at the look that stopped
+        it.
         """
         from imdbcls.comparison.race import State
 
@@ -116,10 +118,10 @@ class StudyReport:
             return f"stopped: worse than {other}: {difference}"
         if state.state is State.EQUIVALENT:
             return f"stopped: equivalent to {other}: {difference}"
-        return f"stopped: {state.chance:.0%} chance of a verdict against {other}: {difference}"
+        return f"stopped: {state.chance:.0%} chance of a verdict in the comparison with {other}: {difference}"
 
     def difference(self, group: int, other: int, looked: "Round") -> str:
-        """Return the difference between a group and another group, with its repeated interval and p-value."""
+        """Return the difference from `group` to `other`, with an interval and a p-value that hold for all looks."""
         inference = looked.inferences[min(group, other), max(group, other)]
         sign = 1 if group < other else -1
         low, high = sorted(sign * end for end in inference.simultaneous)
@@ -134,7 +136,7 @@ class StudyReport:
         return f"< {SMALLEST_P}" if p < SMALLEST_P else f"{p:.2g}"
 
     def verdict(self, rounds: Sequence["Round"]) -> list[str]:
-        """Return sentences on which groups are better, equivalent and not decided."""
+        """Return sentences that name the groups that are better, equivalent, stopped as futile and undecided."""
         from imdbcls.comparison.race import State
 
         now = rounds[-1]
@@ -152,13 +154,13 @@ class StudyReport:
                 sentences.append(f"{joined(groups)} {verb} equivalent to {self.names[other]}{within}.")
             elif state is State.FUTILE and other is not None:
                 sentences.append(
-                    f"{joined(groups)} would probably get no verdict against {self.names[other]} with "
-                    f"{len(self.plan.seeds)} seeds."
+                    f"Even with {len(self.plan.seeds)} seeds, the comparison of {self.names[other]} with "
+                    f"{joined(groups)} would probably give no verdict."
                 )
             elif state is State.RUNNING and now.leader is not None:
                 sentences.append(
-                    f"After {now.num_seeds} of {len(self.plan.seeds)} seeds, there is no verdict on {joined(groups)} "
-                    f"against {self.names[now.leader]}."
+                    f"After {now.num_seeds} of {len(self.plan.seeds)} seeds, the comparison of "
+                    f"{self.names[now.leader]} with {joined(groups)} is undecided."
                 )
         return sentences
 

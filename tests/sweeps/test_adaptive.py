@@ -124,7 +124,8 @@ def test_group_with_a_failed_run_is_left_out_and_tried_again(folder: Path) -> No
     dropouts = (*FAULTY, "+head.only_dropout=0.2", "head.dropout=0.1,0.2,0.3", "lr=1e-2", *SEEDS)
     output = finish(folder, *dropouts, code=1, environment=faulty("exit", at=8))
     assert (
-        "cls head.dropout=0.2 is left out: cls-s0-" in output and "Repeat the command to try this run again." in output
+        "cls head.dropout=0.2 is left out: cls-s0-" in output
+        and "Repeat the command to train the failed run again." in output
     )
     assert "Look 2 of 2, after 3 seeds: the study is over" in output
     assert re.search(r"cls head\.dropout=0\.2 +left out: a run failed", output)
@@ -143,7 +144,7 @@ def test_study_ends_if_fewer_than_two_groups_are_left(folder: Path) -> None:
 def test_budget_stops_the_study_and_a_larger_one_continues(folder: Path) -> None:
     output = finish(folder, *GROUPS, *SEEDS, "budget.runs=7")
     assert "The next round needs 2 runs, and 6 are finished, but budget.runs=7." in output
-    assert "After 2 of 3 seeds, there is no verdict on mean lr=0.005 against mean lr=0.01." in output
+    assert "After 2 of 3 seeds, the comparison of mean lr=0.01 with mean lr=0.005 is undecided." in output
     assert sum(map(len, runs(folder).values())) == 6
     output = finish(folder, *GROUPS, *SEEDS, "budget.hours=1e-6")
     assert re.search(

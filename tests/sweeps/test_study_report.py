@@ -104,13 +104,15 @@ def test_futile_and_undecided_groups_are_named(study: Path) -> None:
     found = states(rounds)
     text = "\n".join(logged(report, rounds))
     assert found[State.FUTILE]
-    assert re.search(r"stopped: \d+% chance of a verdict against \w+: \S+ points \(\S+ to \S+\), p ", text)
-    assert f"would probably get no verdict against {HEADS[rounds[-1].leader or 0].name} with 4 seeds." in text
+    reason = r"stopped: \d+% chance of a verdict in the comparison with \w+: \S+ points \(\S+ to \S+\), p "
+    assert re.search(reason, text)
+    assert f"Even with 4 seeds, the comparison of {HEADS[rounds[-1].leader or 0].name} with " in text
+    assert " would probably give no verdict." in text
     report, rounds = report_of(study, margin=None)
     text = "\n".join(logged(report, rounds))
     undecided = [group for group in states(rounds)[State.RUNNING] if group != rounds[-1].leader]
     assert undecided and "not decided" in text
-    assert re.search(r"After 4 of 4 seeds, there is no verdict on .* against \w+\.", text)
+    assert re.search(r"After 4 of 4 seeds, the comparison of \w+ with .* is undecided\.", text)
 
 
 def test_loss_has_no_percent_and_lower_is_better(study: Path) -> None:
@@ -125,7 +127,7 @@ def test_end_names_failures_and_why_the_study_stopped(study: Path) -> None:
     report, rounds = report_of(study)
     lines = logged(report, rounds, failed={2: "lstm-s3 failed: no memory"}, stopped="The budget is used up.")
     assert lines[1] == "The budget is used up."
-    assert lines[2] == "lstm is left out: lstm-s3 failed: no memory. Repeat the command to try this run again."
+    assert lines[2] == "lstm is left out: lstm-s3 failed: no memory. Repeat the command to train the failed run again."
     assert any(re.match(r"lstm +left out: a run failed +", line) for line in lines)
 
 
