@@ -1,4 +1,4 @@
-"""The compared systems on a GPU: `imdbcls`, and the Trainer of Hugging Face with its fastest options.
+"""The compared systems on a GPU: `imdbcls`, and the Hugging Face Trainer with its fastest options.
 
 Both come from `experiments/throughput/systems.py`, and train the same weights on the same documents. Each system has
 `first_loss`, `flops` and `seconds`.

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # on stderr
     options = parse(arguments)
     if find_spec("accelerate") is None:
-        raise UserError("The Trainer of Hugging Face needs accelerate: pip install accelerate.")
+        raise UserError("The Hugging Face Trainer needs accelerate: pip install accelerate.")
     if os.getloadavg()[0] > 0.5:
         logger.info("Other programs are using this machine. The ratios are approximate; do not quote the other values.")
     with tempfile.TemporaryDirectory() as folder:

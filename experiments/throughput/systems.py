@@ -175,7 +175,7 @@ class OriginalTraining(Baseline):
 
 
 class TrainerTraining(Baseline):
-    """The Trainer of Hugging Face. `fast_options` enables bf16, if the hardware supports it, and grouping by length."""
+    """The Hugging Face Trainer. `fast_options` enables bf16, if the hardware supports it, and grouping by length."""
 
     def __init__(self, settings: Settings, *, attention_dropout: str, fast_options: bool) -> None:
         super().__init__(settings, attention_dropout)

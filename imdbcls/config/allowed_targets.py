@@ -158,13 +158,13 @@ def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(plugin, str) or not plugin.isidentifier() or plugin in libraries():
             yield (
                 f"plugins={shown(plugin)} is refused: list a package of your own by its import name, such as "
-                "my_package, not a module of Python or a library that imdbcls needs."
+                "my_package, not a standard module or a library that imdbcls needs."
             )
 
 
 @cache
 def libraries() -> frozenset[str]:
-    """Return the modules of Python, imdbcls and all its dependencies, none of which may be a plugin."""
+    """Return the names of the standard modules, imdbcls and all its dependencies. None of them may be a plugin."""
     names, pending = set[str](), ["imdbcls"]
     while pending:
         name = canonicalize_name(pending.pop())

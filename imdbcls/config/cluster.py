@@ -60,8 +60,8 @@ def settings_of(chosen: Sequence[str]) -> Mapping[str, Any] | None:
         return None
     if launcher != SLURM:
         raise UserError(
-            f"{GROUP}={launcher}: this command trains its runs itself, or on Slurm with {GROUP}={SLURM}. Choose "
-            f"{GROUP}={SLURM}, or leave {GROUP} out and set jobs."
+            f"{GROUP}={launcher}: this command supports only {GROUP}={SLURM}. Choose {GROUP}={SLURM} to train the "
+            f"runs on Slurm, or remove {GROUP} to train them on this machine with jobs=NUMBER."
         )
     with initialize_config_module(CONF, version_base="1.3"):
         loader = make_loader(chosen, None)

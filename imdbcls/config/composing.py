@@ -74,7 +74,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Return the config for some overrides. Raise UserError for a forbidden setting; pass on errors of Hydra."""
+        """Return the config for some overrides. Raise UserError for a forbidden setting. Hydra's errors propagate."""
         parsed, repository = self._parse_overrides_and_create_caching_repo(CONFIG, list(overrides))
         plain = [each for each in parsed if is_plain(each, repository)]
         if run_mode is RunMode.RUN:
@@ -180,7 +180,7 @@ class Loader(ConfigLoaderImpl):
 
 
 def is_plain(override: Override, repository: IConfigRepository) -> bool:
-    """Return whether an override sets a key of this project. Choices of groups and keys of Hydra are not plain."""
+    """Return whether an override sets a key of this project, as opposed to a Hydra key or the choice of a group."""
     key = override.key_or_group
     special = override.is_hydra_override() or key in ("", "hydra") or override.package is not None
     return not special and not repository.group_exists(key)

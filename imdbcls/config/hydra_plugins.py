@@ -1,4 +1,4 @@
-"""Check which launchers and sweepers of Hydra are installed, and the settings of a sweeper that optimises."""
+"""Check which Hydra launchers and sweepers are installed, and the settings of a sweeper that optimises."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from enum import Enum

@@ -160,7 +160,7 @@ class TrackerConfig(Section):
 
     @property
     def chosen(self) -> dict[str, OneTrackerConfig]:
-        """The section of each chosen tracker by name; empty with `tracker=none`."""
+        """The section of each chosen tracker, keyed by name; empty with `tracker=none`."""
         return dict(self.model_extra or {})
 
 

@@ -208,7 +208,7 @@ def limits(swept: IntervalSweep | RangeSweep, assignment: Assignment) -> tuple[f
 
 
 def described(space: Sequence[Dimension]) -> Mapping[str, Any]:
-    """Return the search space as plain values by key, for a JSON file."""
+    """Return the search space as a JSON object, with a plain value for each key."""
     return {each.key: each.described() for each in space}
 
 

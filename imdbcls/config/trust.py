@@ -155,7 +155,7 @@ def foreign_settings(
     for key, value in different_values(found, trusted):
         if not (ALLOWED_IN_FILES.fullmatch(key) or FILLED_IN.fullmatch(key) or key.startswith(sections or ("-",))):
             yield (
-                f"{key}={shown(value)} is refused: it comes from a YAML file, which may set no keys of Hydra except "
+                f"{key}={shown(value)} is refused: it comes from a YAML file, which may set no Hydra keys except "
                 "hydra.mode, hydra.sweeper.params, hydra.sweeper.max_batch_size and hydra.verbose. If you trust the "
                 f"file, add {key}=... to the command."
             )

@@ -55,7 +55,7 @@ def run_command(main: Callable[[], object]) -> int:
             sweep.conclude()
             if not (isinstance(error, HydraException) or is_from_plugin(error)):
                 raise
-            logger.debug("error of a plugin of Hydra", exc_info=error)
+            logger.debug("error in a Hydra plugin", exc_info=error)
             raise UserError(
                 f"The sweeper stopped with an error (IMDBCLS_LOG_LEVEL=DEBUG shows where): {reason_of(error)}"
             ) from error
@@ -66,7 +66,7 @@ def run_command(main: Callable[[], object]) -> int:
 
 @contextmanager
 def surviving_errors() -> Iterator[None]:
-    """Log an error of a job instead of raising it, so that a launcher of Hydra still waits for its other jobs."""
+    """Log an error of a job instead of raising it, so that a Hydra launcher still waits for its other jobs."""
     try:
         yield
     except Exception as error:
@@ -74,14 +74,14 @@ def surviving_errors() -> Iterator[None]:
 
 
 def record_other_launchers() -> None:
-    """Record the outcomes of the jobs that another launcher of Hydra has trained."""
+    """Record the outcomes of the jobs that another Hydra launcher has run."""
     from imdbcls.sweeps.launched import record_launched  # imported here because its imports are heavy
 
     record_launched(sweep)
 
 
 def is_from_plugin(error: Exception) -> bool:
-    """Return whether an error was raised in a plugin of Hydra, such as a sweeper that optimises."""
+    """Return whether an error was raised in a Hydra plugin, such as a sweeper that optimises."""
     names = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(name.startswith("hydra_plugins.") for name in names)
 

@@ -30,7 +30,7 @@ def test_without_slurm_there_is_no_cluster(overrides: list[str]) -> None:
     [
         (
             ["hydra/launcher=joblib"],
-            "this command trains its runs itself, or on Slurm with hydra/launcher=submitit_slurm",
+            "this command supports only hydra/launcher=submitit_slurm",
         ),
         (["hydra.launcher.mem_gb=16"], "hydra.launcher.mem_gb=16 has no effect without hydra/launcher=submitit_slurm"),
         ([SLURM, "hydra.launcher.partiton=x"], "there is no such key; closest: hydra.launcher.partition"),

@@ -65,11 +65,11 @@ class ClusterCommand:
         end_jobs(self._environment)
 
     def slurm(self, *command: str) -> str:
-        """Run a command of Slurm and return its output."""
+        """Run a Slurm command and return its output."""
         return subprocess.run(command, env=self._environment, check=True, capture_output=True, text=True).stdout
 
     def accepts(self, *command: str) -> bool:
-        """Return whether a command of Slurm succeeds."""
+        """Return whether a Slurm command succeeds."""
         return subprocess.run(command, env=self._environment, check=False, capture_output=True).returncode == 0
 
     @property
