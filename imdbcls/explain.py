@@ -161,7 +161,7 @@ def chosen(texts: Texts, numbers: Sequence[int] | None) -> Iterator[Item]:
         if missing is not None and item.number not in missing:
             continue
         if item.text is None:
-            raise UserError(f"{texts.name}, {texts.unit} {item.number:,} has no text to explain. Choose another --row.")
+            raise UserError(f"{texts.name}: {texts.unit} {item.number:,} has no text to explain. Choose another --row.")
         yield item
         if missing is not None:
             missing.remove(item.number)

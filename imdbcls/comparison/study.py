@@ -151,8 +151,8 @@ def note_on_version(problem: str, names: list[str]) -> str:
     listed = listed_names(names)
     verb, whose, them = ("is", "its", "it") if len(names) == 1 else ("are", "their", "them")
     return (
-        f"{listed} {verb} left out: {whose} result.json {problem}. Compare {them} with the version of imdbcls that "
-        f"trained {them}, or train {them} again."
+        f"{listed} {verb} left out: {whose} result.json {problem}. To compare {them}, use the version of imdbcls "
+        f"that trained {them}, or train {them} again."
     )
 
 
@@ -189,7 +189,7 @@ def label_names(run: Run) -> tuple[str, ...]:
 
 
 def gather(runs: list[Run], notes: list[str]) -> list[Group]:
-    """Build the groups from the consistent runs with the same `group_keys`."""
+    """Build one group from the runs that share a key (see `group_keys`). Leave out inconsistent runs, with a note."""
     by_key: dict[str, list[Run]] = defaultdict(list)
     for run, key in zip(runs, group_keys(runs), strict=True):
         by_key[key].append(run)

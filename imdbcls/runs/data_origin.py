@@ -100,9 +100,9 @@ def require_own_source(source: Mapping[str, Any], run: Path) -> None:
     if named and not local and not remote:
         return  # no file can be opened, and the reader reports the missing files
     raise UserError(
-        f"{run} reads its documents from {describe_source(source)}, and you have not trained on these documents on "
-        "this machine. Add --trust-source if you trust this run folder. For data=files, imdb or hub, you can "
-        "instead add --data PATH to read your own copy of the documents."
+        f"{run} reads its documents from {describe_source(source)}, but no training on this machine has used these "
+        "documents. Add --trust-source if you trust this run folder. For data=files, imdb or hub, you can instead add "
+        "--data PATH to read your own copy of the documents."
     )
 
 

@@ -152,7 +152,7 @@ def require_plain_yaml(path: Path, text: str) -> None:
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors in a safetensors file by name, without reading any tensor.
+    """Map the names of the tensors in a safetensors file to their shapes, without reading any tensor.
 
     safetensors checks that the tensors fill the file without gaps or overlaps, and that their sizes match their shapes
     and types. Raises UserError if that check fails, if the header is too long, or if the tensors in float32 need more

@@ -60,7 +60,7 @@ class Storage:
         except Exception as error:  # the database's driver raises its own errors
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"storage: the database cannot be opened ({reason}). Correct it, or set storage=null to use a file."
+                f"storage: the database cannot be opened ({reason}). Check its URL, or set storage=null to use a file."
             ) from error
 
 

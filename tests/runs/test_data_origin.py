@@ -140,7 +140,7 @@ def test_source_used_in_training_is_allowed_in_any_run_folder(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path / "other")
     require_own_source(absolute, RUN)
     Path("mine.csv").write_text("text,label\n")
-    with pytest.raises(UserError, match=r"mine\.csv, and you have not trained"):
+    with pytest.raises(UserError, match=r"mine\.csv, but no training on this machine"):
         require_own_source(relative, RUN)
     remember_source({**HUB, "path": "someone/private"})
     require_own_source({**HUB, "path": "someone/private"}, RUN)

@@ -108,9 +108,9 @@ def test_runs_with_other_versions_are_left_out_with_one_sentence(tmp_path: Path)
     assert [(group.name, group.seeds) for group in found.groups] == [("lstm", [0, 2]), ("transformer", [0, 1, 2])]
     assert list(found.left_out) == [
         "cls-s0, cls-s1, cls-s2 are left out: their result.json was written by an earlier version of imdbcls (no "
-        "format_version). Compare them with the version of imdbcls that trained them, or train them again.",
+        "format_version). To compare them, use the version of imdbcls that trained them, or train them again.",
         "lstm-s1 is left out: its result.json was written by a newer version of imdbcls (format_version 2; this "
-        "version reads 1). Compare it with the version of imdbcls that trained it, or train it again.",
+        "version reads 1). To compare it, use the version of imdbcls that trained it, or train it again.",
     ]
     for path in study.glob("*/result.json"):
         set_version(path, None)
