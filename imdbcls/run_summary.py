@@ -95,7 +95,7 @@ def run_html(folder: Path, result: Mapping[str, Any]) -> str:
 
 
 def chosen_epochs(result: Mapping[str, Any]) -> str:
-    """Return the best epoch, or the epochs of a greedy soup, from an untrusted result."""
+    """Describe the best epoch, or the epochs of a greedy soup. The values in `result` may have any type."""
     soup = result.get("soup_epochs", [])
     return selected_epochs(
         {"best_epoch": result.get("best_epoch"), "soup_epochs": soup if isinstance(soup, list) else []}
@@ -103,7 +103,7 @@ def chosen_epochs(result: Mapping[str, Any]) -> str:
 
 
 def training_text(result: Mapping[str, Any]) -> str:
-    """Return the duration and the speed of training from an untrusted result."""
+    """Describe the duration and the speed of training. The values in `result` may have any type."""
     seconds, speed = result.get("train_seconds"), result.get("documents_per_second")
     if not isinstance(seconds, int | float) or not isinstance(speed, int | float):
         return "not recorded"

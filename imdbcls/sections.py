@@ -245,7 +245,7 @@ def build_tracker(config: Config, folder: RunFolder, resumed_step: int | None) -
 def tracker_constructors(
     config: Config, folder: RunFolder, resumed_step: int | None
 ) -> dict[str, Callable[[], Tracker]]:
-    """Return a constructor for each chosen tracker, by name. The constructor of a user's own tracker may fail."""
+    """Return a constructor for each chosen tracker, keyed by name. The constructor of a user's own tracker may fail."""
     tags = (config.head.name, config.backbone.name, config.data.name)
     given = {
         **config.tracker.shared,

@@ -35,7 +35,7 @@ class Metric:
 
     @property
     def key(self) -> str:
-        """The key of the metric on the test split in `result.json` and `comparison.json`."""
+        """The key under which `result.json` and `comparison.json` store the metric on the test split."""
         return f"test/{self.name}"
 
     def is_available_for(self, predictions: Predictions) -> bool:

@@ -47,7 +47,7 @@ def distinct_names(runs: Sequence[Described], varied: Sequence[Mapping[str, str]
 
 
 def varied_choices(runs: Sequence[Described]) -> list[dict[str, str]]:
-    """Return, for each group, the values of the choices in which the groups differ, by name and without the head.
+    """Return, for each group, its value of each choice in which the groups differ, except the head.
 
     `runs` contains one run of each group. A choice is a section, such as `backbone=minilm`, or a config key. A key of a
     section is included only if its value differs between groups with the same choice of this section, because different
@@ -57,7 +57,7 @@ def varied_choices(runs: Sequence[Described]) -> list[dict[str, str]]:
     if len(runs) < 2:
         return [{} for _ in runs]
     sections, choices = [chosen_sections(run) for run in runs], choices_of(runs)
-    varied: dict[str, tuple[str | None, ...]] = {}  # value of each group, by name
+    varied: dict[str, tuple[str | None, ...]] = {}  # name of the choice: value of each group
     for section in dict.fromkeys(name for found in sections for name in found):
         values = tuple(found.get(section) for found in sections)
         if section != "head" and len(set(values)) > 1:

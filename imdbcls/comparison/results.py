@@ -148,14 +148,14 @@ class GroupSummary:
     # Metrics of the mean probabilities over seeds, by Metric.key; empty: one seed, or no probabilities.
     ensemble: Mapping[str, float]
     calibration: Calibration | None  # None: no probabilities
-    cost: Mapping[str, float | None]  # mean over seeds, by key of cost.COSTS; None: not measured
+    cost: Mapping[str, float | None]  # mean over seeds; keys as in cost.COSTS; None: not measured
     cost_range: Mapping[str, tuple[float, float] | None]  # lowest and highest seed, by the same keys
     parts: Parts
     confusion_matrix: tuple[tuple[int, ...], ...]  # documents by true and by predicted class, summed over seeds
     class_scores: tuple[ClassScore, ...]  # in the order of the label names
     reliability: tuple[ReliabilityBin, ...]  # non-empty bins, by confidence; empty: no probabilities
-    learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # by name in curves.CURVES; empty: not logged
-    varied: Mapping[str, str]  # choices in which the groups differ, by name; no entry for the head or a missing key
+    learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # keys as in curves.CURVES; empty: not logged
+    varied: Mapping[str, str]  # name to value of each choice in which the groups differ, except the head
 
     @property
     def accuracy(self) -> MetricSummary:
@@ -362,7 +362,7 @@ class Comparison:
     size_curves: tuple[SizeCurve, ...]  # one per head; empty: see size_curves.size_curves_of
     crossings: tuple[Crossing, ...]  # of the size curves
     pairs: tuple[PairResult, ...]  # every pair of groups, in the order of `groups`
-    pareto: Mapping[str, tuple[str, ...]]  # groups on the Pareto front of the metric and a cost, by key of cost.COSTS
+    pareto: Mapping[str, tuple[str, ...]]  # keys as in cost.COSTS; groups on the Pareto front of metric and cost
     disagreements: tuple[Disagreement, ...]  # two per pair of groups that have the same test documents
     wrong_for_all: tuple[str, ...]  # ids of documents that every run misclassifies, hardest first
     label_errors: tuple[LabelError, ...] | None  # most certain first; None: a group has no probabilities

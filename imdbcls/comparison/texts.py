@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def texts_of(study: Study) -> dict[str, str]:
-    """Return the texts of the test documents by id, or an empty dict for a predictions file, which has no texts.
+    """Map the ids of the test documents to their texts. A predictions file has no texts and gives an empty dict.
 
     If the texts of a study folder cannot be read, log a warning and return an empty dict.
     """

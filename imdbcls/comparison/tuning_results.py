@@ -21,7 +21,7 @@ class TrialResult:
 
     number: int  # from 1
     state: str
-    values: Mapping[str, Any]  # of the search space, by key
+    values: Mapping[str, Any]  # keys as in the search space
     value: float | None  # best validation metric of a finished or pruned trial
     seconds: float  # time of all its processes
     epochs: int  # that were reported

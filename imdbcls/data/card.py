@@ -113,7 +113,7 @@ def split_card(
 
 
 def card_tables(card: DataCard) -> dict[str, tuple[list[str | int], list[list[str | int]]]]:
-    """Return the tables of the card by name. Each table is a tuple (column names, rows)."""
+    """Return the tables of the card, keyed by name. Each table is a tuple (column names, rows)."""
     all_lengths = np.concatenate([split.lengths for split in card.splits.values()])
     bins: list[list[str | int]] = [[bounds.strip(), count] for bounds, count, _ in bins_of(all_lengths)]
     tables: dict[str, tuple[list[str | int], list[list[str | int]]]] = {"histogram": (["tokens", "documents"], bins)}

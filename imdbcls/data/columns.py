@@ -60,7 +60,7 @@ class Request:
 
     @cached_property
     def outputs(self) -> dict[str, tuple[str, ...]]:
-        """Each column of the table, by name, with the columns of the file that it joins (usually a single one)."""
+        """Map the name of each column of the table to the columns of the file that it joins, usually a single one."""
         texts = {each: tuple(name for setting, name in self.columns if setting == each) for each in TEXTS}
         made = (texts.get(setting, (name,)) for setting, name in self.columns)
         return {joined_name(names): names for names in made}

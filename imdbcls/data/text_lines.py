@@ -9,7 +9,7 @@ from imdbcls.errors import UserError
 
 
 def line_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Yield the number of each non-blank line and its texts by column.
+    """Yield the number of each non-blank line, and a mapping from columns to its texts.
 
     A text is in the first requested text column, and the second text of a pair in the first pair column. Raise
     UserError for a line that does not fit the encoding, and for a pair that does not have exactly two texts.

@@ -110,7 +110,7 @@ def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Dis
 
 
 def texts_of(run: FinishedRun) -> dict[str, str]:
-    """Return the texts of a run's test documents by id. `read_texts` decides which files the run may read."""
+    """Map the ids of a run's test documents to their texts. `read_texts` decides which files the run may read."""
     try:
         return read_texts(run.config.plain(), str(run.result.get("split_hash")))
     except UserError as error:

@@ -338,7 +338,7 @@ def _run(command: list[str], folder: Path | None, deadline: float) -> str:
 
 
 def _read(process: subprocess.Popen[bytes]) -> bytes:
-    """Return the first _MAX_OUTPUT bytes of a process's output, then close the pipe."""
+    """Read at most _MAX_OUTPUT bytes of a process's output and close the pipe. Return b"" if reading fails."""
     assert process.stdout is not None
     with process.stdout as pipe, suppress(OSError, ValueError):
         return pipe.read(_MAX_OUTPUT)

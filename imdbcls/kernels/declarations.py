@@ -141,7 +141,7 @@ def constant(name: str) -> int:
 
 
 def read_declarations(header: str, dtype: torch.dtype) -> dict[str, Function]:
-    """Return the kernels that are compiled for this dtype, by name; `header` is the text of `kernels.h`."""
+    """Return the kernels that are compiled for this dtype, keyed by name; `header` is the text of `kernels.h`."""
     text = _COMMENT.sub("", header)
     text = text if dtype == torch.float32 else _ONLY_FLOATS.sub("", text)
     return {name: Function(name, _parameters(arguments, dtype)) for name, arguments in _FUNCTION.findall(text)}

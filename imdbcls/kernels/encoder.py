@@ -110,7 +110,11 @@ def _recomputes_activations(encoder: Any) -> bool:
 
 
 class _Inputs(NamedTuple):
-    """The input of the embeddings: ids_BT or embeddings_BTH. The encoder has defaults for fields that are None."""
+    """The arguments of `forward` that describe the tokens.
+
+    Either `input_ids` (B, T) or `inputs_embeds` (B, T, H) is given. If `token_type_ids` or `position_ids` is None, the
+    encoder uses its default.
+    """
 
     input_ids: Tensor | None
     token_type_ids: Tensor | None

@@ -53,7 +53,7 @@ class Scores:
         return accuracy_warning(self.confusion_matrix, self.label_names)
 
     def plain(self) -> dict[str, Any]:
-        """Return the scores as JSON values: the metrics at the top level, the classes by name."""
+        """Return the scores as a JSON object: the metrics at the top level, and an entry for each class."""
         averages = {"macro": asdict(self.macro), "weighted": asdict(self.weighted)}
         for average in averages.values():
             del average["name"]

@@ -40,7 +40,7 @@ def weights_of_run(folder: Path) -> Path:
 
 
 def architecture(folder: Path) -> Path:
-    """Return the folder with a model's `config.json` and tokenizer: a subfolder of a run, else the folder itself."""
+    """Return the folder with a model's `config.json` and tokenizer. In a run folder, this is `backbone`."""
     is_plain = (folder / "config.json").exists() or not (folder / "backbone" / "config.json").is_file()
     return folder if is_plain else folder / "backbone"
 

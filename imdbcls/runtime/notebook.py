@@ -35,7 +35,7 @@ class NotebookBlock:
         self.update()
 
     def paint(self, line: "RenderableType") -> None:
-        """Replace the live line. It is shown only below messages, so that a run without messages has no output."""
+        """Replace the live line. It is shown only below messages, so a run that logs no messages adds no output."""
         from rich.console import Console
 
         file = io.StringIO()

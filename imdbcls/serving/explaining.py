@@ -16,7 +16,7 @@ EXAMPLE = "A quiet, patient film."
 async def explain_all(
     models: ModelThread[dict[str, Answer]], runs: ServedRuns, text: str, label: str
 ) -> dict[str, Explanation]:
-    """Return the explanation of each run, by name.
+    """Return the explanation of each run, keyed by the name of the run.
 
     Each explanation is a separate call, so that the thread can answer other requests between two explanations. Raises
     UserError as `explain` does, and BusyError if too many explanations wait.

@@ -27,7 +27,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class ServedRuns:
-    """One or two runs or ensembles with the same classes, by name. Only one thread may use them."""
+    """One or two named runs or ensembles with the same classes. Only one thread may use them."""
 
     by_name: Mapping[str, FinishedRun | Ensemble]
 
@@ -39,7 +39,7 @@ class ServedRuns:
         return [about(name, model) for name, model in self.by_name.items()]
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, Answer]]:
-        """Return a mapping for each text, with the answers by name of the run or ensemble."""
+        """Return a mapping for each text, from the name of each run or ensemble to its answer."""
         by_run = {name: answers_of(model, texts) for name, model in self.by_name.items()}
         return [{name: answers[row] for name, answers in by_run.items()} for row in range(len(texts))]
 

@@ -177,7 +177,7 @@ class AdaptiveStudy:
         return None
 
     def record_ended_jobs(self) -> None:
-        """Record the time of Slurm jobs that ended after the last command had stopped waiting for them."""
+        """Record how long Slurm jobs ran that ended after the last command had stopped waiting for them."""
         for run in self.runs.planned():
             files = JobFiles(self.folder / FOLDER, self.runs.folder(run).path.name)
             seconds = files.uncollected_seconds()

@@ -96,7 +96,7 @@ class Cluster:
             self._record(sweep, each, Outcome(each.task.name, "interrupted", detail))
 
     def _submit(self, folder: Path, jobs: Sequence[SlurmJob], queued: Mapping[str, str]) -> dict[str, str]:
-        """Return the id of each job by the name of its run. Submit the jobs that are not in Slurm's queue."""
+        """Submit the jobs that are not in Slurm's queue. Return the ids of all jobs, keyed by the name of the run."""
         ids = {}
         for job in jobs:
             job_id = find_job(job, queued, self._settings)

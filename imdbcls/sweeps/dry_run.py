@@ -37,7 +37,7 @@ def dry_run() -> int:
 
 
 def groups_of_command(arguments: Sequence[str]) -> dict[str, list[Config]]:
-    """Return the configs of the command's runs by the name of their group. `arguments` have been checked."""
+    """Return the configs of the command's runs, keyed by the name of their group. `arguments` have been checked."""
     asked = get_args_parser().parse_args(list(arguments))
     for flag in ("cfg", "info", "hydra_help", "shell_completion"):
         if getattr(asked, flag):

@@ -43,12 +43,12 @@ class JobFiles:
         return self.folder / f"{self.name}.end"
 
     def used_seconds(self) -> float | None:
-        """Return the time of all processes of the run since the last call of `remove`; None if none is recorded."""
+        """Return the running time of all processes of the run since the last `remove`; None if none is recorded."""
         text = read_text(self.seconds)
         return float(text) if text else None  # the file may be empty after a crash of the node
 
     def uncollected_seconds(self) -> float | None:
-        """Return the time of a job that ended while no command waited for it; None if there is no such job."""
+        """Return how long the job ran if it ended while no command was waiting for it, else None."""
         return self.used_seconds() if self.end.exists() else None
 
     def remove(self) -> None:
@@ -81,7 +81,7 @@ class SlurmJob:
 
 @contextmanager
 def recording_time(files: JobFiles) -> Iterator[None]:
-    """Add the time of the block to `<run>.seconds`: every ten seconds, and at its end or early exit."""
+    """Add the duration of the block to `<run>.seconds`: every ten seconds, and when the block ends or raises."""
     before, started, ended = files.used_seconds() or 0.0, monotonic(), threading.Event()
 
     def record() -> None:

@@ -86,7 +86,7 @@ class Tuning:
         self._train = train
         self._cluster = cluster
         self._jobs = ClaimedJobs(self.sweep)
-        self._attempted: set[tuple[str, int]] = set()  # the trials that this process has claimed, by group and number
+        self._attempted: set[tuple[str, int]] = set()  # (group, number) of the trials that this process claimed
         with self.claims.exclusively():
             self._place = place_of(self.folder)
             self._trials = [self._open(group) for group in groups]

@@ -25,6 +25,6 @@ class ConsoleLog:
                 self._write(message)
 
     def stop(self, seconds: float) -> None:
-        """Wait at most `seconds` until all messages in the queue are written, and end the thread."""
+        """Tell the thread to write the messages in the queue and end. Wait up to `seconds` for it."""
         self._messages.put(None)
         self._thread.join(seconds)

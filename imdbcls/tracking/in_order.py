@@ -30,7 +30,7 @@ class InOrder:
         self._requests.put(request)
 
     def close(self, seconds: float) -> bool:
-        """Wait at most `seconds` until all requests are done. Return whether they are done."""
+        """Wait up to `seconds` for all requests to finish. Return whether they have finished."""
         self._requests.put(None)
         if self._thread is not None:
             self._thread.join(seconds)

@@ -64,7 +64,7 @@ def log_views(run: Any, rendered: Rendered) -> None:
 
 
 def views_of(rendered: Rendered) -> dict[str, Any]:
-    """Return the tables, the figures and the HTML page as W&B objects by key."""
+    """Return the tables, the figures and the HTML page as W&B objects, keyed by the name to log them under."""
     import wandb
 
     views: dict[str, Any] = {
@@ -77,7 +77,7 @@ def views_of(rendered: Rendered) -> dict[str, Any]:
 
 
 def figures_of_run(comparison: Comparison, drawings: Mapping[str, str]) -> dict[str, str]:
-    """Return the figures as HTML by name, without the narrow versions for phones."""
+    """Return the figures as HTML, keyed by name, without the narrow versions for phones."""
     figures = {
         name: f"{FIT}{standalone(drawing)}" for name, drawing in drawings.items() if not name.endswith("_narrow")
     }

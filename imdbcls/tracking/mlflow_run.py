@@ -92,7 +92,7 @@ class MlflowRun:
     def log(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
         """Log the metrics of all points in as few requests as possible.
 
-        Each point is a pair: the time in milliseconds, and the values by name, including `step`.
+        Each point is a pair: the time in milliseconds, and a mapping of names to values, including `step`.
         """
         metrics = [
             Metric(name, float(value), milliseconds, int(point["step"]))

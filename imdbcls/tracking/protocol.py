@@ -50,7 +50,7 @@ class Tracker(Protocol):
 
     @property
     def links(self) -> Mapping[str, str]:
-        """The URLs of the run by name; empty without a server."""
+        """The URLs of the run, keyed by name; empty without a server."""
         return {}
 
     def log_data(

@@ -42,7 +42,7 @@ class Alert:
 def publish(
     rendered: Rendered, folder: Path, settings: Mapping[str, Any], alert: Alert | None = None
 ) -> dict[str, str]:
-    """Publish a comparison. Return the URLs of the comparison run, the workspace and the report by name.
+    """Publish a comparison. Return the named URLs of the comparison run, the workspace and the report.
 
     W&B's local files go to `folder/wandb`. `settings` are the shared keys of `tracker` and the keys of `tracker.wandb`.
     Without a server, the comparison run is logged offline, and no URL is returned. The systems in a predictions file
@@ -108,7 +108,7 @@ def send_alert(folder: Path, settings: Mapping[str, Any], alert: Alert) -> None:
 
 
 def publish_views(steps: "Steps", rendered: Rendered, place: Place, run: Any) -> dict[str, str]:
-    """Set the group names of the W&B runs, and save the workspace and the report. Return the URLs of both by name."""
+    """Set the group names of the W&B runs, and save the workspace and the report. Return their named URLs."""
     study, comparison = rendered.study, rendered.comparison
     runs = select_runs(study, comparison, place.folder, run.id)
     missing = steps.take("name the groups of the runs", lambda: relabel(place, runs.ids))

@@ -25,13 +25,13 @@ class RunSelection:
     """The W&B runs of a study and of its comparison."""
 
     filters: str  # selects these runs, in the filter language of wandb-workspaces
-    ids: Mapping[str, Sequence[str]]  # W&B ids of the training runs by group name, best group first
+    ids: Mapping[str, Sequence[str]]  # group name to the W&B ids of its training runs, best group first
     comparison_id: str
     columns: Sequence[str]  # the first columns of the table of runs
 
     @property
     def colours(self) -> dict[str, str]:
-        """The colour of each training run by id, equal to the colour of its group in the comparison's figures."""
+        """Map the id of each training run to the colour of its group in the comparison's figures."""
         palette = group_colours()
         return {run: palette[i % len(palette)] for i, runs in enumerate(self.ids.values()) for run in runs}
 

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 class Trackers(Tracker):
     """A tracker that forwards every call to several trackers.
 
-    `constructors` contains the constructor of each tracker by name. They are called when the block is entered. For each
+    `constructors` maps the name of each tracker to its constructor, which is called when the block is entered. For each
     tracker, the first exception is logged as a warning, and later exceptions are ignored. A tracker that cannot be
     started receives no calls. If starting a tracker raises UserError, the started trackers are closed, and the error is
     re-raised.

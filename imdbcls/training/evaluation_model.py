@@ -64,7 +64,7 @@ class EvaluationModel:
             lora.merge(self.average, self.model)
 
     def average_state(self) -> dict[str, Tensor]:
-        """Return the average of each trained weight by name, for a checkpoint; {} without an average."""
+        """Return the averages of the trained weights, keyed by name, for a checkpoint; {} without an average."""
         if not self.has_average:
             return {}
         weights = dict(self.average.named_parameters())

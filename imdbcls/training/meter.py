@@ -76,7 +76,7 @@ class StepMeter:
         return losses
 
     def metrics(self) -> dict[str, float]:
-        """Return the metrics of the training steps by name, such as `train/loss`. Call `fetch` first."""
+        """Return the metrics of the training steps, keyed by name, such as `train/loss`. Call `fetch` first."""
         return {
             "train/loss": self.mean_loss,
             "train/lr": self.learning_rate,

@@ -315,7 +315,7 @@ def upgrade(saved: Checkpoint) -> None:
     """Convert the progress in a checkpoint of an older version to the fields of `TrainState`.
 
     Older versions always selected the best epoch by accuracy and recorded `best_accuracy`. They did not record the loss
-    and the time of an epoch.
+    and the duration of an epoch.
     """
     train = saved.state.get("train")
     if not isinstance(train, dict):

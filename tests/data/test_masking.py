@@ -42,7 +42,7 @@ def make_batches(masking: Masking | None, **changes: object) -> TrainBatches:
 
 
 def masks_of(batches: list[Batch]) -> dict[int, list[tuple[int, int, int]]]:
-    """Return the column, the label and the new id of each masked token by document."""
+    """Map each document to the column, the label and the new id of each of its masked tokens."""
     found: dict[int, list[tuple[int, int, int]]] = {}
     for batch in batches:
         assert batch.masked is not None
@@ -97,7 +97,7 @@ def test_shares_are_those_of_bert_and_other_tokens_stay() -> None:
 
 
 def test_all_tokens_of_a_word_are_masked_together() -> None:
-    begins_word_V = np.arange(504) % 3 == 0  # document i has the tokens i, i + 1, ...: words of three tokens
+    begins_word_V = np.arange(504) % 3 == 0  # a word has three tokens; document i has the tokens i, i + 1, ...
     batches = list(make_batches(make_masking(begins_word_V=begins_word_V)).epoch(0))
     num_masked = num_tokens = 0
     for batch in batches:

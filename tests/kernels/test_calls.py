@@ -277,7 +277,7 @@ def test_all_allocations_are_covered_by_tests() -> None:
 def test_step_without_memory_continues_with_fewer_documents(
     limited: loading.Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An allocation may fail in forward or backward; the gradient of the step is still that of the batch."""
+    """If an allocation fails in forward or backward, the step still computes the gradient of the whole batch."""
     monkeypatch.setattr(loading, "load", lambda dtype: limited if dtype == limited.dtype else None)
     precision = f"precision={'bf16' if limited.dtype == HALF else 'fp32'}"
     plain = ("backbone.dropout=0", "head=mean", "data.train_limit=8", "batch_size=8")

@@ -37,7 +37,7 @@ def outputs_and_gradients(
     bf16: bool = False,
     all_tokens: bool = False,
 ) -> dict[str, Tensor]:
-    """Return the outputs of both directions by name, and all gradients of a fixed function of them.
+    """Return the outputs of both directions and all gradients of a fixed function of them, keyed by name.
 
     The outputs are the final ones, or those at all tokens with `all_tokens`. Use the kernels `using` if they support
     the width, else PyTorch's layer, in bfloat16 with `bf16`.

@@ -19,7 +19,7 @@ REVISION = "1" * 40  # the only commit of every repository
 def hub(repositories: Mapping[str, Path], uploads: "Uploads | None" = None) -> Iterator[str]:
     """Serve folders and yield the hub's URL, the value for `HF_ENDPOINT`.
 
-    The keys are `models/<owner>/<name>` and `datasets/<owner>/<name>`.
+    The keys of `repositories` have the form `models/<owner>/<name>` or `datasets/<owner>/<name>`.
     """
     handler = type("HubHandler", (Handler,), {"repositories": dict(repositories), "uploads": uploads})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -123,7 +123,7 @@ class Uploads:
 
     created: list[dict[str, Any]] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)  # large files by SHA-256
-    files: dict[str, bytes] = field(default_factory=dict)  # after the commit, by path
+    files: dict[str, bytes] = field(default_factory=dict)  # after the commit; the keys are paths
     commits: list[str] = field(default_factory=list)  # their summaries
 
     def answer(self, path: str, body: bytes, authorization: str | None, host: str) -> Any:

@@ -23,7 +23,7 @@ PLAN = Plan(
 
 
 class Recorded(StudyRuns):
-    """Runs with given results by group and seed, without configs and files."""
+    """Runs without configs and files, with a given result for each group and seed."""
 
     results: Mapping[str, Mapping[str, Any]]
 

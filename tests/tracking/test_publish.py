@@ -66,7 +66,7 @@ def workspace_of(rendered: Rendered, folder: Path) -> dict[str, Any]:
 
 
 def panels_of(workspace: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-    """Return the type and the config of each panel, by the title of its section."""
+    """Map the title of each section to the type and the config of each of its panels."""
     sections = workspace["panelBankConfig"]["sections"]
     return {each["name"]: [(panel["viewType"], panel["config"]) for panel in each["panels"]] for each in sections}
 

@@ -128,7 +128,7 @@ def test_two_runs_in_one_process_are_separate() -> None:
 
 
 def in_process(body: str, **environment: str) -> subprocess.Popen[str]:
-    """Run Python code with `support.trackers` in a new process, without importing PyTorch."""
+    """Start a process that imports `support.trackers`, but not PyTorch, and runs the code in `body`."""
     places = [str(ROOT), str(ROOT / "tests")]
     imports = "import signal\nfrom pathlib import Path\nfrom support.trackers import *\n"
     imports += "from imdbcls.runtime.signals import Interrupted\nfrom imdbcls.tracking import Trackers\n"

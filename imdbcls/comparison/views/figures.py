@@ -41,7 +41,7 @@ LOG_FACTOR = 20  # the axis is logarithmic if the largest cost is more than this
 
 
 def figures_of(comparison: Comparison) -> dict[str, Figure]:
-    """Return the figures by name. Figures without data are left out."""
+    """Return the figures, keyed by name. Figures without data are left out."""
     groups, pairs = comparison.groups, shown_pairs(comparison)
     side_by_side = shown_groups(groups)
     figures: dict[str, Figure] = {"accuracy": metric_plot(comparison)}

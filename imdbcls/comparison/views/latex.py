@@ -104,7 +104,7 @@ def interval(metric: Metric, low: float, high: float) -> Latex:
 
 
 def columns_of_groups(comparison: Comparison) -> dict[str, Sequence[str]]:
-    """Return the cells of each column of the table of groups, by column title. See `has_bold_names` for bold names."""
+    """Return the cells of each column of the table of groups, keyed by title. See `has_bold_names` for bold names."""
     metric, groups = comparison.metric, comparison.groups[:MAX_ROWS]
     columns: dict[str, Sequence[str]] = {
         "Model": [name_of(group, comparison) for group in groups],

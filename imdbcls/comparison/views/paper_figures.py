@@ -83,7 +83,7 @@ def require_matplotlib() -> None:
 
 
 def paper_figures(figures: Mapping[str, Figure]) -> dict[str, bytes]:
-    """Return the contents of the PDF and PNG files by file name. One figure shows the reliability of all groups.
+    """Return the contents of the PDF and PNG files, keyed by file name. All reliability plots share one figure.
 
     Raise UserError if matplotlib is not installed.
     """

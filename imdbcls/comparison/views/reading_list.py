@@ -43,12 +43,12 @@ class Document:
 @dataclass(frozen=True)
 class ReadingList:
     documents: tuple[Document, ...]  # at most MAX_SHOWN
-    reasons: Mapping[str, str]  # why documents are listed: descriptions by key, in the order of first use
+    reasons: Mapping[str, str]  # why documents are listed: key to description, in the order of first use
     num_candidates: int  # all documents that have a reason
 
 
 def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str]) -> ReadingList:
-    """Choose the clearest documents for each reason. `texts` maps ids to the document texts that could be read.
+    """Choose, for each reason to list documents, those that show it best. `texts` maps ids to the available texts.
 
     Only the groups returned by `shown_groups` are included, because the list grows with the number of groups and pairs.
     """
@@ -78,7 +78,7 @@ def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str])
 
 
 def reasons_by_id(comparison: Comparison, names: set[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the reasons for each document id, clearest documents first, and a description of each reason.
+    """Return the reasons for listing each document id, best examples first, and a description of each reason.
 
     Only disagreements between the groups in `names` are reasons.
     """

@@ -19,7 +19,7 @@ from imdbcls.comparison.views.svg_figures import drawings_of
 
 @dataclass(frozen=True)
 class Rendered:
-    """A comparison with its figures, their drawings (SVG by name) and the HTML page."""
+    """A comparison with its figures, their drawings (SVG, keyed by name) and the HTML page."""
 
     study: Study
     comparison: Comparison

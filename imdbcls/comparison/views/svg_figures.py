@@ -24,7 +24,7 @@ MAX_LABELLED = 12  # marks; if a cost plane has more, only the marks on the Pare
 
 
 def drawings_of(figures: Mapping[str, Figure]) -> dict[str, str]:
-    """Return the drawings by name. Some figures have a second drawing, `<name>_narrow`, for narrow screens."""
+    """Return the drawings, keyed by name. Some figures have a second drawing, `<name>_narrow`, for narrow screens."""
     drawings = {}
     for name, figure in figures.items():
         match figure:

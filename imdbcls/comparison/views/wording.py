@@ -268,7 +268,7 @@ def ranking_sentence(comparison: Comparison, max_listed: int) -> str:
 
 
 def best_groups(comparison: Comparison) -> list[str]:
-    """Return the name of the best group, followed by the names of groups with exactly the same metric."""
+    """Return the name of the best group, followed by the names of groups whose metric is exactly equal."""
     return [group.name for group in comparison.groups if group.rank == 1]
 
 

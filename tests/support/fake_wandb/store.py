@@ -71,7 +71,7 @@ class Run:
 
 @dataclass
 class Artifact:
-    """A version of an artifact. `contents` is the content of its manifest: entries by the path in the artifact."""
+    """A version of an artifact. `contents` is the part of its manifest that maps paths in the artifact to entries."""
 
     id: str
     entity: str
@@ -91,7 +91,7 @@ class Artifact:
     state: str = "PENDING"
     version: int | None = None
     contents: dict[str, Any] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)  # MD5 in hexadecimal by path in the artifact
+    files: dict[str, str] = field(default_factory=dict)  # path in the artifact: MD5 of the file in hexadecimal
     created_at: str = field(default_factory=now)
 
 
@@ -166,7 +166,7 @@ class Store:
         return self.folder / "files" / quote(run.id, safe="") / name
 
     def add_blob(self, source: Path) -> str:
-        """Store a file by its MD5 in hexadecimal, and return it."""
+        """Move a file into the store, named by its MD5 in hexadecimal. Return the MD5."""
         digest = hashlib.md5(source.read_bytes(), usedforsecurity=False).hexdigest()
         self.blob(digest).parent.mkdir(parents=True, exist_ok=True)
         shutil.move(source, self.blob(digest))
