@@ -14,6 +14,11 @@ import numpy as np
 from imdbcls.comparison.expected_maximum import Expected, expected_best
 from imdbcls.comparison.metrics import Metric
 
+SEARCH_ELSEWHERE = (  # advice for trials that predict one class
+    "Such a trial has learned nothing. Search another range of lr, or train more steps (more epochs or a smaller "
+    "batch_size)."
+)
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -26,6 +31,7 @@ class TrialResult:
     seconds: float  # time of all its processes
     epochs: int  # that were reported
     run: str  # name of its run folder
+    only_class: str | None = None  # the class that it predicts for all validation documents; None: several classes
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,25 @@ class GroupResult:
         return sum(trial.state == state for trial in self.trials)
 
     @property
+    def single_class(self) -> list[TrialResult]:
+        """The trials that predict one class for all validation documents."""
+        return [trial for trial in self.trials if trial.only_class is not None]
+
+    @property
     def seconds(self) -> float:
         return sum(trial.seconds for trial in self.trials)
 
     @property
     def seconds_per_trial(self) -> float:
         return self.seconds / max(1, sum(trial.state != "open" for trial in self.trials))
+
+
+@dataclass(frozen=True)
+class MostCommonClass:
+    """The most common class of the validation documents, and its share: the accuracy of always predicting it."""
+
+    name: str
+    share: float
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,7 @@ class TuningResults:
     metric: Metric
     settings: Mapping[str, Any]
     groups: tuple[GroupResult, ...]
+    most_common_class: MostCommonClass | None = None  # None: not recorded, or not the same for all trials
 
     @cached_property
     def leads_by_trials(self) -> tuple[Lead, ...]:

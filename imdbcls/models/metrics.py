@@ -78,14 +78,19 @@ def wilson_interval(num_correct: int, num_documents: int) -> tuple[float, float]
     return float(interval.low), float(interval.high)
 
 
+def only_class(confusion: Sequence[Sequence[int]], label_names: Sequence[str]) -> str | None:
+    """Return the class that is predicted for all documents, or None if several classes are predicted."""
+    predicted = [name for name, column in zip(label_names, zip(*confusion, strict=True), strict=True) if sum(column)]
+    return predicted[0] if len(predicted) == 1 else None
+
+
 def accuracy_warning(confusion: Sequence[Sequence[int]], label_names: Sequence[str]) -> str | None:
     """Return a warning if the model is not more accurate than always predicting the most common class, else None."""
     in_class, total = [sum(row) for row in confusion], sum(map(sum, confusion))
-    predicted = [index for index, column in enumerate(zip(*confusion, strict=True)) if sum(column)]
     correct = sum(confusion[index][index] for index in range(len(confusion)))
-    if len(predicted) == 1:
+    if (name := only_class(confusion, label_names)) is not None:
         return (
-            f"the model predicts the class {label_names[predicted[0]]} for all {total:,} documents; its accuracy of "
+            f"the model predicts the class {name} for all {total:,} documents; its accuracy of "
             f"{correct / total:.2%} is the share of that class."
         )
     most = max(in_class)

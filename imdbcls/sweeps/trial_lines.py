@@ -10,7 +10,7 @@ from imdbcls.config.tune_settings import TuneBudget
 from imdbcls.printable import counted
 from imdbcls.runs.selection import as_text
 from imdbcls.sweeps.overview import label
-from imdbcls.sweeps.trials import GroupTrials, seconds_of, value_of
+from imdbcls.sweeps.trials import ONLY_CLASS, GroupTrials, seconds_of, value_of
 
 SECONDS_PER_HOUR = 3600.0
 
@@ -29,8 +29,13 @@ def values_text(values: Mapping[str, Any]) -> str:
 
 
 def score_text(trials: GroupTrials, trial: FrozenTrial, metric: str) -> str:
-    """Return the score of a finished or pruned trial, next to the best score of the finished trials of its group."""
+    """Return the score of a finished or pruned trial, next to the best score of the finished trials of its group.
+
+    Also say if the trial predicts one class for all validation documents.
+    """
     best, score = trials.best(), as_text(metric, value_of(trial))
+    if (only := trial.user_attrs.get(ONLY_CLASS)) is not None:
+        score = f"{score}, predicts only {only!r}"
     if trial.state is TrialState.PRUNED:
         score = f"{score}, pruned after {counted(int(trial.user_attrs.get('epochs') or 0), 'epoch')}"
     if best is None:

@@ -29,6 +29,8 @@ GRACE_SECONDS = 300  # after this time without a heartbeat, another process may 
 REDUCTION_FACTOR = 3  # asha: the best third continues
 SETTINGS = "settings"  # attribute of an Optuna study
 HOURS = "hours"  # attribute of an Optuna study: the last `budget.hours`
+ONLY_CLASS = "only_class"  # attribute of a trial: the class that it predicts for all validation documents, if any
+MOST_COMMON = "most_common_class"  # attribute of a trial: name and share of the most common validation class
 PRUNED = "pruned"  # attribute of a trial: the epoch after which it is pruned
 SURPLUS = "surplus"  # attribute of a trial that is not trained, because other machines have just used up the budget
 

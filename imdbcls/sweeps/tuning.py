@@ -16,12 +16,19 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from imdbcls.comparison.metrics import METRICS
-from imdbcls.comparison.tuning_results import TrialResult, TuningResults, group_results
+from imdbcls.comparison.tuning_results import (
+    SEARCH_ELSEWHERE,
+    MostCommonClass,
+    TrialResult,
+    TuningResults,
+    group_results,
+)
 from imdbcls.config.grid import GridGroup, composed
 from imdbcls.config.schema import Config
 from imdbcls.config.space import Dimension, described, trials_study
 from imdbcls.config.tune_settings import TuneSettings
 from imdbcls.errors import UserError
+from imdbcls.models.metrics import only_class
 from imdbcls.printable import counted
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.identity import config_hash
@@ -35,7 +42,7 @@ from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.sweeps.overview import end_line
 from imdbcls.sweeps.slots import num_jobs
 from imdbcls.sweeps.slurm_job import FOLDER, JobFiles, read_text
-from imdbcls.sweeps.trials import GroupTrials, Reporter, Storage, seconds_of, value_of
+from imdbcls.sweeps.trials import MOST_COMMON, ONLY_CLASS, GroupTrials, Reporter, Storage, seconds_of, value_of
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -291,6 +298,7 @@ class Tuning:
         assert result is not None and problem_of_trial(result) is None
         add_seconds(claim.trial, seconds)
         claim.trial.set_user_attr("epochs", result.get("epochs"))
+        record_classes(claim.trial, result)
         state = TrialState.PRUNED if result["status"] == "pruned" else TrialState.COMPLETE
         claim.trials.tell(claim.trial, state, float(result[f"val/{metric_of(result)}"]))
         self._log_end(claim)
@@ -342,6 +350,11 @@ class Tuning:
                 score = as_text(self._metric, value_of(trial))
                 values = trial_lines.values_text(trial.params)
                 logger.info(f"{group.name}: trial {trial.number + 1} is the best, validation {score}, with {values}")
+                if (only := trial.user_attrs.get(ONLY_CLASS)) is not None:
+                    logger.warning(
+                        f"{group.name}: the best trial predicts the class {only!r} for all validation documents. "
+                        f"{SEARCH_ELSEWHERE}"
+                    )
 
     def winners(self) -> list[GridGroup]:
         """Return each group that has a finished trial, with the values of its best trial as overrides."""
@@ -361,7 +374,8 @@ class Tuning:
             for group, trials in zip(self.groups, self._trials, strict=True)
         ]
         settings = {**self._fixed_settings(), "budget": {"trials": budget.max_trials, "hours": budget.hours}}
-        return TuningResults(self.study, metric, settings, group_results(groups, metric))
+        every = [trial for trials in self._trials for trial in trials.trials()]
+        return TuningResults(self.study, metric, settings, group_results(groups, metric), most_common_class(every))
 
 
 def train_trial(config: Config, train: TrainTrial, reporter: Reporter) -> None:
@@ -381,7 +395,26 @@ def result_of(trial: FrozenTrial) -> TrialResult:
     value = value_of(trial) if state in ("done", "pruned") else None
     epochs = trial.user_attrs.get("epochs") or max(trial.intermediate_values, default=0)
     run = str(trial.user_attrs.get("run", ""))
-    return TrialResult(trial.number + 1, state, dict(trial.params), value, seconds_of(trial), epochs, run)
+    only = trial.user_attrs.get(ONLY_CLASS)
+    return TrialResult(trial.number + 1, state, dict(trial.params), value, seconds_of(trial), epochs, run, only)
+
+
+def record_classes(trial: Trial, result: Mapping[str, Any]) -> None:
+    """Record the most common class of the validation documents, and the predicted class if there is only one."""
+    confusion, label_names = result.get("val/confusion_matrix"), result["label_names"]
+    if confusion is None:  # a trial of an earlier version
+        return
+    counts_C = [sum(row) for row in confusion]
+    most = max(counts_C)
+    trial.set_user_attr(MOST_COMMON, [label_names[counts_C.index(most)], most / sum(counts_C)])
+    if (only := only_class(confusion, label_names)) is not None:
+        trial.set_user_attr(ONLY_CLASS, only)
+
+
+def most_common_class(trials: Sequence[FrozenTrial]) -> MostCommonClass | None:
+    """Return the most common class of the validation documents, if it is the same for all trials that recorded it."""
+    recorded = {tuple(trial.user_attrs[MOST_COMMON]) for trial in trials if MOST_COMMON in trial.user_attrs}
+    return MostCommonClass(*recorded.pop()) if len(recorded) == 1 else None
 
 
 def add_seconds(trial: Trial, seconds: float) -> None:

@@ -129,13 +129,17 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
 
 def result_of_trial(run: Run, probabilities_NC: NDArray[np.float64]) -> dict[str, Any]:
     """Return the content of `result.json` for a finished or pruned trial, from the probabilities on validation."""
-    metrics = metrics_of(run.trainer.batches.validation.labels, probabilities_NC)
+    labels_N = run.trainer.batches.validation.labels
+    metrics = metrics_of(labels_N, probabilities_NC)
     return {
         **run_fields(run.config, run.folder.path.name),
         "status": "pruned" if run.trainer.is_pruned else "trial",
         **classification_of(run),
         "epochs": run.trainer.state.epoch,
         **{f"val/{name}": value for name, value in metrics.items()},
+        "val/confusion_matrix": confusion_matrix(
+            labels_N, probabilities_NC.argmax(axis=1), len(run.corpus.label_names)
+        ),
         "train_documents": len(run.corpus.train),
         **training_of(run),
     }

@@ -1,24 +1,29 @@
 """The expected value of the best of n trials, the leaders by budget, and the page of a tuning study."""
 
+import csv
 import itertools
 import statistics
+from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pytest
 
 from imdbcls.comparison.expected_maximum import expected_best
 from imdbcls.comparison.metrics import METRICS
-from imdbcls.comparison.tuning_results import TrialResult, TuningResults, group_results
-from imdbcls.comparison.views.tuning_files import tuning_document
+from imdbcls.comparison.tuning_results import MostCommonClass, TrialResult, TuningResults, group_results
+from imdbcls.comparison.views.tuning_files import tuning_csv, tuning_document
 from imdbcls.comparison.views.tuning_page import tuning_html
 from imdbcls.comparison.views.tuning_text import tuning_text
 
 VALUES = (0.7, 0.9, 0.8, 0.9, 0.5)
 
 
-def trial(number: int, value: float | None, seconds: float = 36.0, state: str = "") -> TrialResult:
+def trial(
+    number: int, value: float | None, seconds: float = 36.0, state: str = "", only_class: str | None = None
+) -> TrialResult:
     state = state or ("failed" if value is None else "done")
-    return TrialResult(number, state, {"lr": 10.0**-number}, value, seconds, 3, f"run{number}")
+    return TrialResult(number, state, {"lr": 10.0**-number}, value, seconds, 3, f"run{number}", only_class)
 
 
 def results(*groups: tuple[str, list[TrialResult]], metric: str = "accuracy", sampler: str = "random") -> TuningResults:
@@ -75,7 +80,7 @@ def test_no_group_leads_if_the_best_expectations_are_equal() -> None:
     tied = [trial(1, 0.1774), trial(2, 0.1774)]
     found = results(("a", tied), ("b", [*tied, trial(3, 0.1774)]))
     text = " ".join(tuning_text(found).split())
-    assert "By number of trials: no group leads for 1 to 2 trials." in text and "By time: no group leads for" in text
+    assert "by number of trials: no group leads for 1 to 2 trials." in text and "by time: no group leads for" in text
     assert [lead["group"] for lead in tuning_document(found)["leads_by_trials"]] == [None]
     found = results(("a", tied), ("b", [trial(1, 0.1774), trial(2, 0.3)]))
     assert [lead.group for lead in found.leads_by_trials] == ["b"]
@@ -99,6 +104,29 @@ def test_the_text_and_the_page_show_budgets_and_pruned_trials() -> None:
     assert "lr: 1e-05 to 0.001, log" in page and "<script" not in page and page.count('class="figure') == 2
     content = tuning_document(found)
     assert content["groups"][0]["num_pruned"] == 1 and content["groups"][0]["expected"][2]["trials"] == 3
+
+
+def test_the_summary_says_that_a_lead_is_no_verdict_and_names_the_accuracy_of_guessing() -> None:
+    found = results(("a", [trial(1, 0.8)]), ("b", [trial(1, 0.7)]))
+    found = replace(found, most_common_class=MostCommonClass("neg", 0.625))
+    for text in (" ".join(tuning_text(found).split()), unescape(tuning_html(found))):
+        assert "On validation, by number of trials: a leads for 1 trial." in text
+        assert "A lead on validation does not show that a group is better." in text
+        assert "Always predicting 'neg': 62.50% validation accuracy." in text
+        assert "one class" not in text
+    assert "A lead on validation" not in tuning_text(results(("a", [trial(1, 0.8)])))
+
+
+def test_the_summary_names_trials_that_predict_one_class() -> None:
+    a = [trial(1, 0.5, only_class="neg"), trial(2, 0.5, only_class="pos"), trial(3, 0.4)]
+    found = results(("a", a), ("b", [trial(1, 0.7), trial(2, 0.5, only_class="neg")]))
+    for text in (" ".join(tuning_text(found).split()), unescape(tuning_html(found))):
+        assert "a: 2 of 3 trials predict one class for all validation documents, including the best trial." in text
+        assert "b: 1 of 2 trials predicts one class for all validation documents." in text
+        assert text.count("Search another range of lr, or train more steps") == 1
+    assert [each["only_class"] for each in tuning_document(found)["groups"][0]["trials"]] == ["neg", "pos", None]
+    rows = csv.DictReader(tuning_csv(found).splitlines())
+    assert [row["only_class"] for row in rows] == ["neg", "pos", "", "", "neg"]
 
 
 def test_names_are_escaped_on_the_page() -> None:

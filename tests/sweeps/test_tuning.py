@@ -22,8 +22,8 @@ TINY = (
 SEARCH = ("head=mean,max", "lr=tag(log,interval(1e-8,3e-2))", "pruner=asha", "sampler=random")
 # The number, the name and the state of a trial that has ended; the state of a finished trial is empty.
 END_OF_TRIAL = (
-    r"^\[(\d+)/\d+\] (\w+, trial \d+)  \d+\.\d\d%(?:, (pruned) after 1 epoch)?(?: \(best(?: \d+\.\d\d%)?\))?"
-    r"  lr=\S+  \d+(?:\.\d)? s(?:  \(\S+ s left\))?$"
+    r"^\[(\d+)/\d+\] (\w+, trial \d+)  \d+\.\d\d%(?:, predicts only '[01]')?(?:, (pruned) after 1 epoch)?"
+    r"(?: \(best(?: \d+\.\d\d%)?\))?  lr=\S+  \d+(?:\.\d)? s(?:  \(\S+ s left\))?$"
 )
 BUDGET = ("budget.trials=4", "winners.seeds=1")
 
@@ -86,6 +86,11 @@ def test_groups_get_equal_budgets_and_the_same_command_trains_nothing_again(fold
         assert group["best"] == best and f"\nlr: {best['values']['lr']}\n" in f"\n{config}"
     assert "Compare the runs: python -m imdbcls.compare runs/s" in output
     assert "It is too optimistic" in output
+    assert content["most_common_class"] == {"name": "0", "share": 0.5}
+    num_collapsed = sum(trial["only_class"] is not None for trial in trials(folder))
+    assert num_collapsed > 0, "a learning rate of 1e-8 is too small to learn"
+    assert len(re.findall(r"^\[\d/8\] .*, predicts only '[01]'", output, re.M)) == num_collapsed
+    assert "one class for all validation documents" in " ".join(output.split())
     shown = re.findall(END_OF_TRIAL, output, re.M)
     assert [number for number, *_ in shown] == [str(number) for number in range(1, 9)]
     assert sorted(state or "done" for *_, state in shown) == sorted(states)

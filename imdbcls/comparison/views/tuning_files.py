@@ -13,7 +13,7 @@ from imdbcls.printable import csv_cell
 from imdbcls.runs.files import json_text
 from imdbcls.runs.format_version import FORMAT_VERSION, TUNING
 
-COLUMNS = ("study", "group", "trial", "state", "metric", "value", "epochs", "seconds", "run")
+COLUMNS = ("study", "group", "trial", "state", "metric", "value", "epochs", "seconds", "run", "only_class")
 
 
 def write_tuning_files(folder: Path, results: TuningResults) -> None:
@@ -40,6 +40,7 @@ def tuning_document(results: TuningResults) -> dict[str, Any]:
         "metric": results.metric.name,
         "higher_is_better": results.metric.higher_is_better,
         "settings": dict(results.settings),
+        "most_common_class": None if results.most_common_class is None else asdict(results.most_common_class),
         "groups": [group_document(group) for group in results.groups],
         "leads_by_trials": [lead_document(lead) for lead in results.leads_by_trials],
         "leads_by_hours": [lead_document(lead) for lead in results.leads_by_hours],
@@ -73,6 +74,7 @@ def tuning_csv(results: TuningResults) -> str:
         [
             *(csv_cell(results.study), csv_cell(group.name), trial.number, trial.state, results.metric.name),
             *(trial.value, trial.epochs, trial.seconds, csv_cell(trial.run)),
+            None if trial.only_class is None else csv_cell(trial.only_class),
             *(trial.values.get(key) for key in keys),
         ]
         for group in results.groups

@@ -12,7 +12,15 @@ from imdbcls.comparison.views.figure_types import Axis, CurvePlot, padded
 from imdbcls.comparison.views.quantities import scale_of, title_of
 from imdbcls.comparison.views.svg_figures import drawings_of
 from imdbcls.comparison.views.templates import packaged, source_hash, templates
-from imdbcls.comparison.views.tuning_tables import all_trials, budgets, expectations, headline, hours_sentence, notes
+from imdbcls.comparison.views.tuning_tables import (
+    all_trials,
+    budgets,
+    cautions,
+    expectations,
+    headline,
+    hours_sentence,
+    notes,
+)
 
 RIGHT_MARGIN = 1.03  # so that the last marker is not cut off
 
@@ -29,6 +37,7 @@ def tuning_html(results: TuningResults) -> str:
             study=results.study,
             headline=headline(results),
             hours=hours_sentence(results),
+            cautions=cautions(results),
             facts=facts(results),
             notes=notes(results),
             figures=[Markup(drawing) for drawing in drawings_of(curves(results)).values()],

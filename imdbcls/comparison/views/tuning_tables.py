@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from imdbcls.comparison.metrics import Metric
-from imdbcls.comparison.tuning_results import GroupResult, Lead, TrialResult, TuningResults
+from imdbcls.comparison.tuning_results import SEARCH_ELSEWHERE, GroupResult, Lead, TrialResult, TuningResults
 from imdbcls.comparison.views.quantities import NONE, title_of, value_text
 from imdbcls.comparison.views.tables import Table
 from imdbcls.printable import counted, duration
@@ -83,7 +83,7 @@ def short(value: Any) -> str:
 
 
 def headline(results: TuningResults) -> str:
-    """Return a sentence on the groups that lead after few and after many trials."""
+    """Return a sentence on the groups that lead on validation after few and after many trials."""
     if len(results.groups) == 1:
         best = results.groups[0].best
         found = "no trial has finished" if best is None else f"the best trial is {values_text(best)}"
@@ -91,13 +91,40 @@ def headline(results: TuningResults) -> str:
     leads = results.leads_by_trials
     if not leads:
         return "At least one group has no result yet."
-    return f"By number of trials: {leads_text(leads, lambda trials: counted(int(trials), 'trial'))}."
+    return f"On validation, by number of trials: {leads_text(leads, lambda trials: counted(int(trials), 'trial'))}."
 
 
 def hours_sentence(results: TuningResults) -> str:
     """Return a sentence on the leaders by hours; empty if the groups share no range of hours, or for one group."""
     leads = results.leads_by_hours if len(results.groups) > 1 else ()
-    return f"By time: {leads_text(leads, lambda hours: duration(SECONDS_PER_HOUR * hours))}." if leads else ""
+    return (
+        f"On validation, by time: {leads_text(leads, lambda hours: duration(SECONDS_PER_HOUR * hours))}."
+        if leads
+        else ""
+    )
+
+
+def cautions(results: TuningResults) -> list[str]:
+    """Return sentences that limit the headline: no test of the lead, the accuracy of guessing, and collapsed trials."""
+    found = []
+    if len(results.groups) > 1:
+        found.append(
+            "A lead on validation does not show that a group is better. Only the winners' runs with new seeds are "
+            "evaluated on test."
+        )
+    if (guess := results.most_common_class) is not None:
+        found.append(f"Always predicting {guess.name!r}: {guess.share:.2%} validation accuracy.")
+    collapsed = [group for group in results.groups if group.single_class]
+    found.extend(single_class_sentence(group) for group in collapsed)
+    return [*found, *([SEARCH_ELSEWHERE] if collapsed else [])]
+
+
+def single_class_sentence(group: GroupResult) -> str:
+    """Return a sentence on the trials of a group that predict one class for all validation documents."""
+    number, total = len(group.single_class), counted(len(group.trials), "trial")
+    best = ", including the best trial" if group.best in group.single_class else ""
+    verb = "predicts" if number == 1 else "predict"
+    return f"{group.name}: {number} of {total} {verb} one class for all validation documents{best}."
 
 
 def leads_text(leads: Sequence[Lead], text_of: Callable[[float], str]) -> str:
@@ -132,8 +159,4 @@ def notes(results: TuningResults) -> list[str]:
             "The expectation assumes independent trials. With sampler=tpe, later trials are better than earlier ones, "
             "so the curve describes a random order of these trials. With sampler=random, the trials are independent."
         )
-    found.append(
-        "A lead on validation does not show that a group is better. Only the winners' runs with new seeds are "
-        "evaluated on test."
-    )
     return found
