@@ -32,7 +32,7 @@ def data_sheet_tflops(name: str) -> float | None:
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Return the name of the card, both peaks in TFLOP/s, and its memory in GiB."""
+    """Return the card's name, its peak TFLOP/s (according to the data sheet, and measured) and its memory in GiB."""
     on_cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if on_cuda else "CPU"
     memory = torch.cuda.get_device_properties(device).total_memory / 2**30 if on_cuda else None

@@ -197,7 +197,7 @@ def rates(measured: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return, for each head and batch size, the fastest variant of both systems and the ratio of their speeds.
+    """Return, for each head and batch size, the fastest variant of each system and the ratio of their speeds.
 
     `losses_agree` is true if all variants had the same loss on the first batch, up to the rounding of bfloat16.
     """

@@ -82,7 +82,7 @@ def draw_compressed(setting: Setting, generator: np.random.Generator) -> list[Sa
 
 
 def num_seeds_of(rounds: Sequence[Round]) -> list[int]:
-    """Return how many seeds each head trains until the study ends."""
+    """Return the number of seeds that each head was trained with until the study ended."""
     return [each.num_seeds or rounds[-1].num_seeds for each in rounds[-1].standings]
 
 

@@ -31,7 +31,7 @@ class Setting:
     behind: tuple[float, ...] = ()  # points below the best accuracy; empty: all heads are equal
     collapse: tuple[
         float, ...
-    ] = ()  # probability that a seed predicts one class only, which is right for half of the documents
+    ] = ()  # probability that a seed predicts only one class, which is right for half of the documents
     num_films: int = 0  # films of unequal size; 0: documents are independent
     film_sd: float = 0.0  # standard deviation of the interaction of head and film, in units of the normal variable
     head_sd: float = HEAD_SD  # the same for head x document

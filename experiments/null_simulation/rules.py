@@ -106,7 +106,7 @@ def infer_by_old_rules(samples: Sequence[Sample], pairs: Sequence[Pair], margin:
 
 
 def p_over_documents(a: Sample, b: Sample) -> float:
-    """Return the p-value of the difference between exactly these trained models, over documents only."""
+    """Return the p-value of the difference between these trained models. It covers only the documents' variation."""
     variance = float(a.own_covariance.mean() + b.own_covariance.mean() - 2 * a.covariance(b).mean())
     difference = float(a.values_S.mean() - b.values_S.mean())
     return Estimate(difference, (), max(0.0, variance), a.units.degrees_of_freedom).p_value()

@@ -13,7 +13,7 @@ MAX_POINTS = 400
 def learning_curve(group: Group, metric: str) -> tuple[CurvePoint, ...]:
     """Return the mean, lowest and highest value of a metric over the runs, by epoch.
 
-    If there are more than `MAX_POINTS` epochs, return every k-th one only. Return an empty tuple if no run logged the
+    If there are more than `MAX_POINTS` epochs, return only every k-th epoch. Return an empty tuple if no run logged the
     metric.
     """
     values: dict[float, list[float]] = defaultdict(list)

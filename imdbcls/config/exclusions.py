@@ -50,8 +50,8 @@ def one_average_of_weights(config: Config) -> Iterator[str]:
     given = [f"trainer.{name}={spelled(value)}" for name, value in averages.items() if value is not None]
     if len(given) > 1:
         yield (
-            f"{' and '.join(given)} cannot be combined: each replaces the evaluated weights by an average. Set one of "
-            "them."
+            f"{' and '.join(given)} cannot be combined: each replaces the evaluated weights with an average. Set only "
+            "one of them."
         )
     if trainer.swa_start is not None and trainer.patience is not None:
         yield (

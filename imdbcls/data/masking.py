@@ -76,7 +76,7 @@ class Masking:
         return np.flatnonzero(is_chosen[word_T])
 
     def _replace(self, ids_T: NDArray[np.int64], chosen_M: NDArray[np.int64], rng: np.random.Generator) -> None:
-        """Replace the chosen tokens in place: 80 % by the mask token, 10 % by a random token, 10 % not at all."""
+        """Change the chosen tokens in place: 80 % to the mask token and 10 % to a random token; 10 % stay the same."""
         draws_M = rng.random(len(chosen_M))
         random_M = self.random_ids[rng.integers(len(self.random_ids), size=len(chosen_M))]
         replaced_M = np.where(draws_M < MASKED, self.mask_id, random_M)

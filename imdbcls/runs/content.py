@@ -1,4 +1,4 @@
-"""Replace the paths in a config by content hashes, so that a run's identity does not depend on where its files are.
+"""Replace the paths in a config with content hashes, so that a run's identity does not depend on where its files are.
 
 A file has the same hash under a relative path, under an absolute path, through a link, and as a copy on another
 machine. If the content of the file changes, the config describes a different run.

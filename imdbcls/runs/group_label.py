@@ -98,7 +98,7 @@ def text_of(value: Any, hashed: Any) -> str:
 
 
 def shortened(label: str, group_hash: str) -> str:
-    """Return a label of up to `MAX_LENGTH` characters. If it is too long, replace its last words by the hash."""
+    """Return the label. If it is longer than `MAX_LENGTH` characters, replace its last words with the hash."""
     if len(label) <= MAX_LENGTH:
         return label
     kept = label[: MAX_LENGTH - len(group_hash) - 2]  # two spaces: one may be cut, one precedes the hash

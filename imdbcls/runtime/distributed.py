@@ -65,7 +65,7 @@ class Processes:
         return DistributedDataParallel(model, **options)
 
     def add(self, tensor: "Tensor") -> None:
-        """Replace a tensor by its sum over the processes."""
+        """Replace a tensor with its sum over the processes."""
         if self.size > 1:
             from torch import distributed
 

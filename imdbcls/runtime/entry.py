@@ -112,7 +112,7 @@ def _stdout_lost(error: OSError) -> StdoutLost:
 
 
 def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Replace characters that an encoding lacks by similar characters or escapes.
+    """Replace characters that an encoding lacks with similar characters or escapes.
 
     Surrogates that represent undecodable bytes, for example in a file name, become these bytes again.
     """

@@ -71,7 +71,7 @@ def server_errors() -> tuple[type[Exception], ...]:
 
 
 def title_of(text: str) -> str:
-    """Replace symbols, control characters and URL delimiters by `_`, and truncate to `MAX_TITLE` characters.
+    """Replace symbols, control characters and URL delimiters with `_`, and truncate to `MAX_TITLE` characters.
 
     W&B rejects some titles that contain these characters.
     """

@@ -75,7 +75,7 @@ def fail(run: Path) -> None:
 
 
 def change_head(run: Path) -> None:
-    """Replace the config by that of a run with another head, whose weights have different names."""
+    """Change the head in the config, so that the names of its weights no longer match."""
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("bidirectional: false", "bidirectional: true"))
 

@@ -104,7 +104,7 @@ def test_futility_saves_seeds_of_equal_heads_and_finds_no_more_differences() -> 
 
 
 def test_compressed_samples_have_the_same_p_values() -> None:
-    """The simulation replaces the influences of documents by fewer numbers with the same covariances."""
+    """The simulation replaces the influences of documents with fewer numbers with the same covariances."""
     setting = replace(setting_of(3), behind=(0.0, 1.0, 4.0))
     samples = draw_samples(setting, np.random.default_rng(1), setting.units())
     compressed = draw_compressed(setting, np.random.default_rng(1))

@@ -75,7 +75,7 @@ def choices_of(file: str) -> list[str]:
 
 
 def local_places(cfg: DictConfig, models: dict[str, Path], data: dict[str, Path]) -> list[str]:
-    """Return overrides that replace downloads by small local files."""
+    """Return overrides that replace downloads with small local files."""
     places = []
     if cfg.backbone.name in models:
         places.append(f"backbone.path={models[cfg.backbone.name]}")

@@ -135,7 +135,7 @@ def test_workspace_shows_the_runs_of_the_study_and_its_comparison(rendered: Rend
     "name", ["a=b", "a+b", "<x> = 'y' and \"z\"", "back\\slash", "größe_1", "x within_last 5 days"]
 )
 def test_filter_is_exact_for_every_name(name: str) -> None:
-    """wandb-workspaces replaces `=` by `==` and `<` by `<=`, also in names."""
+    """wandb-workspaces replaces `=` with `==` and `<` with `<=`, even in names."""
     group, job_type = expr.expr_to_filters(runs_of([name])).filters or []
     assert (group.key.name, group.op, group.value) == ("group", "=", name)
     assert job_type.value == ["train", "comparison"]

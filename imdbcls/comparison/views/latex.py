@@ -126,7 +126,7 @@ def name_of(group: GroupSummary, comparison: Comparison) -> Latex:
 
 
 def has_bold_names(comparison: Comparison) -> bool:
-    """Return whether to print the groups that may be the best in bold: if they are known, and are not all groups."""
+    """Return whether to use bold for the groups that may be the best: they must be known and not be all groups."""
     return comparison.short_list is not None and len(comparison.short_list) < len(comparison.groups)
 
 

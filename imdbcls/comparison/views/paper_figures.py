@@ -36,7 +36,7 @@ DPI = 300
 FONT_SIZE = 7.0  # points
 UNIT = FONT_SIZE / 12.5  # points per unit of the page's SVG drawings; labels are placed in these units
 # Okabe and Ito (2008), "Color universal design", with black and grey instead of yellow, which is faint on paper.
-# Marker shapes also differ, so no figure depends on colour only.
+# Marker shapes also differ, so no figure relies only on colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "p", "X")
 LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))  # the style changes after every eight groups
