@@ -93,7 +93,7 @@ def test_the_most_important_measurements_come_first() -> None:
 
 
 def test_a_lost_process_costs_one_measurement() -> None:
-    """Also a process that hangs, and one whose measurement raises an exception, after which CUDA may be unusable."""
+    """A process is lost if it is killed or hangs, or if a measurement raises an exception, which may disable CUDA."""
     from throughput import MeasuringProcess
 
     with MeasuringProcess([], 1, 1.0) as process:

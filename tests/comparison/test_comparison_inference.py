@@ -96,7 +96,7 @@ def test_clusters_of_equal_size_have_textbook_values(num_units: int) -> None:
 
 
 def test_cluster_variance_is_unbiased_where_the_sandwich_estimator_is_too_small() -> None:
-    """Documents of a film differ by the film only, so the variance of the mean is known: Σn² / N²."""
+    """All documents of a film have the same value, so the variance of the mean is known: Σn² / N²."""
     sizes = np.array([40, 20, 10, 5, 5, 2, 2, 1])
     films_N = np.repeat(np.arange(8), sizes)
     units, generator = Units(len(films_N), films_N), np.random.default_rng(3)

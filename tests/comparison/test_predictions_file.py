@@ -96,7 +96,7 @@ def test_formats_give_the_same_results(form: str, tmp_path: Path) -> None:
 
 def test_numeric_classes_have_one_name_and_numeric_order(tmp_path: Path) -> None:
     frame = predictions_frame(classes=("2", "10", "1"))
-    frame["label"] = frame["label"].astype(float)  # as pandas writes integers of a column with a missing value
+    frame["label"] = frame["label"].astype(float)  # pandas stores integers as floats if the column has a missing value
     frame["prediction"] = frame["prediction"].astype(int)
     frame.to_csv(tmp_path / "a.csv", index=False)
     frame.to_parquet(tmp_path / "b.parquet")

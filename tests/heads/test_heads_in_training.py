@@ -27,7 +27,7 @@ class StopAt(Tracker):
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_interrupted_run_continues_to_the_same_bits(head: str, tmp_path: Path) -> None:
-    """With dropout, micro-batches and a frozen encoder, whose output is cached."""
+    """The run uses dropout, micro-batches and a frozen encoder, whose output is cached."""
     settings = (
         *FOR_TWO_LAYERS.get(head, ()),
         *(f"head={head}", "backbone.freeze=true", "trainer.micro_batch_size=3", "lr=1e-3", "max_length=16"),

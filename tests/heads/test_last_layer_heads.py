@@ -129,7 +129,7 @@ def test_self_attentive_by_hand() -> None:
 
 
 def test_modernbert_equals_transformers() -> None:
-    """With the weights of the library's model, on its own encoder."""
+    """Both heads have the same weights and read the output of the library's encoder."""
     from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
     torch.manual_seed(0)

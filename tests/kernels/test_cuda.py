@@ -162,7 +162,7 @@ def test_logits_and_gradients_in_float32_equal_those_on_the_cpu(name: str) -> No
 @pytest.mark.parametrize("model_type", ["roberta", "modernbert"])
 @pytest.mark.parametrize("name", MAKERS)
 def test_logits_and_gradients_in_bf16_are_close_to_those_on_the_cpu(name: str, model_type: str) -> None:
-    """With unpadded rows and, for the head `cls`, only the first token in the last layer of RoBERTa."""
+    """The GPU computes unpadded rows. For `cls`, the last layer of RoBERTa computes only the first token."""
     exact, fast = classifier(name, model_type), classifier(name, model_type).cuda()
     unpadded.enable(fast.encoder)
     fast.tokens = "first" if name == "cls" else "all"

@@ -59,7 +59,7 @@ def test_equals_the_padded_model(model_type: str, lengths: tuple[int, ...]) -> N
 @pytest.mark.parametrize("model_type", ["roberta", "modernbert"])
 @pytest.mark.parametrize("name", MAKERS)
 def test_logits_of_each_head_equal_the_padded_model(name: str, model_type: str) -> None:
-    """Also for single documents without padding: the logits do not depend on the batch."""
+    """Single documents without padding give the same logits, which therefore do not depend on the batch."""
     model = make(model_type)
     head = MAKERS[name](model.config.hidden_size)
     without_padding = copy.deepcopy(model)
@@ -81,7 +81,7 @@ def test_logits_of_each_head_equal_the_padded_model(name: str, model_type: str) 
 def test_kernel_gets_valid_arguments(
     model_type: str, windows: list[tuple[int, int] | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Call it on meta tensors: PyTorch checks the dtypes and shapes, including those of the gradients."""
+    """Call the kernel on meta tensors: PyTorch checks the dtypes and shapes, including those of the gradients."""
     model = make(model_type).to("meta").train()
     ids_BT, mask_BT = make_batch(model)
     mask_BT = mask_BT.bool()

@@ -51,7 +51,7 @@ def expected_input(states: tuple[Tensor, ...], head_input: HeadInput, mask_BT: T
 def test_values_and_gradients_equal_the_librarys(
     model_type: str, path: str, bf16: bool, head_input: HeadInput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float32 up to rounding; in bf16 as close to float32 as the library in bf16."""
+    """They are equal up to rounding in float32. In bf16, they are as close to float32 as the library's are."""
     use_layers(path, monkeypatch)
     library = make_encoder(model_type)
     ours = copy.deepcopy(library)
@@ -195,7 +195,7 @@ def test_evaluation_from_the_cache_gives_the_same_bits(
 
 @pytest.mark.parametrize("truncation", ["head", "windows"])
 def test_training_from_the_cache_equals_training_without_it(truncation: str, tmp_path: Path) -> None:
-    """With dropout, micro-batches, and documents longer than max_length."""
+    """The runs use dropout, micro-batches, and documents longer than max_length."""
     settings = ("head=scalar_mix", f"data.truncation={truncation}", "max_length=24", "trainer.micro_batch_size=5")
     found = []
     for cache in ("true", "false"):

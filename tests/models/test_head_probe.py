@@ -109,7 +109,7 @@ def test_which_heads_read_only_the_first_token(name: str) -> None:
 
 @pytest.mark.parametrize("name", READ_FIRST_ONLY)
 def test_head_that_reads_only_the_first_token(name: str) -> None:
-    """Also with batch normalization. The probe changes neither its statistics nor the random state."""
+    """Batch normalization is supported: the probe changes neither its statistics nor the random state."""
     head = READ_FIRST_ONLY[name]
     before, state = copy.deepcopy(head.state_dict()), torch.get_rng_state()
     assert reads_first_token_only(head, HIDDEN, POSITIONS)

@@ -112,7 +112,7 @@ def test_an_agent_trains_the_runs_of_a_grid(fake_wandb: FakeWandb, tmp_path: Pat
 def test_an_interrupted_run_that_is_handed_out_again_continues(
     blow: signal.Signals, fake_wandb: FakeWandb, tmp_path: Path
 ) -> None:
-    """As on a preempted machine: W&B hands the run out again, and it continues under the id that the sweep set."""
+    """After a machine is preempted, W&B hands the run out again. It continues under the id that the sweep set."""
     parameters = {"seed": {"values": [0]}}
     arguments = ("epochs=30", "checkpoint.every_minutes=1e-9", "study=kept")
     agent = Agent(definition("grid.yaml", parameters, *arguments), fake_wandb, tmp_path)

@@ -101,7 +101,7 @@ print(mkl_mode())
 
 @needs_intel  # MKL fixes the order of its sums only on Intel processors
 def test_mode_that_is_set_too_late_is_not_recorded() -> None:
-    """For example, in a notebook that multiplied matrices before training."""
+    """MKL ignores the setting after its first product, such as one in a notebook before training."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MKL_")}
     early = LATE.replace("torch.ones(64, 64) @ torch.ones(64, 64)", "")
     modes = [

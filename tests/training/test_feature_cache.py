@@ -85,7 +85,7 @@ def test_kernels_of_the_head_do_not_change_the_key(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("truncation", ["head", "windows"])
 def test_results_equal_those_without_the_cache(truncation: str, tmp_path: Path) -> None:
-    """In fp32, with dropout on the features, micro-batches, and documents longer than max_length."""
+    """The runs use fp32, dropout on the features, micro-batches, and documents longer than max_length."""
     settings = ("head=lstm", f"data.truncation={truncation}", "max_length=24", "trainer.micro_batch_size=5")
     _, with_cache = trained(tmp_path / "with", *settings)
     _, without = trained(tmp_path / "without", *settings, "backbone.cache=false")
@@ -282,7 +282,7 @@ def test_encoding_job_uses_the_threads_of_parallel_jobs(tmp_path: Path, monkeypa
 
 
 def test_frozen_encoder_gives_all_heads_the_same_output() -> None:
-    """Also a head that reads only the first token; a trained encoder would give it only this token."""
+    """Even a head that reads only the first token gets all of them. A trained encoder gives it only this token."""
     config = imdbcls.compose("backbone=tiny", "head=cls", FROZEN)
     assert sections.build_model(config, sections.build_backbone(config), 2).tokens == "all"
     config = imdbcls.compose("backbone=tiny", "head=cls")

@@ -81,7 +81,7 @@ def test_dropout_depends_only_on_seed_and_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("micro_batch_size", [1, 5, 8])
 def test_accumulation_equals_larger_batch(micro_batch_size: int, tmp_path: Path) -> None:
-    """Also with a smaller last micro-batch (5 + 5 + 5 + 1) and a smaller last batch (40 = 16 + 16 + 8)."""
+    """The last micro-batch may be smaller (5 + 5 + 5 + 1), and so may the last batch (40 = 16 + 16 + 8)."""
     overrides = (*NO_DROPOUT, *PLAIN_SGD, "data.train_limit=40")
     whole = make(tmp_path / "whole", *overrides)
     parts = make(tmp_path / "parts", *overrides, f"trainer.micro_batch_size={micro_batch_size}")
