@@ -37,7 +37,7 @@ def read_files(
     their names. `delimiter`, `quoting` and `encoding` describe text files; "auto" detects them. `skip_empty` skips rows
     without a text or label. `part_column` names the parts whose accuracy is reported. If `text_column` names several
     columns, their cells are joined with `text_separator`. If `pair_column` is given, a document is a pair of texts,
-    which the tokenizer encodes together. Raise the UserErrors of `read_table` and `make_source`.
+    which the tokenizer encodes together. Raise UserError as `read_table` and `make_source` do.
     """
     request = request_of(
         text_column,

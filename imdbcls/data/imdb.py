@@ -67,7 +67,7 @@ def read_imdb(path: Annotated[str, doc("the path of a file or folder, or a hub i
 def read_unlabelled_imdb(path: str) -> Table | None:
     """Read the 50,000 reviews without labels from the same four forms; None if the data does not include them.
 
-    Raise the UserErrors of `read_imdb`, and one for Parquet files without a column `text`.
+    Raise UserError as `read_imdb` does, and also for Parquet files without a column `text`.
     """
     place = local_imdb(path)
     if place is None:

@@ -320,7 +320,7 @@ def _draw(purpose: str, split_seed: int, key: str) -> bytes:
 
 
 def hash_of_texts(*splits: NDArray[np.bytes_]) -> str:
-    """Return a hash of the texts of some splits, which are given by their keys. The order of a split is ignored."""
+    """Return a hash of the texts of some splits, given as the keys of the texts. The order in a split is ignored."""
     digest = hashlib.sha256()
     for text_keys in splits:
         digest.update(f"{len(text_keys)} ".encode())

@@ -13,7 +13,7 @@ def subset(corpus: Corpus, sizes: Mapping[str, int]) -> Corpus:
 
     The lengths of the texts have the same distribution as in the split, because the documents are evenly spaced in the
     order of length. If a class is missing among them, its first document is added. `split_hash` stays the same, so
-    this corpus is for measurements only.
+    use this corpus only for measurements.
     """
     splits = {name: spread(documents, sizes[name]) for name, documents in corpus.splits.items()}
     return replace(corpus, train=splits["train"], validation=splits["validation"], test=splits["test"])

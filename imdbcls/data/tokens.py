@@ -172,9 +172,9 @@ def plain_tokenizer(tokenizer: Any) -> "PlainTokenizer":
 
 
 def end_token(tokenizer: Any) -> int:
-    """Return the id that ends each document if the tokenizer adds no special tokens (GPT-2, Qwen).
+    """Return the id of the token to append to each document for a tokenizer without special tokens (GPT-2, Qwen).
 
-    Without an end token, a document without tokens would give the model an empty input.
+    Without this token, an empty document would give the model an empty input.
     """
     ids = (getattr(tokenizer, f"{name}_token_id") for name in ("eos", "sep", "cls", "bos", "pad"))
     return int(next(token for token in ids if token is not None))

@@ -225,7 +225,10 @@ def _record(record: Path, reason: str) -> None:
 
 
 def _compiler_identity() -> str:
-    """Return a hash of the compiler's command and file. If either changes, a compiler that hung is tried again."""
+    """Return a hash of the compiler's command and of its file's path, size and time of change.
+
+    A compiler that hung is tried again once this hash changes.
+    """
     command = compiler()
     path = os.path.realpath(shutil.which(command[0]) or command[0])
     found = os.stat(path)

@@ -45,24 +45,24 @@ _LIBRARY_ERRORS = ("RuntimeError", "ImportError", "SafetensorError", "ArrowMemor
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an allocation failed. On CUDA, torch raises OutOfMemoryError; on the CPU, RuntimeError."""
+    """Return whether an error means that memory is exhausted. On CUDA, this is OutOfMemoryError, else RuntimeError."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return errno_of(error) == errno.ENOMEM or (_comes_from_library(error) and bool(_NO_MEMORY_TEXT.search(str(error))))
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Return whether a file could not be written because of a full disk, a quota or the file size limit."""
+    """Return whether an error means that the disk is full, or that a quota or the file size limit was reached."""
     return errno_of(error) in _DISK_FULL
 
 
 def is_out_of_files(error: BaseException) -> bool:
-    """Return whether this process, or the machine, cannot open another file."""
+    """Return whether an error means that this process or the machine has too many open files."""
     return errno_of(error) in _NO_FILES or (_comes_from_library(error) and bool(_NO_FILES_TEXT.search(str(error))))
 
 
 def is_out_of_threads(error: BaseException) -> bool:
-    """Return whether a thread or process could not be started."""
+    """Return whether an error means that a thread or process could not be started."""
     return errno_of(error) == errno.EAGAIN or (_comes_from_library(error) and bool(_NO_THREADS_TEXT.search(str(error))))
 
 

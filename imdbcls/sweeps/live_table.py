@@ -100,7 +100,7 @@ class LiveTable:
         self._painted_at = 0.0
 
     def redirect_stderr(self) -> None:
-        """In the process of a job: write to the file instead of stderr."""
+        """Redirect stderr to the file. A job calls this in its own process."""
         os.dup2(self._file.fileno(), STDERR)
         self._file.close()
 

@@ -102,7 +102,7 @@ def recording_time(files: JobFiles) -> Iterator[None]:
 
 
 def read_text(path: Path) -> str | None:
-    """Return the text of a small file without the final newline; None if the file cannot be read."""
+    """Return the text of a file without leading and trailing whitespace; None if the file cannot be read."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError:

@@ -101,7 +101,7 @@ class EpochReport:
     trial: Trial
 
     def __call__(self, epoch: int, value: float) -> bool:
-        if PRUNED in self.trial.user_attrs:  # decided by a process that was killed before it could end the trial
+        if PRUNED in self.trial.user_attrs:  # set by an earlier process, which was killed before it could end the trial
             return True
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a resumed run may report its last epoch again, which Optuna ignores

@@ -193,7 +193,7 @@ def newest(
 
 
 def remedy(run: Path) -> str:
-    """Return a sentence for error messages that describes what to do if the weights are lost."""
+    """Return a sentence, for error messages, on what to do if the weights are lost."""
     return f"Restore the checkpoint from a copy, or move {run} away and run its training command again."
 
 
