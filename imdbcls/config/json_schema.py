@@ -109,4 +109,8 @@ def defaults_list() -> dict[str, Any]:
     choices = {group: sorted(names) for group, names in groups().items()}
     overrides = {f"override /{group}": {"enum": names} for group, names in choices.items()}
     entry = {"type": "object", "properties": overrides, "minProperties": 1, "maxProperties": 1}
-    return {"type": "array", "items": {"anyOf": [{"type": "string"}, entry]}, "description": "Choices of groups."}
+    return {
+        "type": "array",
+        "items": {"anyOf": [{"type": "string"}, entry]},
+        "description": "The choice for each config group.",
+    }

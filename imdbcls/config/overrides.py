@@ -182,7 +182,7 @@ def check_swept_groups(assignments: Sequence[Assignment], checker: OverrideCheck
 
 
 def check_key(assignment: Assignment, config: DictConfig, checker: OverrideChecker) -> Assignment | None:
-    """Report the mistakes in an assignment, and return its valid values; None if the key or all values are invalid."""
+    """Report the mistakes in an assignment. Return it with only its valid values; None if no value or key is valid."""
     override = assignment.alternatives[0]
     if assignment.is_group:
         return assignment

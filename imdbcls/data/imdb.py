@@ -90,7 +90,7 @@ def read_unlabelled_imdb(path: str) -> Table | None:
 
 
 def _shards(folder: Path) -> dict[str, list[Path]]:
-    """Return the Parquet files of each split below a folder, sorted."""
+    """Find the Parquet files in a folder and its subfolders. Return the sorted files of each split."""
     shards: dict[str, list[Path]] = {"train": [], "test": [], "unsupervised": []}
     for file in parquet_files(folder):
         match = _PARQUET.fullmatch(file.name)

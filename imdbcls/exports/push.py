@@ -46,7 +46,7 @@ def require_repository(repository: str) -> None:
 
 
 def send(upload: Upload) -> str:
-    """Create the repository if it is new, upload the files in one commit, and return the commit's URL.
+    """Create the repository if it does not exist, upload the files in one commit, and return the commit's URL.
 
     Raises UserError if the hub refuses or cannot be reached.
     """
@@ -61,7 +61,7 @@ def send(upload: Upload) -> str:
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise UserError(
-            f"{upload.repository} could not be uploaded ({reason}). The export in {upload.folder} is complete; "
+            f"The upload to {upload.repository} failed ({reason}). The export in {upload.folder} is complete; "
             "log in with `hf auth login`, or set HF_TOKEN, and run the same command again."
         ) from error
     return str(commit.commit_url)

@@ -72,8 +72,8 @@ class RunFolder:
                 raise UserError(
                     f"{self.path} is on a file system that cannot lock files ({error}). Choose another runs_dir."
                 ) from error
-            # The other process removed its new folder between two attempts to lock it. `mkdir` in /proc raises the same
-            # error, but names the folder.
+            # A missing lock file means that the other process removed its new folder while this process was waiting for
+            # the lock. `mkdir` in /proc raises the same error, but its `filename` is the folder.
             if isinstance(error, FileNotFoundError) and error.filename == str(path):
                 raise UserError(self._held_by_another(path)) from error
             raise UserError(

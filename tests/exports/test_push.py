@@ -50,7 +50,7 @@ def test_dry_run_lists_what_push_sends(exported: Path, tmp_path: Path, launch: L
         assert f"{len(content):,} bytes  sha256 {hashlib.sha256(content).hexdigest()}  {name}" in listed.stdout
     assert uploads.files == files and uploads.commits == ["Upload a model exported by imdbcls"]
     assert uploads.created[0]["name"] == "name" and uploads.created[0]["visibility"] == "private"
-    assert "owner/name could not be uploaded" in refused.stderr and "Traceback" not in refused.stderr
+    assert "The upload to owner/name failed" in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_folder_that_is_not_the_export_of_the_run_is_not_sent(exported: Path, tmp_path: Path) -> None:

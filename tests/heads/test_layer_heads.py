@@ -82,7 +82,7 @@ HAND_LTD = torch.tensor(
 
 
 def by_hand(head: nn.Module, output: list[float], hidden_LTD: Tensor = HAND_LTD) -> float:
-    """Return the single logit for the document above; `output` are the weights of the last linear layer."""
+    """Return the single logit for `hidden_LTD`; `output` contains the weights of the last linear layer."""
     head.output.weight.data = torch.tensor([output])  # type: ignore[union-attr]
     nn.init.zeros_(head.output.bias)  # type: ignore[arg-type, union-attr]
     with torch.no_grad():

@@ -84,7 +84,7 @@ HAND_MASK_T = torch.tensor([True, True, True, False])
 
 
 def by_hand(head: nn.Module) -> float:
-    """Return the single logit for the document above; `output` sums the dimensions."""
+    """Return the single logit for the document `HAND_TD`, after setting `output` to sum the dimensions."""
     nn.init.ones_(head.output.weight)
     nn.init.zeros_(head.output.bias)
     with torch.no_grad():

@@ -238,9 +238,9 @@ def ranking_text(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
 
 
 def learned_nothing(comparison: Comparison) -> bool:
-    """Return whether groups are ranked by accuracy, and none has a higher one than predicting the most frequent class.
+    """Return whether groups are ranked by accuracy and none is better than predicting the most frequent class.
 
-    With classes of unequal size, a model that is useful by another metric may have such an accuracy.
+    With classes of unequal size, a model may be useful by another metric even if this holds.
     """
     is_ranked = comparison.metric.name == "accuracy" and len(comparison.groups) > 1
     return is_ranked and all(group.accuracy.mean <= comparison.baseline["test/accuracy"] for group in comparison.groups)

@@ -18,7 +18,7 @@ COLUMNS = (
 
 
 def read_sample() -> Source:
-    """Read the reviews in this package's folder. Their clusters are the (invented) films, their parts difficulties."""
+    """Read the reviews in this package's folder. The clusters are the invented films; the parts are difficulties."""
     folder = Path(__file__).parent
     tables = {split: read_table(folder / f"{split}.jsonl", "data", Request(COLUMNS)) for split in ("train", "test")}
     return make_source(tables, "text", "label", "id", "movie", "difficulty", labels=LABELS)

@@ -94,7 +94,7 @@ class FakeWandb:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def run_client(self, arguments: Sequence[str], folder: Path) -> None:
-        """Run Python with these arguments in a folder, as a user of this server without other settings."""
+        """Run Python with these arguments in a folder, with this server as the only W&B setting of the user."""
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=folder,
