@@ -73,18 +73,22 @@ def _explain(run: FinishedRun, text: str, target: int | None) -> Explanation:
             "the run again, for example with a lower lr."
         )
     pooling, special = pooling_of(finished.model, batch, reading)
-    probabilities = torch.softmax(found.logits_C.double() / run.temperature, dim=0).tolist()
+    probabilities, of_baseline = (
+        dict(zip(run.label_names, torch.softmax(logits_C.double() / run.temperature, dim=0).tolist(), strict=True))
+        for logits_C in (found.logits_C, found.baseline_logits_C)
+    )
     return Explanation(
         text=text,
         words=tuple(text[start:end] for start, end in reading.spans),
         spans=tuple(reading.spans),
         scores=tuple(reading.sum_by_word(found.scores_WT.cpu()).tolist()),
         label=run.label_names[int(found.logits_C.argmax())],
-        probabilities=dict(zip(run.label_names, probabilities, strict=True)),
+        probabilities=probabilities,
         target=run.label_names[found.target],
         logit=float(found.logits_C[found.target]),
         baseline_logit=float(found.baseline_logits_C[found.target]),
         baseline=token,
+        baseline_probabilities=of_baseline,
         completeness_error=found.error,
         tolerance=found.tolerance,
         steps=found.steps,

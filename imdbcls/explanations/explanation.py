@@ -15,7 +15,7 @@ class Explanation:
     - `label`: the most probable class. `probabilities`: by class, calibrated. `target`: the explained class.
     - `logit`, `baseline_logit`: the logit of `target` for the text and for the baseline, before calibration. In the
       baseline, the token `baseline` replaces every token except special tokens. For an ensemble, both are means of the
-      calibrated logits of its runs.
+      calibrated logits of its runs. `baseline_probabilities`: the calibrated probabilities for the baseline, by class.
     - `completeness_error`: the distance between the sum of the scores and `logit - baseline_logit`. `tolerance` is the
       largest error for which `is_complete` is true. `steps` is the number of steps of the integration.
     - `pooling`: the weight of each word in the average of the token vectors, if the head has `pooling_weights`;
@@ -35,6 +35,7 @@ class Explanation:
     logit: float
     baseline_logit: float
     baseline: str
+    baseline_probabilities: Mapping[str, float]
     completeness_error: float
     tolerance: float
     steps: int
@@ -44,6 +45,11 @@ class Explanation:
     num_tokens: int
     num_read: int
     num_windows: int
+
+    @property
+    def baseline_label(self) -> str:
+        """The most probable class of the baseline."""
+        return max(self.baseline_probabilities, key=self.baseline_probabilities.__getitem__)
 
     @property
     def is_complete(self) -> bool:

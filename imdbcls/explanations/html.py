@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from imdbcls.comparison.views.templates import packaged, source_hash, templates
 from imdbcls.explanations.explanation import Explanation
-from imdbcls.explanations.wording import facts, level_of, pieces, prediction_text, strongest_words
+from imdbcls.explanations.wording import baseline_text, facts, level_of, pieces, prediction_text, strongest_words
 from imdbcls.finished_run import FinishedRun
 from imdbcls.printable import printable
 
@@ -72,6 +72,7 @@ def values_of(explanation: Explanation) -> dict[str, object]:
     pooling = explanation.pooling
     return {
         "prediction": prediction_text(explanation),
+        "baseline": baseline_text(explanation),
         "target": explanation.target,
         "words": words_html(explanation),
         "pooling": None if pooling is None else words_html(explanation, pooling),

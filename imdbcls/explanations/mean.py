@@ -1,6 +1,6 @@
 """Explain the prediction of an ensemble: the mean of the explanations of its runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,8 @@ def mean_explanation(
     """Return the explanation of the mean of the runs' calibrated logits, from their explanations of one class.
 
     Integrated gradients are linear. The ensemble's score of a word is therefore the mean over the runs of the word's
-    score, divided by the run's temperature. `label` and `probabilities` belong to the mean of the runs' probabilities.
+    score, divided by the run's temperature. `label`, `probabilities` and `baseline_probabilities` belong to
+    the mean of the runs' probabilities.
 
     Raises UserError if the runs do not read the same words, because their tokenizers or their `max_length` differ.
     """
@@ -30,21 +31,26 @@ def mean_explanation(
     scores = np.array(weights) @ np.array([each.scores for each in found])
     logit = sum(weight * each.logit for weight, each in zip(weights, found, strict=True))
     baseline_logit = sum(weight * each.baseline_logit for weight, each in zip(weights, found, strict=True))
-    names = list(first.probabilities)
-    mean_C = np.mean([[each.probabilities[name] for name in names] for each in found], axis=0)
+    probabilities = mean_of([each.probabilities for each in found])
     pooling = [each.pooling for each in found if each.pooling is not None]
     special = [each.special_pooling for each in found if each.special_pooling is not None]
     has_pooling = len(pooling) == len(found)
     return replace(
         first,
         scores=tuple(scores.tolist()),
-        label=names[int(mean_C.argmax())],
-        probabilities=dict(zip(names, mean_C.tolist(), strict=True)),
+        label=max(probabilities, key=probabilities.__getitem__),
+        probabilities=probabilities,
         logit=logit,
         baseline_logit=baseline_logit,
+        baseline_probabilities=mean_of([each.baseline_probabilities for each in found]),
         completeness_error=abs(float(scores.sum()) - (logit - baseline_logit)),
         tolerance=sum(weight * each.tolerance for weight, each in zip(weights, found, strict=True)),
         steps=max(each.steps for each in found),
         pooling=tuple(np.mean(pooling, axis=0).tolist()) if has_pooling else None,
         special_pooling=float(np.mean(special)) if has_pooling else None,
     )
+
+
+def mean_of(probabilities: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of several distributions over the same classes."""
+    return {name: float(np.mean([each[name] for each in probabilities])) for name in probabilities[0]}

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from imdbcls.explanations.explanation import Explanation
-from imdbcls.explanations.wording import facts, level_of, pieces, prediction_text, strongest_words
+from imdbcls.explanations.wording import baseline_text, facts, level_of, pieces, prediction_text, strongest_words
 from imdbcls.printable import printable
 from imdbcls.runtime.text_table import text_table
 
@@ -33,6 +33,7 @@ def print_coloured(explanation: Explanation, stdout: TextIO, columns: int) -> No
     if explanation.pooling is not None:
         blocks += [plain("Pooling weights of the head:"), coloured_words(explanation, explanation.pooling, PURPLE)]
     console.print(plain(prediction_text(explanation)), style="bold")
+    console.print(plain(baseline_text(explanation)))
     blocks += map(plain, [words_table(explanation, columns), *facts(explanation)])
     for block in blocks:
         console.print(block)
@@ -73,8 +74,9 @@ def legend(explanation: Explanation) -> "Text":
 
 
 def table_text(explanation: Explanation) -> str:
-    """Return the prediction, a table of the strongest words, and facts, without colours."""
-    return "\n".join([prediction_text(explanation), words_table(explanation), *facts(explanation)])
+    """Return the prediction, that for the baseline, a table of the strongest words, and facts, without colours."""
+    head = [prediction_text(explanation), baseline_text(explanation)]
+    return "\n".join([*head, words_table(explanation), *facts(explanation)])
 
 
 def words_table(explanation: Explanation, width: int | None = None) -> str:

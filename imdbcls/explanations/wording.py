@@ -12,14 +12,24 @@ def prediction_text(explanation: Explanation) -> str:
     return in_percent(explanation.probabilities)
 
 
+def baseline_text(explanation: Explanation) -> str:
+    """Return the probabilities for the baseline, and what follows for the scores if it has the class of the text."""
+    found = f"Baseline ({explanation.baseline} replaces every token): {in_percent(explanation.baseline_probabilities)}."
+    if explanation.baseline_label != explanation.label:
+        return found
+    return (
+        f"{found} The model predicts {explanation.label} even without the words of the text. The scores only show how "
+        "the words change this prediction."
+    )
+
+
 def facts(explanation: Explanation) -> list[str]:
     """Return what a reader must know about the scores: their sum, their error, and what the model did not read."""
     difference = explanation.logit - explanation.baseline_logit
     found = [
-        f"The scores sum to {sum(explanation.scores):+.3f}. In the baseline, {explanation.baseline} replaces every "
-        f"token. From the baseline to this text, the logit of {explanation.target} changes by {difference:+.3f}. "
-        f"The error is {explanation.completeness_error:.1g} with {explanation.steps} integration steps; at most "
-        f"{explanation.tolerance:.1g} is allowed."
+        f"The scores sum to {sum(explanation.scores):+.3f}. From the baseline to this text, the logit of "
+        f"{explanation.target} changes by {difference:+.3f}. The error is {explanation.completeness_error:.1g} with "
+        f"{explanation.steps} integration steps; at most {explanation.tolerance:.1g} is allowed."
     ]
     if not explanation.is_complete:
         found.insert(0, "Warning: the error of these scores is larger than allowed, so they may be misleading.")

@@ -132,6 +132,7 @@ def explanation_of(name: str, answer: Answer, found: Explanation) -> schema.RunE
             schema.Word(word=word, start=start, end=end, score=score)
             for word, (start, end), score in zip(found.words, found.spans, found.scores, strict=True)
         ],
+        baseline_probabilities=dict(found.baseline_probabilities),
         completeness_error=found.completeness_error,
     )
 

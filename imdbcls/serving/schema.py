@@ -62,6 +62,10 @@ class RunExplanation(BaseModel):
     run: str
     prediction: Prediction
     words: list[Word]
+    baseline_probabilities: Annotated[
+        dict[str, float],
+        Field(description="probability of each class if the mask token replaces every token of the text"),
+    ]
     completeness_error: Annotated[
         float, Field(description="distance of the sum of the scores from the logit difference that they explain")
     ]

@@ -92,6 +92,15 @@ def test_logits_are_those_of_predict_and_scores_are_complete(
         logits_C = logits_of(fast.model.eval(), read(text, fast).batch, fast.hardware)[0]
     assert found.logit == pytest.approx(logits_C[run.label_names.index(found.label)].item(), abs=1e-4)
 
+    no_words = found.baseline_probabilities
+    assert (
+        sum(no_words.values()) == pytest.approx(1) and max(no_words, key=no_words.__getitem__) == found.baseline_label
+    )
+    if len(no_words) == 2:  # the logits of both classes are known from their difference
+        other = explain(run, text, next(name for name in run.label_names if name != found.target))
+        margin = (found.baseline_logit - other.baseline_logit) / run.temperature
+        assert no_words[found.target] == pytest.approx(1 / (1 + np.exp(-margin)), abs=1e-5)
+
     difference = found.logit - found.baseline_logit
     assert found.completeness_error == pytest.approx(abs(sum(found.scores) - difference), abs=1e-9)
     assert found.completeness_error <= found.tolerance <= max(0.01 * abs(difference), 0.001)

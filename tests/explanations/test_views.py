@@ -17,7 +17,7 @@ import imdbcls
 from imdbcls.explain import explain_texts, parse, precision_note
 from imdbcls.explanations import Explanation, explain
 from imdbcls.explanations.disagreement import correct_note, disagreements
-from imdbcls.explanations.html import Section, Side, page_html, words_html
+from imdbcls.explanations.html import Section, Side, explanation_html, page_html, words_html
 from imdbcls.explanations.terminal import print_coloured, table_text
 from imdbcls.explanations.wording import facts, level_of
 
@@ -119,6 +119,19 @@ def test_another_precision_of_predict_is_noted() -> None:
 def test_command_uses_colours_only_on_a_terminal(finished: Path) -> None:
     shown = on_terminal([sys.executable, "-m", "imdbcls.explain", str(finished), "A quiet film."], 80)
     assert "\x1b[" in shown and "for " in shown and "strongest: ±" in shown
+
+
+def test_all_views_show_the_probabilities_of_the_baseline(hostile: Explanation) -> None:
+    other = next(name for name in hostile.probabilities if name != hostile.label)
+    same = replace(hostile, baseline="[MASK]", baseline_probabilities={hostile.label: 0.75, other: 0.25})
+    changed = replace(same, baseline_probabilities={hostile.label: 0.25, other: 0.75})
+    for found, first, is_same in ((same, hostile.label, True), (changed, other, False)):
+        out = io.StringIO()
+        print_coloured(found, out, 80)
+        for shown in (table_text(found), out.getvalue(), str(explanation_html(found))):
+            words = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", shown).split())
+            assert f"Baseline ([MASK] replaces every token): {first} 75.0 %" in words
+            assert ("even without the words of the text" in words) == is_same
 
 
 def test_facts(hostile: Explanation) -> None:

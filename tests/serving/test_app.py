@@ -103,6 +103,8 @@ def test_ensemble_answers_with_the_mean_next_to_a_run(finished: Path, second: Pa
     parts = [(explain(run, text, "negative"), run.temperature) for run in ensemble.runs]
     mean = np.mean([np.array(part.scores) / temperature for part, temperature in parts], axis=0)
     assert [word["score"] for word in answer["words"]] == pytest.approx(mean.tolist(), abs=1e-6)
+    no_words = np.mean([part.baseline_probabilities["negative"] for part, _ in parts])
+    assert answer["baseline_probabilities"]["negative"] == pytest.approx(no_words, abs=1e-6)
     whole = explain(ensemble, text)
     assert whole.label == whole.target == ensemble.predict([text]).names[0] and whole.is_complete
     assert whole.probabilities[whole.label] == pytest.approx(
