@@ -119,14 +119,16 @@ def require_options(arguments: argparse.Namespace) -> None:
 def evaluate_file(runs: Sequence[Path], arguments: argparse.Namespace, stdout: TextIO) -> None:
     """Score runs on a file of labelled documents, and write the scores as a report or as JSON."""
     from imdbcls.api import load_ensemble, load_run
-    from imdbcls.data.labelled import read_labelled
-    from imdbcls.models.scores import report, scores_of
-    from imdbcls.runtime.progress import Progress
 
     options: dict[str, Any] = {"plugins": arguments.plugins, "device": arguments.device}
     ensemble = None if len(runs) == 1 else load_ensemble(runs, **options)
     loaded = [load_run(runs[0], **options)] if ensemble is None else list(ensemble.runs)
     first = loaded[0]
+    logger.info(f"{' and '.join(map(str, runs))}: loading the model and {arguments.file}")  # the imports take seconds
+    from imdbcls.data.labelled import read_labelled
+    from imdbcls.models.scores import report, scores_of
+    from imdbcls.runtime.progress import Progress
+
     documents, notes = read_labelled(
         arguments.file,
         first.config.data.source.arguments,

@@ -112,6 +112,9 @@ def write(arguments: argparse.Namespace, output: Path) -> None:
     """Write and check one export."""
     from imdbcls.api import load_run
     from imdbcls.ensemble import Ensemble
+
+    runs = [load_run(run, plugins=arguments.plugins) for run in arguments.runs]
+    logger.info(f"{' and '.join(map(str, arguments.runs))}: loading the model")  # the imports below take seconds
     from imdbcls.exports.folder import require_new, write_export
     from imdbcls.exports.onnx_file import require_packages
     from imdbcls.exports.source import open_source
@@ -121,7 +124,7 @@ def write(arguments: argparse.Namespace, output: Path) -> None:
     if arguments.to == "onnx":
         require_packages()
     prepare_process()
-    source = open_source([load_run(run, plugins=arguments.plugins) for run in arguments.runs])
+    source = open_source(runs)
     if source.is_ensemble:
         logger.info(Ensemble(source.runs).cost)
     done = write_export(arguments.to, source, output, overwrite=arguments.overwrite, with_int8=arguments.int8)

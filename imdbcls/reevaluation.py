@@ -45,6 +45,7 @@ def evaluate(
     """
     config, recorded = open_finished(run, plugins=plugins, device=device)
     config = with_source(config, run, data, trust_source)
+    logger.info(f"{run}: loading the documents and the model")  # the imports below take seconds
 
     prepare_process()
     from imdbcls.models.environment import environment_of
@@ -79,6 +80,7 @@ def evaluate_ensemble(
     first = ensemble.runs[0]
     require_same_documents(ensemble.runs)
     config = with_source(first.config, first.folder, data, trust_source)
+    logger.info(f"{' and '.join(map(str, runs))}: loading the documents and the models")
     prepare_process()
     documents = read_split(config, first.result, split)
     logger.info(

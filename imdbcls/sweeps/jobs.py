@@ -309,6 +309,8 @@ class Sweep:
         """Log a table of all outcomes and what to do next."""
         rows = [(outcome.name, outcome.state, outcome.detail) for outcome in self.outcomes]
         logger.info("")
+        if sum(outcome.state == "done" for outcome in self.outcomes) > 1:
+            logger.info("Choose a configuration by its validation score. The test scores are for the comparison.")
         for line in text_table(rows, num_text_columns=3, width=console.columns_of(sys.stderr)).splitlines():
             logger.info(line)
         if undone:

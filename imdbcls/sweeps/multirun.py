@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from imdbcls.config import commandline
 from imdbcls.errors import UserError
+from imdbcls.printable import counted
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runtime import console, entry
 from imdbcls.sweeps.jobs import Sweep, log_error, reason_of
@@ -111,8 +112,17 @@ def run_job(cfg: DictConfig, overrides: str, train: Train, *, is_search: bool) -
     if folder.complete() is not None:
         sweep.report(folder.path.name, partial(train, config), folder.result)
     else:
+        if sweep.messages is None:  # this is the first job to start
+            log_start(num_jobs(config))
         start_job(sweep, config, folder, train)
     return value_of_last_job(folder) if is_search else None
+
+
+def log_start(jobs: int) -> None:
+    """Log how many runs the sweep has, before the modules and the documents are loaded, which takes seconds."""
+    at_a_time = f", {jobs} at a time" if jobs > 1 else ""
+    runs = f"{counted(sweep.num_expected, 'run')}{at_a_time}" if sweep.num_expected > 1 else "Sweep"
+    logger.info(f"{runs}: loading the modules and the documents")
 
 
 def value_of_last_job(folder: RunFolder) -> float:

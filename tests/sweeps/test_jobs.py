@@ -120,9 +120,10 @@ def test_parallel_jobs_share_threads_and_match_sequential_jobs(tmp_path: Path) -
         for file in ("checkpoints/best/model.safetensors", "predictions/test.parquet"):
             assert digest(one / file) == digest(other / file)
         assert points(one) == points(other)
-    *messages, _, _ = [line for line in command.output.splitlines() if line]
+    first, *messages, _, _ = [line for line in command.output.splitlines() if line]
+    assert first == "2 runs, 2 at a time: loading the modules and the documents"
     names = [one.name for one in runs]
-    assert all(line.startswith((*names, "[1/2] ", "[2/2] ")) for line in messages)
+    assert all(line.startswith((*names, "[1/2] ", "[2/2] ", "Choose a configuration by its val")) for line in messages)
     assert command.output.count("on CPU, 1 thread") == 2
     ends = [at for at, line in enumerate(messages) if line.startswith("[") and "test" in line]
     second_begins = [at for at, line in enumerate(messages) if "on CPU" in line][1]

@@ -65,6 +65,11 @@ def test_time_left_is_shared_by_parallel_jobs() -> None:
 def test_multirun_shows_each_run_and_shared_messages_once(jobs: int, tmp_path: Path, launch: Launch) -> None:
     command = ("train", "--multirun", *TINY, "tracker=none", "head=cls,mean", "seed=0,1", f"jobs={jobs}", "epochs=1")
     messages = launch(tmp_path, *command).stderr
+    at_a_time = {1: "", 2: ", 2 at a time"}[jobs]
+    assert messages.splitlines()[0] == f"4 runs{at_a_time}: loading the modules and the documents"
+    caption, *table, compare = messages.splitlines()[-6:]
+    assert caption.startswith("Choose a configuration by its validation score.") and compare.startswith("Compare the")
+    assert all(" done  validation " in line for line in table)
     ends = re.findall(
         r"^\[(\d)/4\] \S+  validation \d+\.\d\d%  test \d+\.\d\d%  \d+(?:\.\d)? s(  \(\d+(?:\.\d)? s left\))?$",
         messages,
