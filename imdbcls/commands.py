@@ -6,7 +6,7 @@ from pathlib import Path
 COMMANDS = {
     "train": "Train one run or a sweep.",
     "pretrain": "Continue the pretraining of an encoder on your own text.",
-    "study": "Train seeds until it is known which group is better.",
+    "study": "Add seeds to a study until it is known which group is better.",
     "tune": "Tune groups with equal budgets, and train the best configuration of each.",
     "compare": "Compare the groups of a study, or the predictions of any tool.",
     "evaluate": "Evaluate a finished run again, or on a file of labelled documents.",

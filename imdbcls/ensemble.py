@@ -88,7 +88,7 @@ def require_different(runs: "Sequence[FinishedRun]") -> None:
     folders = [run.folder.resolve() for run in runs]
     for index, run in enumerate(runs):
         if folders[index] in folders[:index]:
-            raise UserError(f"{run.folder} is given twice: give different runs.")
+            raise UserError(f"{run.folder} is given twice: pass different runs.")
 
 
 def require_same_classes(runs: "Sequence[FinishedRun]") -> None:
@@ -98,7 +98,7 @@ def require_same_classes(runs: "Sequence[FinishedRun]") -> None:
         if run.label_names != first.label_names:
             raise UserError(
                 f"{first.folder} has the classes {', '.join(first.label_names)}, but {run.folder} has the classes "
-                f"{', '.join(run.label_names)}: give runs with the same classes in the same order."
+                f"{', '.join(run.label_names)}: pass runs with the same classes in the same order."
             )
 
 
@@ -109,7 +109,7 @@ def require_same_kind(runs: "Sequence[FinishedRun]") -> None:
         if run.config.data.reads_pairs != first.config.data.reads_pairs:
             raise UserError(
                 f"One of {first.folder} and {run.folder} classifies single texts, and the other classifies pairs of "
-                "texts: give runs with the same kind of documents."
+                "texts: pass runs with the same kind of documents."
             )
 
 
@@ -120,7 +120,7 @@ def require_same_documents(runs: "Sequence[FinishedRun]") -> None:
         if run.result.get("split_hash") != first.result.get("split_hash"):
             raise UserError(
                 f"{first.folder} and {run.folder} were trained on different documents (their split hashes differ), so "
-                "they have no common test split. Give runs with the same documents."
+                "they have no common test split. Pass runs with the same documents."
             )
 
 

@@ -74,7 +74,7 @@ def argument_parser() -> argparse.ArgumentParser:
         action="append",
         dest="rows",
         metavar="NUMBER",
-        help="a row of --file to explain, by the number that imdbcls.predict gives it (can be repeated)",
+        help="number of a row of --file to explain, as in the answers of imdbcls.predict (can be repeated)",
     )
     parser.add_argument("--target", metavar="CLASS", help="the class to explain (default: the most probable class)")
     parser.add_argument("--json", action="store_true", help="write one line of JSON per text")
@@ -203,7 +203,7 @@ def explain_disagreement(arguments: argparse.Namespace) -> None:
             "--disagreement RUN RUN2 explains test documents of the runs. Leave out texts, --file and --json."
         )
     if first.resolve() == second.resolve():
-        raise UserError(f"--disagreement {first} {second}: the two runs are the same. Give two different runs.")
+        raise UserError(f"--disagreement {first} {second}: the two runs are the same. Pass two different runs.")
     output = default_output(first, second) if arguments.output is None else arguments.output
     require_output(output, None)
     from imdbcls.api import load_run

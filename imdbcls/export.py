@@ -74,7 +74,7 @@ def export(arguments: argparse.Namespace) -> None:
     if arguments.push is None or not output.exists() or arguments.overwrite:
         write(arguments, output)
     else:
-        logger.info(f"{output} exists and is not written again. Add --overwrite to export again first.")
+        logger.info(f"{output} exists and is used unchanged. Add --overwrite to export again before the upload.")
     if arguments.push is None:
         return
     from imdbcls.exports.push import send, upload_of

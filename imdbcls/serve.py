@@ -57,15 +57,17 @@ def argument_parser() -> argparse.ArgumentParser:
         help="runs, such as the seeds of a head, whose probabilities are averaged; counts as one run",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=at_least(0), default=8000, help="port; 0: a free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=at_least(0), default=8000, help="port; 0 selects a free one (default: %(default)s)"
+    )
     add_run_options(parser)
     limits = parser.add_argument_group("limits")
     for option, kind, default, text in (
-        ("--max-texts", at_least(1), 64, "texts in a request"),
-        ("--max-characters", at_least(1), 20_000, "characters in a text"),
-        ("--max-waiting", at_least(1), 256, "texts that wait for the models; further requests get status 503"),
+        ("--max-texts", at_least(1), 64, "maximum number of texts in a request"),
+        ("--max-characters", at_least(1), 20_000, "maximum number of characters in a text"),
+        ("--max-waiting", at_least(1), 256, "maximum number of waiting texts; further requests get status 503"),
         ("--timeout", at_least(1), 60, "time limit of a request in seconds"),
-        ("--batch-size", at_least(1), 32, "texts that the models classify together"),
+        ("--batch-size", at_least(1), 32, "maximum number of texts that the models classify together"),
         ("--batch-wait", at_least(0), 4, "how long the first text of a batch waits for others, in milliseconds"),
     ):
         limits.add_argument(option, type=kind, default=default, metavar="N", help=f"{text} (default: %(default)s)")
@@ -80,11 +82,11 @@ def serve(arguments: argparse.Namespace) -> None:
     number = len(arguments.runs) + len(arguments.ensembles)
     if not 1 <= number <= 2:
         raise UserError(
-            f"{number} runs were given: give one run, or two to see them side by side. To average several runs, give "
+            f"{number} runs were given: pass one run, or two to see them side by side. To average several runs, pass "
             "them after --ensemble."
         )
     if arguments.port > 65535:
-        raise UserError(f"--port {arguments.port} is too large: give a port up to 65535, or 0 for a free one.")
+        raise UserError(f"--port {arguments.port} is too large: choose a port up to 65535, or 0 for a free one.")
     if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
         raise UserError(f"imdbcls.serve needs {' and '.join(missing)}: pip install 'imdbcls[serve]'.")
     from imdbcls.ensemble import Ensemble

@@ -1,4 +1,4 @@
-"""Train seeds until the verdict is known: `python -m imdbcls.study head=cls,lstm,mean seeds.max=10`.
+"""Add seeds to a study until the verdict is known: `python -m imdbcls.study head=cls,lstm,mean seeds.max=10`.
 
 Every combination of swept values is a group. The study trains all groups in rounds, tests them after each round, and
 stops training a group once it is worse than another or equivalent to the best. `plan.json`, written before the first
@@ -29,7 +29,7 @@ from imdbcls.train import train
 KEYS = "study.yaml"
 PLAN = "--plan"
 HEADER = """\
-Train seeds in rounds until it is known which group is better.
+Train runs in rounds, each with further seeds, until it is known which group is better.
 
   python -m imdbcls.study head=cls,lstm,mean seeds.max=10 study=heads
   python -m imdbcls.study head=cls,lstm,mean seeds.max=10 study=heads --plan   estimate the cost without training

@@ -25,7 +25,7 @@ Train one run, or a sweep of them.
   python -m imdbcls.train head=lstm --cfg job                          print the composed config without training
   python -m imdbcls.train --multirun head=cls,lstm seed=0,1 --dry-run  estimate hours and disk space without training
 
-Other commands, each run with `python -m`: imdbcls.study (train seeds until the verdict is known), imdbcls.tune
+Other commands, each run with `python -m`: imdbcls.study (add seeds until the verdict is known), imdbcls.tune
 (tune every head with the same budget), imdbcls.pretrain (pretrain the encoder on your own text), imdbcls.data
 (describe a data set), imdbcls.doctor (check this machine), imdbcls.evaluate, imdbcls.predict and imdbcls.compare
 (use finished runs). --hydra-help lists Hydra's own flags."""

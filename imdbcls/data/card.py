@@ -24,8 +24,8 @@ MAX_BAR_WIDTH = 40  # in characters
 MAX_CLASSES_LISTED = 20
 DOCUMENTS_LOST = (  # rows of the card, and their keys in TokenCounts
     ("documents without a token", "no_tokens"),
-    ("documents of unknown tokens only", "wholly_unknown"),
-    ("documents half or more unknown", "mostly_unknown"),
+    ("documents with only unknown tokens", "wholly_unknown"),
+    ("documents at least half unknown", "mostly_unknown"),
 )
 
 

@@ -93,10 +93,10 @@ def doubts(path: Path, request: Request) -> Iterator[str]:
     encoding = encoding_of(path, request)
     if request.encoding == AUTO:
         if encoding != "utf-8":
-            yield f"{path}: the encoding is {encoding.upper()}, by its byte order mark."
+            yield f"{path}: the encoding is {encoding.upper()}, according to the byte order mark."
         return
     if request.prefers_utf8 and encoding == "utf-8" and known_encoding(request) not in ("utf-8", "utf-8-sig"):
-        yield f"{path}: read as UTF-8, and not with {request.assignment('encoding', request.encoding)}."
+        yield f"{path}: {request.assignment('encoding', request.encoding)} is ignored, because the file is UTF-8."
         return
     with path.open("rb") as file:
         start = file.read(FIRST_BYTES)

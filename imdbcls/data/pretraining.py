@@ -89,7 +89,7 @@ def pretraining_corpus(
     is_kept = np.zeros(len(texts), dtype=bool)
     is_kept[first_rows] = True
     if repeated := int((~is_kept).sum()):
-        found.append(f"{described(repeated)} repeated, and used once.")
+        found.append(f"{described(repeated)} repeated, and each text is used only once.")
     for name in ("test", "validation"):
         is_held_out = is_kept & np.isin(keys, text_keys(labelled.splits[name].texts))
         if num_held_out := int(is_held_out.sum()):

@@ -74,7 +74,7 @@ def require_different_ensembles(ensembles: Sequence[Ensemble]) -> None:
     """Raise UserError if two ensembles have the same runs, in any order."""
     members = [frozenset(run.folder.resolve() for run in ensemble.runs) for ensemble in ensembles]
     if len(set(members)) < len(members):
-        raise UserError("Both ensembles have the same runs. Give different runs, or give --ensemble only once.")
+        raise UserError("Both ensembles have the same runs. Pass different runs, or use --ensemble only once.")
 
 
 def require_single_texts(runs: Sequence[FinishedRun]) -> None:

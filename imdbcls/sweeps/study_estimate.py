@@ -62,6 +62,6 @@ def expectation(found: Estimate, plan: Plan) -> Iterator[str]:
     yield (
         f"With {len(plan.seeds)} seeds per group, 80 % of these studies detect a true difference of "
         f"{100 * detectable:.2g} points between two groups; more test documents or seeds detect smaller differences. "
-        "The simulation assumes that documents are independent, and that only one of two runs from different groups is "
-        f"right on {100 * DISAGREEMENT:.0f} % of them."
+        "The simulation assumes that documents are independent. It also assumes that, on "
+        f"{100 * DISAGREEMENT:.0f} % of the documents, only one of two runs from different groups is right."
     )

@@ -42,7 +42,7 @@ class StudyReport:
         tested = f"each number of seeds from {looks[0]} to {looks[-1]}" if len(looks) > 1 else f"{looks[0]} seeds"
         logger.info(
             f"{self.folder}: {len(self.names)} groups, each with up to {len(self.plan.seeds)} seeds: at most "
-            f"{self.runs.num_planned} runs. The groups are tested at {tested}."
+            f"{self.runs.num_planned} runs. The groups are tested with {tested}."
         )
         if self.runs.num_finished:
             logger.info(f"{counted(self.runs.num_finished, 'run')} already finished.")

@@ -122,7 +122,7 @@ def test_signs_of_a_wrong_one_byte_encoding_are_noted(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "b.csv", [("“hm”", "t", "a"), ("b", "t", "b")], "cp1252")
     assert any("use data.encoding=cp1252" in note for note in read(str(path), encoding="latin-1").notes)
     utf16 = write_csv(tmp_path / "c.csv", ROWS, "utf-16")
-    assert f"{utf16}: the encoding is UTF-16, by its byte order mark." in read(str(utf16)).notes
+    assert f"{utf16}: the encoding is UTF-16, according to the byte order mark." in read(str(utf16)).notes
 
 
 # --- several files ---

@@ -34,7 +34,7 @@ def test_held_out_and_repeated_texts_are_left_out_whatever_their_white_space() -
     assert len(corpus.validation) == 1 and len(corpus.test) == 0
     assert corpus.notes == (
         "read",
-        "2 documents are repeated, and used once.",
+        "2 documents are repeated, and each text is used only once.",
         "2 documents are left out, because the same text is in test.",
         "1 document is left out, because the same text is in validation.",
     )
@@ -70,7 +70,7 @@ def test_an_unlabelled_file_that_is_evidently_utf_8_is_read_as_utf_8(
     found = read_unlabelled([str(same), str(other)], FILES, {"encoding": encoding}, notes)
     assert list(found.texts) == ["naïve", "schön"]
     assert [note for note in notes if "UTF-8" in note] == [
-        f"{other}: read as UTF-8, and not with data.encoding={encoding}."
+        f"{other}: data.encoding={encoding} is ignored, because the file is UTF-8."
     ]
 
 

@@ -116,7 +116,7 @@ def test_runs_that_cannot_become_one_model_are_refused(
     first, data = str(runs[0]), yaml.safe_load((finished / "config.yaml").read_text())["data"]
     more = ["--to", "onnx", "--output", str(tmp_path / "out")]
     for arguments, sentence in (
-        ([first, first, *more], "is given twice: give different runs"),
+        ([first, first, *more], "is given twice: pass different runs"),
         ([first, str(runs[1]), "--to", "onnx"], r"2 runs were given: add --output DIR"),
         ([first, with_config(tmp_path / "long", max_length=32), *more], r"has max_length=64, but .* has max_length=32"),
         (

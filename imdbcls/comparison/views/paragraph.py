@@ -106,11 +106,11 @@ def variances(comparison: Comparison) -> Iterator[str]:
     several = sum(len(group.seeds) > 1 for group in comparison.groups)
     if several > 1:
         yield (
-            "If the variance between the seeds of a model is below the variance that the random choice of documents "
-            "causes, we raise it to this value."
+            "We set the variance between the seeds of a model to at least the variance that the random choice of "
+            "documents causes."
         )
         if several >= MIN_POOLED:
-            yield "If it is then below the mean over the models, we raise it towards this mean."
+            yield "A variance that is still below the mean over the models is raised towards this mean."
 
 
 def units(comparison: Comparison) -> str:
