@@ -63,10 +63,10 @@ class Collector:
         self._columns: dict[str, Any] = {name: TextWriter() if name in texts else [] for name in request.outputs}
 
     def add(self, row: Mapping[str, object], where: str, number: int) -> None:
-        """Add a row, in which missing columns are absent. `where` and `number` are its position, for messages."""
+        """Add a row. A column that the row lacks gets None. `where` and `number` are its position, for messages."""
         for output, column in self._columns.items():
             value = self._request.cell(row, output, where, number)
-            # One string per class, not per row.
+            # Rows of the same class share one string.
             column.append(sys.intern(value) if output in self._classes and type(value) is str else value)
 
     def finish(self) -> dict[str, Sequence[object]]:

@@ -244,7 +244,7 @@ def flush() -> StdoutLost | None:
 def stdout_is_secondary() -> Iterator[None]:
     """Ignore failed writes to stdout in the block, because the block writes its results to files.
 
-    If the command succeeds otherwise, `run` still exits with the code for the failed write.
+    `run` still exits with the code for the failed write, even if everything else succeeded.
     """
     raw = _raw_stdout()
     if raw is None or raw.deferred:

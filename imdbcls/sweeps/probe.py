@@ -154,9 +154,9 @@ def between(least: int, value: float, most: int) -> int:
 
 
 def build(config: Config, path: Path, sample: Corpus) -> tuple[float, Run]:
-    """Build a run on a part of the documents, twice: the first time fills the caches.
+    """Build a run on a part of the documents twice. The first build fills the caches.
 
-    Return the seconds that the second time takes, and the run.
+    Return how many seconds the second build took, and the run.
     """
     keep_as(config.data, sample)
     folder = RunFolder(path)

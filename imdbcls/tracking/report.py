@@ -30,7 +30,7 @@ def save_report(
 def build_report(
     place: Place, comparison: Comparison, sections: Sequence[PanelSection], runs: RunSelection, comparison_url: str
 ) -> Any:
-    """Return the report, not yet saved. `comparison_url` is the URL of the comparison's W&B run."""
+    """Return the report. The caller must save it. `comparison_url` is the URL of the comparison's W&B run."""
     import wandb_workspaces.reports.v2 as reports
 
     runset = reports.Runset(

@@ -40,10 +40,10 @@ def view_name() -> str:
 
 
 def build_workspace(place: Place, comparison: Comparison, sections: Sequence[PanelSection], runs: RunSelection) -> Any:
-    """Return the workspace, not yet saved.
+    """Return the workspace. The caller must save it.
 
     The table of runs is not grouped, so that scatter plots and parallel coordinates show each run in the colour of its
-    group. Plots of curves and bars group the runs by an option of the plot.
+    group. Plots of curves and bars have an option of their own that groups the runs.
     """
     import wandb_workspaces.reports.v2 as reports
     import wandb_workspaces.workspaces as workspaces

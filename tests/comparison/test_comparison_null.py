@@ -49,7 +49,7 @@ def generator_of(seed: int) -> np.random.Generator:
 
 
 def group_of(name: str, correct_SN: np.ndarray) -> Group:
-    """Return a group of runs with these outcomes. Class 0 is the label of every document."""
+    """Return a group with one run per row of `correct_SN`. Class 0 is the label of every document."""
     ids = np.array([f"{i:05d}" for i in range(correct_SN.shape[1])], dtype=object)
     runs = []
     for seed, correct_N in enumerate(correct_SN):

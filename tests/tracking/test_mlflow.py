@@ -185,7 +185,7 @@ def test_a_missing_server_is_replaced_by_the_local_file(
 
 @pytest.fixture
 def stuck_server() -> Iterator[str]:
-    """Yield the URL of a server that answers the first requests like MLflow, and then no more."""
+    """Yield the URL of a server that answers like MLflow until the run is created, and then stops answering."""
     released = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
