@@ -306,7 +306,7 @@ class EpochClock(TrainerCallback):
 
 
 class ImdbclsTraining(System):
-    """Training as by `imdbcls.train`, but without validation and checkpoints."""
+    """Train as `imdbcls.train` does, but without validation and checkpoints."""
 
     def __init__(self, settings: Settings) -> None:
         config = imdbcls.compose(*settings["choices"], f"epochs={settings['rounds'] + 1}")

@@ -143,9 +143,9 @@ class GroupSummary:
     max_length: int | None  # tokens; None: not recorded
     watched_test: bool  # whether a run evaluated the test split during training
     validation_accuracy: float | None  # mean over the seeds that recorded it; None: not recorded
-    metrics: Mapping[str, MetricSummary]  # by Metric.key; missing: not defined, or no probabilities
+    metrics: Mapping[str, MetricSummary]  # keys: Metric.key; missing: not defined, or no probabilities
     primary: MetricSummary  # the metric of the comparison
-    # Metrics of the mean probabilities over seeds, by Metric.key; empty: one seed, or no probabilities.
+    # Metrics of the mean probabilities over seeds (keys: Metric.key); empty: one seed, or no probabilities.
     ensemble: Mapping[str, float]
     calibration: Calibration | None  # None: no probabilities
     cost: Mapping[str, float | None]  # mean over seeds; keys as in cost.COSTS; None: not measured
@@ -358,7 +358,7 @@ class Comparison:
     groups: tuple[GroupSummary, ...]  # best first
     # Groups that may be the best (Hsu). None: a pair is untested, a group has one seed, or the tests follow a plan.
     short_list: tuple[str, ...] | None
-    baseline: Mapping[str, float]  # by Metric.key; see baseline.baseline_of
+    baseline: Mapping[str, float]  # keys: Metric.key; see baseline.baseline_of
     size_curves: tuple[SizeCurve, ...]  # one per head; empty: see size_curves.size_curves_of
     crossings: tuple[Crossing, ...]  # of the size curves
     pairs: tuple[PairResult, ...]  # every pair of groups, in the order of `groups`

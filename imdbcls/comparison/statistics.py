@@ -262,7 +262,7 @@ class Estimate:
         return float(sum(limit for limit, _ in limits) ** 2 / uncertainty) if uncertainty > 0 else float("inf")
 
     def variance_if(self, truth: float) -> float:
-        """Return the variance if `truth` is the true value, which is farther from zero than the estimate.
+        """Return the variance if the true value were `truth`, which is farther from zero than the estimate.
 
         For one seed, the result is the variance of Tango's score test (1998) for small rates. Of N documents, b differ
         in one direction and c in the other. The variance (b + c) / N² is replaced by its most likely value, given that

@@ -202,7 +202,7 @@ def is_borrowed(target: str, found: Any) -> bool:
 
 
 def borrowed_targets(node: Any) -> Iterator[str]:
-    """Import every `_target_` at any depth, and yield an error message for each that its package does not define."""
+    """Import every `_target_` at any depth, and yield an error message if its package does not define it."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if isinstance(target, str) and is_borrowed(target, locate(target)):

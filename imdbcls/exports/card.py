@@ -28,7 +28,7 @@ from imdbcls.exports.verification import TOLERANCE, Verified
 from imdbcls.printable import counted
 from imdbcls.runs.data_origin import named_sources
 
-# The licences that the encoders' authors state, by `backbone.path`.
+# Maps `backbone.path` to the licence that the encoder's authors state.
 LICENCES = {
     "FacebookAI/roberta-base": "mit",
     "FacebookAI/roberta-large": "mit",

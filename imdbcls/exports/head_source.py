@@ -79,7 +79,7 @@ def split_imports(module: ModuleType, head: str) -> tuple[list[str], str]:
 
 
 def without_annotated(code: str) -> str:
-    """Replace each `Annotated[T, ...]` by `T`, because only the check of a config needs the ranges of settings."""
+    """Replace each `Annotated[T, ...]` with `T`, because only the check of a config needs the ranges of settings."""
     while found := next(filter(is_annotated, ast.walk(ast.parse(code))), None):
         kept = found.slice.elts[0]  # type: ignore[attr-defined]
         code = code.replace(str(ast.get_source_segment(code, found)), str(ast.get_source_segment(code, kept)))

@@ -15,7 +15,7 @@ from imdbcls.finished import FinishedModel, load_finished, load_plain
 from imdbcls.finished_run import FinishedRun
 from imdbcls.models.classifier import Classifier
 
-SIDES = {"head": "right", "tail": "left"}  # the side on which tokens are cut, by `data.truncation`
+SIDES = {"head": "right", "tail": "left"}  # value of `data.truncation` to the side on which tokens are cut
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def recompute_activations(backbone: Backbone) -> Backbone:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer releases of transformers rename the method
         backbone.encoder.gradient_checkpointing_enable({"use_reentrant": False})
-    reason = "backbone.gradient_checkpointing works only with the layers of transformers"
+    reason = "backbone.gradient_checkpointing works only with the layers of the transformers library"
     return replace(backbone, cpu_fallback_reason=reason, cuda_fallback_reason=reason)
 
 

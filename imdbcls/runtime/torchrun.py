@@ -18,7 +18,7 @@ EXIT_DELAY = 5.0  # seconds
 def launched() -> bool:
     """Return whether torchrun, or another launcher that sets the same variables, has started several processes.
 
-    Schedulers set WORLD_SIZE for other purposes, too, but not the rank.
+    A scheduler may also set WORLD_SIZE for another purpose, but does not set RANK or LOCAL_RANK.
     """
     size = os.environ.get("WORLD_SIZE", "1")
     return size.isdigit() and int(size) > 1 and ("RANK" in os.environ or "LOCAL_RANK" in os.environ)

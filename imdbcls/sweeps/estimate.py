@@ -124,7 +124,7 @@ class Measuring:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.start_seconds = 0.0
-        self._costs: dict[str, list[RunCost]] = {}  # of parallel runs, by `key_of_speed`
+        self._costs: dict[str, list[RunCost]] = {}  # `key_of_speed` to the costs of parallel runs
         self._sweep = Sweep()
 
     def groups(self, groups: Sequence[Group]) -> tuple[SharedWork | None, list[GroupEstimate]]:

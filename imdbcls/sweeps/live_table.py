@@ -78,7 +78,7 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class RunningJob:
-    """A line of the table. `started` is a time by `time.monotonic`."""
+    """A line of the table. `started` is a value of `time.monotonic`."""
 
     name: str
     progress: RunProgress
