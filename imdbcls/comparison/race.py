@@ -51,7 +51,7 @@ class Standing:
 class Round:
     """One look at the study. An integer that stands for a group is an index into `Plan.groups`."""
 
-    num_seeds: int  # per group that was tested
+    num_seeds: int  # per tested group
     look: Look
     num_tests: int  # for Holm's correction: all planned pairs, except those found different at earlier looks
     inferences: Mapping[tuple[int, int], Inference]  # of each pair (i, j), i < j, of groups still running at this look

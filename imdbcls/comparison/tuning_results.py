@@ -29,9 +29,9 @@ class TrialResult:
     values: Mapping[str, Any]  # keys as in the search space
     value: float | None  # best validation metric of a finished or pruned trial
     seconds: float  # time of all its processes
-    epochs: int  # that were reported
+    epochs: int  # number of epochs with a reported metric
     run: str  # name of its run folder
-    only_class: str | None = None  # the class that it predicts for all validation documents; None: several classes
+    only_class: str | None = None  # the only predicted class on validation; None: several classes
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def head_arguments(member: Member) -> dict[str, Any]:
 
 
 def edit_json(path: Path, edit: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
-    """Replace the content of a JSON file."""
+    """Rewrite a JSON file with the result of `edit`, which gets the old content."""
     content = edit(json.loads(path.read_text(encoding="utf-8")))
     path.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
 

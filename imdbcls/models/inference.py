@@ -122,7 +122,7 @@ def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, 
 
     The documents are spread evenly over the lengths of the split. Each document is timed once. Before the first
     document of each input shape is timed, it runs once untimed, because PyTorch prepares its kernels in the first pass
-    of a shape. With the fast CPU layers, the weights are prepared once for all documents.
+    for a shape. With the fast CPU layers, the weights are prepared once for all documents.
     """
     model.eval()
     milliseconds = []

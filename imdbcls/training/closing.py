@@ -25,7 +25,7 @@ OTHER_HEAD = {"cls": "mean", "lstm": "cls"}  # head of this run → head to sugg
 
 
 def log_result(run: Run, result: Mapping[str, Any]) -> None:
-    """Log the result with its interval, what limits it, its cost, and the commands to run next."""
+    """Log the result with its interval, the warnings about it, its cost, and the commands to run next."""
     for number, line in enumerate(result_lines(result)):
         logger.info(line, extra=console.BOLD if number == 0 else None)
     for warning in warnings_of(run, result):

@@ -43,7 +43,7 @@ class StepProfiler:
             self.profile.stop()
         if self.steps_done <= WARMUP_STEPS:
             logger.warning(
-                f"Nothing was profiled: training had {self.steps_done} steps, of which {WARMUP_STEPS} warm up."
+                f"Nothing was profiled: training had {self.steps_done} steps, and the first {WARMUP_STEPS} are warm-up."
             )
 
     def report(self, found: profile) -> None:

@@ -281,7 +281,7 @@ def test_collapsed_seeds_do_not_raise_the_variances_of_other_groups() -> None:
 
 
 def test_degrees_of_freedom_weight_variances_by_their_upper_limits() -> None:
-    """By hand, for two seed variances of 1 with 2 degrees of freedom each and a document variance of 3."""
+    """The case is computed by hand: two seed variances of 1 with 2 degrees of freedom, and a document variance of 3."""
     limit = 2 / stats.chi2.ppf(0.25, 2)
     documents = 3 * 24_999 / stats.chi2.ppf(0.25, 24_999)
     expected = (2 * limit + documents) ** 2 / (2 * limit**2 / 2 + documents**2 / 24_999)
@@ -340,7 +340,7 @@ def test_chance_to_settle_grows_with_seeds_and_knows_its_limits() -> None:
 
 
 def test_verdicts_are_corrected_for_all_pairs() -> None:
-    """By hand: three groups without document variance, with equal seed variances."""
+    """The case is computed by hand: three groups without document variance, with equal seed variances."""
     groups = [sample_with([m - 0.01, m, m + 0.01]) for m in (0.80, 0.815, 0.90)]
     pairs = [Pair(0, 1), Pair(0, 2), Pair(1, 2)]
     found = infer(groups, pairs, margin=0.05)
@@ -462,7 +462,7 @@ def test_auroc_agrees_with_scikit_learn_and_delong_placements() -> None:
     [("accuracy", 0.7), ("f1", 2 * 0.7 / 1.7 / 2), ("auroc", 0.5), ("brier", 0.42), ("loss", 0.6108643)],
 )
 def test_baseline_predicts_the_class_frequencies(metric: str, expected: float) -> None:
-    """By hand, for 70 % of the documents in the first class."""
+    """The expected values are computed by hand: 70 % of the documents are in the first class."""
     labels = np.repeat([0, 1], [70, 30])
     given = predictions(labels, 1 - labels, np.eye(2)[1 - labels])
     assert baseline_of(group_of(given))[f"test/{metric}"] == pytest.approx(expected)

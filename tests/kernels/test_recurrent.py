@@ -123,11 +123,11 @@ def test_output_at_the_last_token_has_the_bits_of_the_final_output(
 
 
 def test_bias_gradients_are_separate_tensors(loaded: loading.Kernels, kind: type[nn.Module]) -> None:
-    """Clipping multiplies each gradient in place."""
+    """Gradient clipping multiplies each gradient in place, so they must not share memory."""
     layers, *batch = layers_and_batch(kind, 32, (3, 2))
     outputs_and_gradients(layers, *batch, loaded, bf16=loaded.dtype == HALF)
     one, other = layers["forwards"].bias_ih_l0.grad, layers["forwards"].bias_hh_l0.grad
-    num_equal = 4 * 32 if kind is nn.LSTM else 2 * 32  # those of the new gate of a GRU differ
+    num_equal = 4 * 32 if kind is nn.LSTM else 2 * 32  # the gradients of a GRU's new gate differ
     assert torch.equal(one[:num_equal], other[:num_equal]) and one.any() and other.all()
     one.mul_(2)
     assert torch.equal(one[:num_equal], 2 * other[:num_equal])

@@ -8,7 +8,7 @@ from imdbcls.runtime.text_table import text_table, wrapped
 
 
 def tuning_text(results: TuningResults, width: int | None = None) -> str:
-    """Return the leaders, what limits their lead, the budgets, the expectations if there are any, and the notes.
+    """Return the leaders, the caveats about their lead, the budgets, the expectations (if any) and the notes.
 
     `width` is the width of the terminal in characters, or None if the text is not written to a terminal.
     """
