@@ -161,7 +161,7 @@ def margin(text: str) -> float:
 
 
 def require_margin(value: float) -> None:
-    """Raise UserError if the margin is not between 0 and 100, both excluded."""
+    """Raise UserError unless 0 < `value` < 100, the range of a margin."""
     if not 0 < value < 100:
         raise UserError(f"{value} is out of range. Set a margin above 0 and below 100, such as 0.3")
 

@@ -30,7 +30,7 @@ class Described(Protocol):
 def distinct_names(runs: Sequence[Described], varied: Sequence[Mapping[str, str]]) -> list[str]:
     """Return a distinct name for each group. `runs` contains one run of each group.
 
-    A name is the head, followed by `varied`, the choices in which the groups differ (`varied_choices`). If two names
+    A name is the head, followed by the choices in `varied` (see `varied_choices`). If two names
     are equal, the start of the `group_hash` is appended to both.
     """
     heads = [sanitize(str(run.result["head"]), 60) for run in runs]

@@ -52,7 +52,7 @@ class ConfigKey:
 
 
 def groups(folders: Sequence[Path] = ()) -> dict[str, dict[str, str]]:
-    """Return the description of each choice in each group, as `groups()["head"]["lstm"]`.
+    """Return the description of each choice in each group, for example `groups()["head"]["lstm"]`.
 
     The choices in the user's own `folders` are included.
     """

@@ -32,9 +32,9 @@ MEASURE = (
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers from `low` to `high`, both included.
+    """The numbers from `low` to `high`, including both ends.
 
-    With `is_whole`, only whole numbers; with `step`, only `low` plus multiples of `step`. With `log`, the sampler
+    `is_whole` restricts them to whole numbers, and `step` to `low` plus multiples of `step`. With `log`, the sampler
     proposes values on a log scale.
     """
 

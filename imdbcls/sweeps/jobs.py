@@ -353,7 +353,7 @@ def exit_code_of(job: Callable[[], object], error_input: int) -> int:
 def log_error(error: BaseException) -> BaseException:
     """Log the message of a UserError, and the traceback of any other error. Return the error.
 
-    If the error is a limit of the machine, such as a full disk, log and return the UserError that explains it.
+    If a limit of the machine, such as a full disk, caused the error, log and return the UserError that explains it.
     """
     error = limits.explain(error) or error
     if isinstance(error, UserError):

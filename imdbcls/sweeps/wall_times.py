@@ -29,7 +29,7 @@ class WallTimes:
             try:
                 content = read_versioned(self.path, WALL_TIMES).get("seconds")
             except UserError as error:
-                logger.warning(f"{error} For earlier runs, train_seconds of their result.json is used instead.")
+                logger.warning(f"{error} For earlier runs, train_seconds from their result.json is used instead.")
                 return
             known = content.items() if isinstance(content, dict) else ()
             self.seconds = {name: float(value) for name, value in known if is_amount(value)}

@@ -34,7 +34,7 @@ def test_overfits_one_batch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_same_seed_gives_the_same_bits(launch: Launch, finished: Path, tmp_path: Path) -> None:
-    """Use two processes, folders and studies, with dropout, in the default precision of this machine."""
+    """The two runs have separate processes and studies, dropout, and the default precision of this machine."""
     launch(tmp_path, "train", "head=lstm", *TINY, "tracker=none", "study=again", fresh=True)
     (again,) = (tmp_path / "runs" / "again").iterdir()
     assert again.name == finished.name
