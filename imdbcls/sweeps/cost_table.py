@@ -92,7 +92,10 @@ def feature_sentences(estimate: Estimate, config: Config, cache: Path) -> Iterat
             f"{cache / 'features'} or set backbone.cache=false."
         )
     if needed + RESERVE > free_bytes(cache):
-        yield f"Warning: the disk of {cache} is too small. Free some space, or set data.cache_dir to a folder on another disk."
+        yield (
+            f"Warning: the disk of {cache} is too small. Free some space, or set data.cache_dir to a folder on another "
+            "disk."
+        )
 
 
 def measurement(estimate: Estimate) -> Iterator[str]:
