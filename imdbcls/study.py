@@ -64,7 +64,7 @@ def command() -> None:
 def main() -> int:
     """Run the command. Return the exit code: 0, 1 if a run failed, or 128 plus the number of a signal."""
     asked = read_command(sys.argv[1:])
-    gc.freeze()  # exclude the loaded modules and the config from garbage collection, also in forked jobs
+    gc.freeze()  # exclude the loaded modules and the config from garbage collection, even in forked jobs
     if asked.only_plan:
         from imdbcls.sweeps.study_estimate import estimate_study  # imported here because training does not need it
 

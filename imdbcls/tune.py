@@ -59,7 +59,7 @@ def main() -> int:
     from imdbcls.sweeps.cluster import cluster_of
     from imdbcls.sweeps.tuning import Tuning
 
-    gc.freeze()  # exclude the loaded modules and the configs from garbage collection, also in forked jobs
+    gc.freeze()  # exclude the loaded modules and the configs from garbage collection, even in forked jobs
     with entry.stdout_is_secondary():  # the results are in files
         cluster = cluster_of(asked.launcher)
         tuning = Tuning(asked.grid.groups, asked.grid.space, asked.settings, train, cluster)

@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(autouse=True)
 def messages_on_stderr() -> Iterator[None]:
-    """Write log messages to stderr, as commands do, also in tests that call functions directly."""
+    """Write log messages to stderr, as commands do, even in tests that call functions directly."""
     package, root = logging.getLogger("imdbcls"), logging.getLogger()
     # Commands that ran in this process, in earlier tests or in fixtures, have added handlers.
     for logger in (package, root):

@@ -77,7 +77,7 @@ def infer(
 
     P-values are corrected for the number of tested pairs, or for `min_tests` tests if that is larger.
     `min_equivalence_tests` and `min_intervals` are the minimum numbers for equivalence tests and for simultaneous
-    intervals; None: correct them for as many tests as the p-values.
+    intervals; None: the same number as for the p-values.
 
     In a planned study, `look` is the current look, that is, the current planned test of the growing study. The
     corrected p-values and the simultaneous intervals then hold for all looks together.

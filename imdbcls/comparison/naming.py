@@ -79,7 +79,7 @@ def varied_choices(runs: Sequence[Described]) -> list[dict[str, str]]:
 
 
 def chosen_sections(run: Described) -> dict[str, str]:
-    """Return the name of the choice by config section. Sections whose choice is not known are left out."""
+    """Map each config section to the name of its choice. Sections whose choice is not known are left out."""
     chosen = {"head": sanitize(str(run.result["head"]), 60)}
     if "backbone" in run.result:
         chosen["backbone"] = sanitize(str(run.result["backbone"]), 60)

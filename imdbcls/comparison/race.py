@@ -146,7 +146,7 @@ def first_seeds(sample: Sample | None, num_seeds: int) -> Sample:
 def infer_pairs(
     samples: Mapping[int, Sample], plan: Plan, num_tests: int, num_equivalence_tests: int, look: Look
 ) -> dict[tuple[int, int], Inference]:
-    """Test every pair of the samples. Return the inferences by the indices of the groups.
+    """Test every pair of the samples. Return the inferences, keyed by the indices of the groups.
 
     The intervals hold for all planned pairs together, including pairs that earlier looks decided.
     """

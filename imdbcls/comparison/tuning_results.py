@@ -36,7 +36,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """The trials of one group, by number."""
+    """The trials of one group, sorted by number."""
 
     name: str
     overrides: tuple[str, ...]

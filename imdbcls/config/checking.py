@@ -166,7 +166,7 @@ def written(value: Any) -> str:
 
 
 def wrong_arguments(place: str, node: Built, signature: Signature, values: Mapping[str, Any]) -> dict[Path, str]:
-    """Return an error message for each unknown, missing or invalid argument of a constructor, by argument path."""
+    """Map the path of each unknown, missing or invalid argument of a constructor to an error message."""
     given, arguments, parameters = given_by_builder(node, signature), node.arguments, signature.parameters
     found: dict[str, str] = {}
     lacking = sorted(given - type(node).by_position - parameters.keys()) if not signature.takes_all else []

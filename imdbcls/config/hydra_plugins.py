@@ -31,7 +31,7 @@ DIRECTIONS = {
 
 
 def without_missing_parts(overrides: Sequence[str], options: Callable[[str], list[str]]) -> tuple[list[str], list[str]]:
-    """Return the overrides without unusable launchers and sweepers, and an error message for each that was removed.
+    """Return the overrides without unusable launchers and sweepers, and an error message for each removed one.
 
     `options(group)` lists the installed choices of `hydra/launcher` or `hydra/sweeper`.
     """

@@ -41,8 +41,9 @@ from imdbcls.printable import is_unicode, shown, spelled
 def compose(texts: Sequence[str], folder: str | None = None) -> Config:
     """Return the valid config of one run, as the command composes it from the same overrides.
 
-    `folder` has YAML files of the user, as --config-dir. The sweep of an experiment is ignored, so the keys and groups
-    that it would sweep keep their defaults; the experiment's other values apply. Raise UserError with every mistake.
+    `folder` contains the user's YAML files, like --config-dir. The sweep of an experiment is ignored, so the keys and
+    groups that it would sweep keep their defaults; the experiment's other values apply. Raise UserError with every
+    mistake.
     """
     if folder is not None and not Path(folder).is_dir():
         raise UserError(f"config_dir={folder} is not a folder.")
@@ -66,7 +67,7 @@ def python_for(option: str) -> str:
 class Examined:
     """The result of `examine`: the first job's config (None if it has mistakes), all mistakes, and the loader.
 
-    `assignments` has the values of each key, also those that an experiment sweeps. `is_search` is True for a sweep
+    `assignments` has the values of each key, even those that an experiment sweeps. `is_search` is True for a sweep
     whose sweeper optimises the value of a run.
     """
 

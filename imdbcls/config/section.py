@@ -33,7 +33,7 @@ class Built(Section):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments from the config, by parameter name."""
+        """The arguments from the config, keyed by parameter name."""
         extra = {key: value for key, value in (self.model_extra or {}).items() if key not in HYDRA_KEYS}
         return {**{key: getattr(self, key) for key in passed_keys(type(self))}, **extra}
 

@@ -123,5 +123,5 @@ class Corpus:
 
     @property
     def splits(self) -> dict[str, Documents]:
-        """The documents of each split, by its name."""
+        """The documents of each split, keyed by its name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}

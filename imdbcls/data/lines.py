@@ -48,7 +48,7 @@ def lines_of(path: Path, request: Request) -> Iterator[str]:
 
 
 def encoding_of(path: Path, request: Request) -> str:
-    """Return the normalized name of a file's encoding: the requested one, or the one of its byte order mark, or UTF-8.
+    """Return the normalized name of a file's encoding, as requested, from its byte order mark, or else UTF-8.
 
     With `request.prefers_utf8`, the result is UTF-8 if the file is evidently UTF-8. Raise UserError if the byte order
     mark contradicts the requested encoding.
@@ -86,7 +86,7 @@ def known_encoding(request: Request) -> str:
 
 
 def doubts(path: Path, request: Request) -> Iterator[str]:
-    """Yield notes on the encoding: a detected one, and signs that the requested one-byte encoding is wrong.
+    """Yield a note on a detected encoding, and on each sign that the requested one-byte encoding is wrong.
 
     An encoding with one byte per character, such as latin-1, decodes any file without an error.
     """

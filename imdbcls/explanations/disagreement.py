@@ -55,7 +55,7 @@ def disagreement_page(
         title=f"Disagreement of {runs[0].folder.name} and {runs[1].folder.name}",
         headline="On which documents do the two runs differ most?",
         about=f"{shown} with the largest difference between the calibrated probabilities of the two runs. Blue words "
-        "speak for the label of the document, orange and underlined words against it. Colours are relative to the "
+        "count for the label of the document, orange and underlined words against it. Colours are relative to the "
         "strongest word of each text.",
         sections=sections,
     )

@@ -11,7 +11,7 @@ class Explanation:
     - `words`: the words that the model read, in the order of the text. `spans`: the start and the end of each word, so
       that the word is `text[start:end]`.
     - `scores`: the integrated gradients of the logit of `target`, summed over the tokens of each word. A positive score
-      speaks for the class, a negative score against it.
+      counts for the class, a negative score against it.
     - `label`: the most probable class. `probabilities`: by class, calibrated. `target`: the explained class.
     - `logit`, `baseline_logit`: the logit of `target` for the text and for the baseline, before calibration. In the
       baseline, the token `baseline` replaces every token except special tokens. For an ensemble, both are means of the

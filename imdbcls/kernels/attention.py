@@ -54,7 +54,7 @@ def attention_backward(
     query_BATD, key_BATD, value_BATD = qkv_BT3AD.permute(2, 0, 3, 1, 4).unbind(0)
     query_BATE, key_BATE = _extend(query_BATD * scale), _extend(key_BATD)
     value_BATE, d_context_BATE = _extend(value_BATD), _extend(d_context_BTAD.transpose(1, 2))
-    # Use float32, also for the products, because the gradient of a score is a small difference of large numbers.
+    # Use float32, even for the products, because the gradient of a score is a small difference of large numbers.
     delta_BAT = (d_context_BTAD.float() * context_BTAD).sum(-1).transpose(1, 2)
     _write_pair(query_BATE, width, -logsumexp_BAT)
     _write_pair(d_context_BATE, width, -delta_BAT)

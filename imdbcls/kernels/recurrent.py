@@ -64,7 +64,7 @@ def token_outputs(
 ) -> Tensor:
     """Return the layer's output at each non-padding token; output_NH in the dtype of the kernels.
 
-    The rows are in the order of the tokens in `mask_BT`, also with `backward`. See `final_output`.
+    The rows are in the order of the tokens in `mask_BT`, even with `backward`. See `final_output`.
     """
     return run(kernels, layer, hidden_BTD, mask_BT, backward, all_tokens=True)
 

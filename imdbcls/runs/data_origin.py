@@ -68,7 +68,7 @@ def absolute(path: Any) -> Any:
 
 
 def named_sources(source: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the files, folders, patterns and hub ids that a source names, by config key."""
+    """Map config keys to the files, folders, patterns and hub ids that a source names."""
     given = {f"data.{key}": source[key] for key in PATH_KEYS if source.get(key)}
     return {key: list(map(str, value if isinstance(value, list) else [value])) for key, value in given.items()}
 

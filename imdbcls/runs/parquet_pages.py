@@ -64,7 +64,7 @@ def require_small_footer(path: Path) -> None:
 
 
 def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) -> dict[str, Column]:
-    """Return a `Column` for each leaf of the named top-level columns, by dotted path, with sizes from the page headers.
+    """Map the dotted path of each leaf of the named top-level columns to a `Column`, with sizes from the page headers.
 
     If `names` is None, all columns are included. Raises PagesError if the pages of a column do not match the byte range
     and the number of values in the footer, because Arrow's reader could then read pages that were not checked here.
@@ -150,7 +150,7 @@ class _Compact:
         self.offset = 0
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """Return the fields of a struct by field number. Fields of types that are not decoded are None."""
+        """Return the fields of a struct, keyed by field number. Fields of types that are not decoded are None."""
         if depth > MAX_DEPTH:
             raise PagesError("has a page header that is nested too deeply")
         fields: dict[int, Any] = {}

@@ -72,7 +72,7 @@ class StopRequest:
 
 
 def current_handlers() -> dict[int, Any]:
-    """Return the current handlers by signal. Return {} outside the main thread, where handlers cannot be set."""
+    """Map signals to their current handlers. Return {} outside the main thread, where handlers cannot be set."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.getsignal(number) for number in SIGNALS}

@@ -44,7 +44,7 @@ def run_command(main: Callable[[], object]) -> int:
     with entry.stdout_is_secondary():  # the results are in the run folders, not on stdout
         sys.argv[1:] = commandline.answer_command(sys.argv[1:])
         logging.getLogger(HYDRA_LAUNCHER).setLevel(logging.WARNING)  # the sweep logs a line for each job itself
-        gc.freeze()  # exclude the loaded modules and the config from garbage collection, also in forked jobs
+        gc.freeze()  # exclude the loaded modules and the config from garbage collection, even in forked jobs
         try:
             main()
             record_other_launchers()

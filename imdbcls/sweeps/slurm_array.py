@@ -94,7 +94,7 @@ def make_executor(folder: Path, settings: Mapping[str, Any]) -> Any:
 
 
 def queued_jobs() -> dict[str, str] | None:
-    """Return the name of each pending or running job of this user by its id; None if Slurm does not answer."""
+    """Map the id of each pending or running job of this user to its name; None if Slurm does not answer."""
     command = ["squeue", "--me", "--noheader", "--array", "--format=%i %j"]
     answer = subprocess.run(command, check=False, capture_output=True, text=True)
     if answer.returncode != 0:

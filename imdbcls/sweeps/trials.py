@@ -1,6 +1,7 @@
 """The trials of a tuning study in Optuna's storage: proposals, reports of epochs, and results.
 
-Each group is an Optuna study. Several processes, also on several machines, may propose, train and report its trials.
+Each group is an Optuna study. Several processes, possibly on several machines, may propose, train and report its
+trials.
 """
 
 import contextlib

@@ -16,7 +16,7 @@ FILE = "wall_times.json"
 
 
 class WallTimes:
-    """The seconds of each run by its name. The process's start, loading and evaluation are included.
+    """The seconds that each named run took, including the start of the process, loading and evaluation.
 
     A run that shared the machine with others counts with its share of the time. If a run was interrupted and continued,
     its times are added. If a command is killed, the time of its running runs is lost.

@@ -38,7 +38,7 @@ class CheckpointError(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: its JSON state, and its tensors by file stem (`model`, `optimizer`) and name."""
+    """A verified checkpoint: its JSON state, and the named tensors of each file (keys: `model`, `optimizer`, …)."""
 
     folder: Path
     tensors: dict[str, dict[str, Tensor]]

@@ -68,7 +68,7 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def accuracy_interval(confusion_CC: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of the accuracy. It treats all documents as independent, also reviews of one film."""
+    """Return the 95 % interval of the accuracy. It treats all documents as independent, even reviews of one film."""
     return wilson_interval(int(np.trace(confusion_CC)), int(confusion_CC.sum()))
 
 

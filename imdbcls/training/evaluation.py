@@ -23,7 +23,7 @@ class Evaluation:
     """The two functions that evaluate a model on a split.
 
     - `scores` runs the model and returns an array with one row per document, such as probabilities_NC.
-    - `metrics` returns the metrics of the split by name, from its batches and these scores.
+    - `metrics` returns the named metrics of the split, from its batches and these scores.
     """
 
     scores: Callable[[nn.Module, EvalBatches, Hardware, OnProgress | None, Processes | None], NDArray[np.float64]]

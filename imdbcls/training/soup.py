@@ -27,7 +27,7 @@ def greedy_soup(
     this epoch is not worse than the mean of the chosen epochs. So the soup is never worse than the best epoch, on the
     documents that determine the ranks.
 
-    - `ranks`: the rank of each epoch, by its number.
+    - `ranks`: maps the number of each epoch to its rank.
     - `weights_after`: returns the weights after an epoch. Only two sets of weights and the mean are in memory.
     - `evaluate`: returns the rank of a mean, on the same documents.
 

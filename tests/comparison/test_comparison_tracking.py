@@ -1,4 +1,4 @@
-"""`--wandb` logs a run of type `comparison`, also without a server."""
+"""`--wandb` logs a run of type `comparison`, even without a server."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Accelerated heads have the same values, gradients and parameters as plain heads, also after a copy."""
+"""Accelerated heads have the same values, gradients and parameters as plain heads, even after a copy."""
 
 import copy
 

@@ -253,7 +253,7 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
 
 
 def note_on_temperatures(groups: Sequence[GroupSummary]) -> str:
-    """Return a sentence, after a space, on the groups whose ECE the temperature raises as shown; else an empty text."""
+    """Return " " and a sentence on the groups whose ECE, as displayed, the temperature raises; "" if there are none."""
     raised = [
         group.name
         for group in groups

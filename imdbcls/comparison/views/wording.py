@@ -107,7 +107,7 @@ def undecided(pair: PairResult, metric: Metric) -> str:
 def limited_by_seeds(pair: PairResult) -> bool:
     """Return whether more seeds are the first remedy, although no number of seeds is known to suffice.
 
-    The test then has few degrees of freedom. They come from the seeds if they are also far fewer than the documents.
+    This is so if the test has few degrees of freedom, far fewer than documents, so that they come from the seeds.
     """
     df = pair.degrees_of_freedom
     few_df = df is not None and df < min(FEW_DF, pair.shared_documents / 2)
