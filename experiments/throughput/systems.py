@@ -383,7 +383,7 @@ class Machine:
         return {"device": self.hardware.describe(), "precision": self.hardware.precision, **versions()}
 
     def peaks_gflops(self) -> dict[str, float]:
-        """Return the matrix peak by precision. bfloat16 is included only if the hardware supports it."""
+        """Return the peak GFLOP/s of matrix products in each precision: fp32, and bf16 if the hardware supports it."""
         precisions = {"bf16": torch.bfloat16, "fp32": torch.float32}
         device = self.hardware.device
         return {

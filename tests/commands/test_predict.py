@@ -290,7 +290,7 @@ def rows_file(path: Path, num_rows: int = 40) -> Path:
 
 
 def interrupt_at(call: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let Ctrl-C interrupt a chunk. Return a list to which each later chunk adds its number of texts."""
+    """Simulate Ctrl-C in chunk number `call`. Return a list that collects the number of texts of each chunk."""
     sizes: list[int] = []
     original = imdbcls.FinishedRun.predict_with_counts
 

@@ -44,7 +44,7 @@ def measured(config: Config, folder: Path) -> tuple[SharedCost, float, float]:
 
 
 def real(config: Config) -> tuple[float, int]:
-    """Train the run. Return its seconds, and the bytes of its folder."""
+    """Train the run. Return how many seconds this took, and the size of the run folder in bytes."""
     started = time.monotonic()
     train(config)
     return time.monotonic() - started, size_of(run_folder(config).path)

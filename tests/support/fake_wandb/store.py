@@ -142,7 +142,7 @@ class Store:
         self.artifacts: dict[str, Artifact] = {}
         self.sweeps: dict[str, Sweep] = {}
         self.views: dict[str, View] = {}
-        self.projects: dict[tuple[str, str], str] = {}  # creation time
+        self.projects: dict[tuple[str, str], str] = {}  # (entity, project) to creation time
         self._numbers = itertools.count(1)
 
     def new_id(self, kind: str) -> str:
