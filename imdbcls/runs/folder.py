@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+# How long to wait for the lock of a run. `comparison.run_files.is_locked` holds a shared lock for a moment, on a busy
+# machine for a second.
+LOCK_SECONDS = 2.0
 PRETRAINED = "pretrained"  # the status of a finished run of `imdbcls.pretrain`
 
 
@@ -63,8 +66,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if path.is_symlink() or path.exists():
                 require_regular_file(path)
-            # Not immediately refused: `comparison.run_files.is_locked` holds a shared lock for a moment.
-            lock = file_lock(path, on_acquired=write_holder).acquire(timeout=0.2, poll_interval=0.02)
+            lock = file_lock(path, on_acquired=write_holder).acquire(timeout=LOCK_SECONDS, poll_interval=0.02)
         except Timeout as error:
             raise UserError(self._held_by_another(path)) from error
         except OSError as error:

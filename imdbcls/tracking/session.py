@@ -109,7 +109,7 @@ class Session:
         Raises TimeoutError if the server does not answer, or if logging takes longer than `patience * finish_seconds`.
         """
         # wandb waits for the server when it logs a table, so check first that the server answers.
-        if not self.run.offline and not is_reachable(self.run.settings.base_url, PROBE_SECONDS):
+        if not self.run.offline and not is_reachable(self.run.settings.base_url, patience * self._finish_seconds):
             raise TimeoutError(f"{self.run.settings.base_url} does not answer")
         within(patience * self._finish_seconds, lambda: self.run.log(dict(views), commit=commit))
 
@@ -193,7 +193,7 @@ class Session:
 
     def _start_online(self, url: str) -> str | None:
         """Start the run on the server. Return None on success, else the reason of the failure."""
-        if not is_reachable(url, min(PROBE_SECONDS, self._connect_seconds)):
+        if not is_reachable(url, self._connect_seconds):
             return f"{url} does not answer"
         earlier_logs = set(self.logs())
         try:

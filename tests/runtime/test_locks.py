@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from filelock import Timeout
+from support.limits import HANG_SECONDS
 from support.runs import ROOT
 
 from imdbcls.errors import UserError
@@ -58,13 +59,13 @@ def test_run_lock_is_released_when_its_process_is_killed(tmp_path: Path, monkeyp
 
 
 def test_run_can_be_locked_while_compare_examines_the_lock(tmp_path: Path) -> None:
-    """To find out whether a run is training, `compare` holds a shared lock for a moment."""
+    """To find out whether a run is training, `compare` holds a shared lock for a moment, longer on a busy machine."""
     folder = RunFolder(tmp_path / "study" / "run")
     with folder.locked():
         pass
     with (folder.path / ".lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_SH)
-        threading.Timer(0.05, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        threading.Timer(0.5, fcntl.flock, (file, fcntl.LOCK_UN)).start()
         with folder.locked():
             pass
 
@@ -83,7 +84,7 @@ def test_killed_builder_releases_the_lock_and_finished_builder_removes_it(tmp_pa
 
     def end_the_other() -> None:
         waits.append(1)
-        live.communicate("\n", timeout=60)
+        live.communicate("\n", timeout=HANG_SECONDS)
 
     with build_lock(path, end_the_other):
         assert waits == [1] and path.exists()
