@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.hub_server import hub
+from support.limits import HANG_SECONDS
 from support.runs import PERSONAL, ROOT
 from support.small_models import make_folder
 from support.trackers import records, summary
@@ -72,7 +73,12 @@ def run_as_written(command: str, folder: Path, endpoint: str) -> str:
     program, *arguments = shlex.split(command)
     assert program == "python"
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=kept | variables, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=kept | variables,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     return done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.heads import HEADS
 from support.imports import heavy_imports
+from support.limits import HANG_SECONDS
 from support.processes import TINY
 from support.runs import ROOT, Launch
 
@@ -23,7 +24,9 @@ NO_COMMANDS = ("__init__", "__main__", "cli")
 
 def run(*arguments: str, folder: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "imdbcls", *arguments]
-    return subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
 
 
 def test_every_module_that_is_a_command_is_listed_and_has_the_functions_of_one() -> None:
@@ -145,7 +148,7 @@ done
 """
     environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}"}
     command = ["bash", "-c", ask, "bash", *LINES]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.stderr == ""
     assert dict(zip(LINES, done.stdout.splitlines(), strict=True)) == LINES
 

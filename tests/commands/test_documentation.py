@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.limits import HANG_SECONDS
 from support.processes import TINY
 from support.runs import ROOT, Launch
 from support.small_models import make_folder
@@ -232,7 +233,7 @@ def test_a_recipe_writes_predictions_that_compare_reads(
     if title == "Runs of this project":
         launch(tmp_path, "train", "--multirun", "head=cls,mean", "seed=0,1", *TINY, "epochs=1", "study=heads")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=HANG_SECONDS)
     found = imdbcls.compare_runs(tmp_path / file)
     assert {group.name: len(group.seeds) for group in found.groups} == systems
     assert all("test/auroc" in group.metrics for group in found.groups)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.imports import heavy_imports
+from support.limits import HANG_SECONDS
 from support.runs import ROOT
 
 from imdbcls.config import options
@@ -25,7 +26,7 @@ def command(*arguments: str, module: str = "train") -> subprocess.CompletedProce
         env={**os.environ, "HYDRA_FULL_ERROR": "1", "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
     )
 
 

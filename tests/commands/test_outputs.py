@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from support.limits import HANG_SECONDS
 from support.processes import context
 from support.runs import TINY
 
@@ -147,7 +148,7 @@ def test_training_continues_after_its_streams_close(lost: str, tmp_path: Path) -
             assert os.read(controller, 1) == b"x"
             os.close(terminal)
             os.close(controller)  # closes the terminal: every later write to it fails with EIO
-            assert process.wait(120) == 0
+            assert process.wait(HANG_SECONDS) == 0
     elif stream == "stderr":
         code, _, messages = run(tmp_path, "train", *ONE_RUN, stderr=places[how])
         assert code == 0, code
@@ -248,7 +249,7 @@ def test_full_disk_keeps_the_old_comparison_complete(finished: Path, tmp_path: P
         "sys.argv = ['compare', *sys.argv[2:]]; runpy.run_module('imdbcls.compare', run_name='__main__')"
     )
     command = [sys.executable, "-c", limited, limit, str(study), "--margin", "0.4"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert f"{largest} cannot be written (File too large). No file of the comparison was changed." in done.stderr
     assert {path: path.read_bytes() for path in study.rglob("comparison*") if path.is_file()} == before

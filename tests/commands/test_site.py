@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.browser import Browser
+from support.limits import HANG_SECONDS
 from support.runs import ROOT
 
 import imdbcls
@@ -91,7 +92,7 @@ def test_the_search_works_from_the_disk(site: Path, browser: Browser) -> None:
     browser.evaluate("document.querySelector('[data-md-toggle=search]').click()")
     browser.evaluate("document.querySelector('.md-search__input').focus()")
     browser.call("Input.insertText", text="temperature")
-    found, end = None, time.monotonic() + 60
+    found, end = None, time.monotonic() + HANG_SECONDS
     while not found and time.monotonic() < end:
         browser.press("Shift", 16)  # the page reads its search field when a key is released
         time.sleep(0.2)

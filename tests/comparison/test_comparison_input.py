@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from support.limits import HANG_SECONDS
 from support.runs import ROOT
 from support.studies import HEADS, make_study
 
@@ -504,7 +505,7 @@ def test_torch_and_wandb_are_not_imported(study: Path) -> None:
         "import sys, imdbcls.compare as c; c.main(sys.argv[1:]); print(sorted({'torch', 'wandb'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", check, str(study)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=HANG_SECONDS)
     assert done.stdout.strip().endswith("[]"), done.stdout[-300:] + done.stderr
 
 

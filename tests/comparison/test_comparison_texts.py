@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from support.limits import HANG_SECONDS
 from support.studies import HEADS, make_study
 
 from imdbcls.compare import main
@@ -90,7 +91,7 @@ def test_untrusted_run_causes_no_network_access(data: str, tmp_path: Path) -> No
         environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "cache")}
         environment.pop("HF_HUB_OFFLINE", None)
         command = [sys.executable, "-m", "imdbcls.compare", str(study)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=HANG_SECONDS)
         listening.settimeout(0.2)
         with pytest.raises(TimeoutError):
             listening.accept()

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.limits import HANG_SECONDS
 from support.studies import HEADS, make_study, rendered_study
 from support.trackers import records, summary
 
@@ -27,7 +28,7 @@ def test_comparison_run_contains_tables_figures_and_page(tmp_path: Path, capfd: 
     (run,) = (study / "wandb").glob("offline-run-*-comparison-heads-*")
     (log,) = run.glob("run-comparison-heads-*.wandb")
     # The process of wandb that writes the offline log may end shortly after `finish` returns.
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG_SECONDS
     while not (sent := records(log, "alert")):
         assert time.monotonic() < deadline, "the log does not contain the alert"
         time.sleep(0.1)

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.limits import HANG_SECONDS
 from support.studies import HEADS, Head, make_study
 
 from imdbcls.comparison.metrics import METRICS
@@ -145,7 +146,7 @@ def test_file_compiles_and_reads_no_other_file(tmp_path: Path) -> None:
     (tmp_path / "comparison.tex").write_text(text, encoding="utf-8")
     (tmp_path / "document.tex").write_text(DOCUMENT)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-recorder", "document.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stdout[-2_000:]
     assert "Missing character" not in (tmp_path / "document.log").read_text(errors="replace")
     assert "passwd" not in (tmp_path / "document.fls").read_text()

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import small_models
+from support.limits import HANG_SECONDS
 from support.runs import ROOT
 from support.tokens import make_documents, make_tokenizer
 from tokenizers import Tokenizer
@@ -159,7 +160,7 @@ def test_two_processes_build_one_entry_and_may_fork_afterwards(tmp_path: Path) -
     builders = [start_build(tmp_path, 1.0) for _ in range(2)]
     for builder in builders:
         # A fork that hangs in the tokenizer's threads would reach the timeout.
-        out, err = builder.communicate(timeout=60)
+        out, err = builder.communicate(timeout=HANG_SECONDS)
         assert builder.returncode == 0, err
         assert out.splitlines()[:2] == ["built", "done"]  # both built the entry, because neither found the other's
         assert "TOKENIZERS_PARALLELISM" not in err
@@ -170,7 +171,7 @@ def test_a_killed_build_leaves_no_usable_entry(tmp_path: Path) -> None:
     builder = start_build(tmp_path, 60.0)
     assert builder.stdout is not None and builder.stdout.readline() == "built\n"
     builder.send_signal(signal.SIGKILL)
-    builder.communicate(timeout=60)
+    builder.communicate(timeout=HANG_SECONDS)
     (left,) = entries(tmp_path)
     assert left.name.startswith(".building-")
 

@@ -15,6 +15,7 @@ import torch
 from support.encoders import distance, make, make_batch, run
 from support.hardware import HAS_HALF, needs_kernels, needs_kernels_in_use
 from support.kernels import HALF
+from support.limits import HANG_SECONDS
 from support.runs import ROOT
 
 from imdbcls.kernels import building, loading
@@ -222,7 +223,6 @@ def test_invalid_compiler_logs_one_line(
     (tmp_path / "text").write_text("no program")
     (tmp_path / "text").chmod(0o700)
     compilers[f"{tmp_path / 'text'}"] = "cannot be run ([Errno 8] Exec format error"
-    monkeypatch.setattr(building, "_VERSION_SECONDS", 0.5)
     for compiler, reason in compilers.items():
         monkeypatch.setenv("CC", compiler)
         loaded, logged = load(capsys)
@@ -257,14 +257,15 @@ def test_hanging_compiler_is_tried_once_a_day(
     hangs_at: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pids, calls = tmp_path / "pids", tmp_path / "calls"
-    hang = f"(sleep 600 & echo $! >> {pids}; wait)"
+    hang = f"(sleep 3600 & echo $! >> {pids}; wait)"
     compiler = script(
         tmp_path / "slow",
         f'echo >> {calls}; case "$*" in *{hangs_at}*) {hang};; *--version*) ;; *) touch kernels.so;; esac',
     )
     monkeypatch.setenv("CC", str(compiler))
-    monkeypatch.setattr(building, "_VERSION_SECONDS", 0.7 if hangs_at == "--version" else 20)
-    monkeypatch.setattr(building, "_BUILD_SECONDS", 0.7)
+    # Enough for a busy machine to start the script.
+    monkeypatch.setattr(building, "_VERSION_SECONDS", 3 if hangs_at == "--version" else HANG_SECONDS)
+    monkeypatch.setattr(building, "_BUILD_SECONDS", 3)
     loaded, logged = load(capsys)
     assert loaded is None and "slow did not finish within" in logged and logged.count("\n") == 1
     num_calls = len(calls.read_text().splitlines())
@@ -275,7 +276,7 @@ def test_hanging_compiler_is_tried_once_a_day(
     assert len(calls.read_text().splitlines()) == num_calls
     assert "did not finish" in loading.status() and len(calls.read_text().splitlines()) > num_calls
     for pid in map(int, pids.read_text().split()):
-        limit = time.monotonic() + 10  # a killed process ends a little later
+        limit = time.monotonic() + HANG_SECONDS  # a killed process ends a little later
         while is_running(pid):
             assert time.monotonic() < limit, "a child process of the compiler is still running"
             time.sleep(0.05)

@@ -1,8 +1,5 @@
 """Tests for loading backbones from all kinds of sources, for rejected models, and for padding invariance."""
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -240,9 +237,8 @@ def test_tiny_has_no_pretrained_weights() -> None:
 
 
 @pytest.mark.slow
-def test_unreachable_hub_fails_within_ten_seconds(launch: Launch, tmp_path: Path) -> None:
+def test_unreachable_hub_fails_without_retries(launch: Launch, tmp_path: Path) -> None:
     """The hub is a closed port; the documents are available, the model is not."""
-    started = time.monotonic()
     done = launch(
         tmp_path,
         *("train", "data=sample", "tracker=none"),
@@ -251,17 +247,8 @@ def test_unreachable_hub_fails_within_ten_seconds(launch: Launch, tmp_path: Path
         HF_ENDPOINT="http://127.0.0.1:9",
         HF_HOME="hf",
     )
-    seconds = time.monotonic() - started
-    assert done.stdout == ""
+    assert done.stdout == "" and "Retrying" not in done.stderr
     *_, message = done.stderr.splitlines()
     for words in ("FacebookAI/roberta-base", "127.0.0.1:9 cannot be reached", "set backbone.path", "minilm", "HF_HOME"):
         assert words in message
-    assert seconds < import_seconds() + 10
     assert not (tmp_path / "runs").exists(), "no training started, so there must be no run folder"
-
-
-def import_seconds() -> float:
-    """Return the current time for starting Python and importing the libraries on this machine."""
-    started = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import imdbcls.build"], check=True)
-    return time.monotonic() - started

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.api import TINY
+from support.limits import HANG_SECONDS
 
 import imdbcls
 from imdbcls.runs.group_label import MAX_LENGTH, group_label
@@ -91,7 +92,7 @@ from imdbcls.runs.group_label import group_label
 assert group_label(imdbcls.compose("head=lstm")) == "lstm"
 assert "torch" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=HANG_SECONDS)
 
 
 def test_result_records_the_label_and_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.limits import HANG_SECONDS
 
 from imdbcls.comparison.run_files import BadRunError, read_history
 from imdbcls.data.columns import Request
@@ -98,7 +99,9 @@ def test_bombs_are_refused_within_bounded_memory(tmp_path: Path) -> None:
     assert all(
         (tmp_path / f"{name}.parquet").stat().st_size < 100_000 for name in ("one id", "one cluster", "wide lists")
     )
-    done = subprocess.run([sys.executable, "-c", READ_ALL, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ALL, str(tmp_path)], capture_output=True, text=True, timeout=HANG_SECONDS
+    )
     assert done.returncode == 0, done.stderr
     found, megabytes = json.loads(done.stdout)
     assert found.keys() == expected.keys()

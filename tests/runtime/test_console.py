@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import terminals
+from support.limits import HANG_SECONDS
 from support.processes import run_module
 from support.runs import ROOT, TINY
 
@@ -80,7 +81,7 @@ def test_messages_of_signal_handlers_and_a_closed_stderr_are_safe(closed: bool) 
     script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SIGNAL}"
     redirect = "2>&-" if closed else ""
     command = ["bash", "-c", f'exec "$@" {redirect}', "script", sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
     if not closed:
         assert "from the handler" in done.stderr and done.stderr.count("line ") == 3000

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.limits import HANG_SECONDS
 from support.processes import run_module
 from support.runs import TINY
 
@@ -113,7 +114,7 @@ def test_threads_are_tried_before_openmp_can_abort(monkeypatch: pytest.MonkeyPat
 def limited(folder: Path, limit: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["bash", "-c", f'ulimit {limit}; exec "$@"', "limited", sys.executable, "-m", *arguments]
     environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "2"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import nbclient
 import nbformat
 import pytest
 from support.api import TINY
+from support.limits import HANG_SECONDS
 
 CHOICES = [each for each in TINY if not each.startswith("progress")]
 CELLS = (
@@ -19,7 +20,7 @@ CELLS = (
 @pytest.mark.slow
 def test_a_run_has_one_output_that_does_not_grow(tmp_path: Path) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=HANG_SECONDS, resources={"metadata": {"path": str(tmp_path)}}).execute()
     (shown,) = notebook.cells[1].outputs
     assert shown.output_type == "display_data" and set(shown.data) == {"text/plain", "text/html"}
     text, html = shown.data["text/plain"], shown.data["text/html"]

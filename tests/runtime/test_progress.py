@@ -174,6 +174,8 @@ def test_the_live_line_is_one_line() -> None:
 
 
 RECORD = """
+import imdbcls.runtime.progress as progress
+progress.MIN_PLAIN_SECONDS = progress.MAX_PLAIN_SECONDS = 3600
 from imdbcls.runtime.messages import queue_of_messages, recorded_messages
 with recorded_messages():
     exec(TRAIN)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from support.limits import HANG_SECONDS
 
 from imdbcls.serving.limits import Limits
 from imdbcls.serving.model_thread import BusyError, ModelThread
@@ -23,7 +24,7 @@ class Lengths:
     def __call__(self, texts: Sequence[str]) -> list[int]:
         self.batches.append(list(texts))
         self.entered.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(HANG_SECONDS)
         if "bad" in texts:
             raise ValueError("a bad text")
         return [len(text) for text in texts]
@@ -31,7 +32,7 @@ class Lengths:
 
 def test_requests_that_arrive_together_are_one_batch_and_get_their_own_answers() -> None:
     classify = Lengths()
-    models = ModelThread(classify, Limits(batch=8, wait_ms=10_000))
+    models = ModelThread(classify, Limits(batch=8, wait_ms=1000 * HANG_SECONDS))
 
     async def ask() -> list[list[int]]:
         return await asyncio.gather(*(models.classify(["x" * n, "y" * (n + 10)]) for n in range(1, 5)))
@@ -39,8 +40,8 @@ def test_requests_that_arrive_together_are_one_batch_and_get_their_own_answers()
     started = time.monotonic()
     assert asyncio.run(ask()) == [[1, 11], [2, 12], [3, 13], [4, 14]]
     assert [len(batch) for batch in classify.batches] == [8]
-    assert time.monotonic() - started < 5, "a full batch does not wait"
-    assert models.stop(5)
+    assert time.monotonic() - started < HANG_SECONDS / 2, "a full batch does not wait"
+    assert models.stop(HANG_SECONDS)
 
 
 def test_a_long_request_is_split_and_a_single_text_waits_only_for_wait_ms() -> None:
@@ -49,12 +50,12 @@ def test_a_long_request_is_split_and_a_single_text_waits_only_for_wait_ms() -> N
     assert asyncio.run(models.classify(["a", "bb"] * 5)) == [1, 2] * 5
     assert [len(batch) for batch in classify.batches] == [4, 4, 2]
     assert asyncio.run(models.classify(["abc"])) == [3]
-    assert models.stop(5)
+    assert models.stop(HANG_SECONDS)
 
 
 def test_a_batch_that_fails_does_not_fail_other_requests() -> None:
     classify = Lengths()
-    models = ModelThread(classify, Limits(batch=4, wait_ms=10_000))
+    models = ModelThread(classify, Limits(batch=4, wait_ms=1000 * HANG_SECONDS))
 
     async def ask() -> list[object]:
         requests = [models.classify(texts) for texts in (["one"], ["good", "bad"], ["four"])]
@@ -63,7 +64,7 @@ def test_a_batch_that_fails_does_not_fail_other_requests() -> None:
     first, second, third = asyncio.run(ask())
     assert first == [3] and third == [4] and isinstance(second, ValueError)
     assert asyncio.run(models.call(lambda: "alive")) == "alive"
-    assert models.stop(5)
+    assert models.stop(HANG_SECONDS)
 
 
 def test_full_queue_refuses_requests_and_cancelled_texts_free_their_places() -> None:
@@ -73,7 +74,7 @@ def test_full_queue_refuses_requests_and_cancelled_texts_free_their_places() -> 
 
     async def scenario() -> None:
         running = asyncio.create_task(models.classify(["running"]))
-        await asyncio.to_thread(classify.entered.wait, 10)
+        await asyncio.to_thread(classify.entered.wait, HANG_SECONDS)
         waiting = asyncio.create_task(models.classify(["a", "b"]))
         call = asyncio.create_task(models.call(lambda: "called"))
         await asyncio.sleep(0)
@@ -91,7 +92,7 @@ def test_full_queue_refuses_requests_and_cancelled_texts_free_their_places() -> 
 
     asyncio.run(scenario())
     assert classify.batches == [["running"], ["last"]], "cancelled texts are not classified"
-    assert models.stop(5)
+    assert models.stop(HANG_SECONDS)
 
 
 def test_a_stopped_thread_refuses_work_and_a_busy_one_is_reported() -> None:
@@ -100,10 +101,10 @@ def test_a_stopped_thread_refuses_work_and_a_busy_one_is_reported() -> None:
     models = ModelThread(classify, Limits(wait_ms=0))
     thread = threading.Thread(target=lambda: asyncio.run(models.classify(["a"])))
     thread.start()
-    assert classify.entered.wait(10)
+    assert classify.entered.wait(HANG_SECONDS)
     assert not models.stop(0.01)
     with pytest.raises(BusyError, match="stopping"):
         asyncio.run(models.classify(["b"]))
     classify.gate.set()
-    thread.join(10)
-    assert models.stop(5) and not models.is_alive
+    thread.join(HANG_SECONDS)
+    assert models.stop(HANG_SECONDS) and not models.is_alive

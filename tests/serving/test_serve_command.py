@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from support.browser import Browser
+from support.limits import HANG_SECONDS
 from support.runs import Launch, isolated
 
 from imdbcls.serving.server import is_loopback, listen, url_of
@@ -31,7 +32,9 @@ class Server:
 
     def predict(self, texts: list[str]) -> dict[str, object]:
         body = json.dumps({"texts": texts}).encode()
-        with urlopen(Request(f"{self.url}/predict", body, {"Content-Type": "application/json"}), timeout=60) as answer:
+        with urlopen(
+            Request(f"{self.url}/predict", body, {"Content-Type": "application/json"}), timeout=HANG_SECONDS
+        ) as answer:
             return json.load(answer)
 
 
@@ -63,7 +66,7 @@ def server(finished: Path, second: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def wait_for(browser: Browser, expression: str) -> None:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + HANG_SECONDS
     while not browser.evaluate(expression):
         assert time.monotonic() < limit, browser.console
         time.sleep(0.05)
@@ -133,15 +136,15 @@ def test_a_signal_under_load_ends_the_server_and_no_answer_is_cut_off(server: Se
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
         thread.start()
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + HANG_SECONDS
     while len(answered) < 16:
         assert time.monotonic() < limit
         time.sleep(0.02)
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(30) == 0  # well under a second on an idle machine
+    assert server.process.wait(HANG_SECONDS) == 0
     is_over.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(HANG_SECONDS)
     # A connection that the server had not accepted yet is refused or reset; one with a request is answered.
     assert len(failed) <= 8 and not any("IncompleteRead" in repr(error) for error in failed)
     log = server.log.read_text()

@@ -17,16 +17,22 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
 
 from imdbcls.kernels import loading
 from imdbcls.runtime.cache import default_cache_dir
+from support.limits import HANG_SECONDS
+
+if TYPE_CHECKING:
+    from imdbcls.data.batch import Batch
+    from imdbcls.training.trainer import Trainer
 
 TINY = (
     "backbone=tiny",
@@ -84,11 +90,13 @@ def run_module(
     """
     if fresh:
         command = [sys.executable, "-m", module, *arguments]
-        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS
+        )
     with tempfile.TemporaryDirectory() as logs:
         process = context.Process(target=_run_module, args=(module, arguments, str(folder), environment, logs))
         process.start()
-        process.join(300)
+        process.join(HANG_SECONDS)
         if process.exitcode is None:
             process.kill()
             process.join()
@@ -98,7 +106,13 @@ def run_module(
 
 
 def _run(
-    command: str, arguments: list[str], environment: dict[str, str], folder: str, log: str, file_limit: int | None
+    command: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: str,
+    log: str,
+    file_limit: int | None,
+    prepare: Callable[[], None] | None,
 ) -> None:
     os.chdir(folder)
     os.environ.update(environment)
@@ -114,6 +128,8 @@ def _run(
     import torch
 
     torch.set_num_threads(int(environment.get("THREADS", "1")))
+    if prepare is not None:
+        prepare()
     try:
         import_module(command).command()
     finally:
@@ -128,11 +144,11 @@ class Command:
     process: ForkServerProcess
     log: Path
 
-    def wait(self, seconds: float = 120) -> int:
-        self.process.join(seconds)
+    def wait(self) -> int:
+        self.process.join(HANG_SECONDS)
         if self.process.exitcode is None:
             self.kill()
-            raise AssertionError(f"no result after {seconds} s:\n{self.output}")
+            raise AssertionError(f"no result after {HANG_SECONDS} s:\n{self.output}")
         return self.process.exitcode
 
     def signal(self, number: int) -> None:
@@ -163,13 +179,17 @@ def start(
     environment: dict[str, str] | None = None,
     file_limit: int | None = None,
     command: str = "imdbcls.train",
+    prepare: Callable[[], None] | None = None,
 ) -> Command:
-    """Start a command with `folder` as its working directory. `file_limit` is in bytes (RLIMIT_FSIZE)."""
+    """Start a command with `folder` as its working directory. `file_limit` is in bytes (RLIMIT_FSIZE).
+
+    The process of the command calls `prepare` first.
+    """
     log = folder.with_name(f"{folder.name}-log-{time.monotonic_ns()}")  # outside `folder`, whose disk may be full
     variables = {"IMDBCLS_CACHE": str(folder / "cache"), **(environment or {})}
     share_kernels(Path(variables["IMDBCLS_CACHE"]))
     process = context.Process(
-        target=_run, args=(command, list(arguments), variables, str(folder), str(log), file_limit)
+        target=_run, args=(command, list(arguments), variables, str(folder), str(log), file_limit, prepare)
     )
     process.daemon = True  # so that a failing test leaves no process
     process.start()
@@ -195,9 +215,70 @@ def run(folder: Path, *arguments: str, **options: Any) -> Command:
     return command
 
 
-def wait_for(condition: Callable[[], bool], command: Command, seconds: float = 60) -> bool:
+def wait_in_training(must_wait: Callable[["Trainer"], bool]) -> None:
+    """Let this process and its jobs wait before each step for which `must_wait` is true, until they get a signal.
+
+    Otherwise, a command may end before a test on a busy machine sends its signal.
+    """
+    from imdbcls.training.trainer import Trainer
+
+    train_step = Trainer.step
+
+    def waiting_step(trainer: Trainer, batch: "Batch") -> Any:
+        while trainer.control.stop.signal_number is None and must_wait(trainer):
+            time.sleep(0.01)
+        return train_step(trainer, batch)
+
+    Trainer.step = waiting_step  # type: ignore[method-assign]
+
+
+def wait_before_step(step: int, run: str = "") -> None:
+    """Let runs whose name starts with `run` wait for a signal before a step, counted from 1."""
+    wait_in_training(
+        lambda trainer: trainer.state.step == step - 1 and trainer.saver.last.parents[1].name.startswith(run)
+    )
+
+
+def wait_after_runs(number: int) -> None:
+    """Let runs wait for a signal as soon as `number` runs of the working directory have a `result.json`."""
+    wait_in_training(lambda _: len(list(Path().glob("runs/*/*/result.json"))) >= number)
+
+
+def wait_for_runs(number: int) -> None:
+    """Let the runs of a sweep wait before their first step until `number` of them have come so far."""
+
+    def must_wait(trainer: "Trainer") -> bool:
+        if trainer.state.step > 0:
+            return False
+        Path(f"{trainer.saver.last.parents[1].name}.begun").touch()
+        return len(list(Path().glob("*.begun"))) < number
+
+    wait_in_training(must_wait)
+
+
+def wait_before_result() -> None:
+    """Let this process wait before it writes the `result.json` of a finished run, until it is killed."""
+    from imdbcls.training import report
+
+    def wait(*_: Any) -> Any:
+        while True:
+            time.sleep(1)
+
+    report.result_of = wait
+
+
+def wait_after_checkpoint(step: int) -> None:
+    """Let this process wait soon after the checkpoint of a step is on disk, or before its result, if that is earlier.
+
+    When a step begins, up to two checkpoints are not on disk yet.
+    """
+    wait_before_step(step + 4)
+    wait_before_result()
+
+
+def wait_for(condition: Callable[[], bool], command: Command) -> bool:
     """Wait until the condition is true. Return False if the command ends first."""
-    limit = time.monotonic() + seconds
+    limit = time.monotonic() + HANG_SECONDS
     while command.alive:
         if condition():
             return True
@@ -222,13 +303,14 @@ def saved_step(folder: Path) -> int:
     return max(steps)
 
 
-def kill_at(command: Command, folder: Path, step: int, delay: float) -> bool:
-    """Send SIGKILL `delay` seconds after a step's checkpoint exists. Return False if the command ends first."""
-    if not wait_for(lambda: saved_step(folder) >= step, command):
-        return False
+def kill_at(folder: Path, *arguments: str, step: int, delay: float = 0.0, **options: Any) -> Command:
+    """Start a command, and send SIGKILL `delay` seconds after a step's checkpoint exists."""
+    command = start(folder, *arguments, prepare=partial(wait_after_checkpoint, step), **options)
+    assert wait_for(lambda: saved_step(folder) >= step, command), command.output
     time.sleep(delay)
     command.kill()
-    return command.process.exitcode == -signal.SIGKILL
+    assert command.process.exitcode == -signal.SIGKILL, command.output
+    return command
 
 
 def digest(path: Path) -> str:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.limits import HANG_SECONDS
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue")
 SETTINGS = """\
 ClusterName=test
@@ -87,7 +89,7 @@ def slurm_cluster(folder: Path) -> Iterator[dict[str, str]]:
 def end_jobs(environment: dict[str, str]) -> None:
     """Cancel all jobs and wait until their processes have ended, because no daemon would end them later."""
     subprocess.run(["scancel", "--user=root"], env=environment, check=False)
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + HANG_SECONDS
     command = ["squeue", "--noheader"]
     while subprocess.run(command, env=environment, capture_output=True, check=False).stdout:
         if time.monotonic() > limit:
@@ -96,7 +98,7 @@ def end_jobs(environment: dict[str, str]) -> None:
 
 
 def wait_until_idle(environment: dict[str, str], folder: Path) -> None:
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + HANG_SECONDS
     command = ["sinfo", "--noheader", "--format=%t"]
     while (states := subprocess.run(command, env=environment, capture_output=True, text=True)).stdout.strip() != "idle":
         if time.monotonic() > limit:

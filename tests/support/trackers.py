@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from imdbcls.tracking import RunIdentity, WandbTracker
+from support.limits import HANG_SECONDS
 from support.wandb_logs import inspect
 
 NAME = "lstm-s0-1a2b3c4d"
 
 
 def tracker(name: str = NAME, *, resumed_step: int | None = None, **options: Any) -> WandbTracker:
-    defaults = {"mode": "auto", "project": "imdbcls", "entity": None, "connect_seconds": 2, "finish_seconds": 2}
+    limits = {"connect_seconds": HANG_SECONDS, "finish_seconds": HANG_SECONDS}
+    defaults = {"mode": "auto", "project": "imdbcls", "entity": None, **limits}
     return WandbTracker(
         identity=RunIdentity("first", name, "train", ("lstm", "minilm", "imdb")),
         config={"lr": 3e-5, "head": {"bidirectional": False}, "group_hash": "abcd1234"},
@@ -57,6 +59,19 @@ def records(log: Path, kind: str) -> list[dict[str, Any]]:
 
 def steps(log: Path) -> list[int]:
     return [record["item"]["step"] for record in records(log, "history")]
+
+
+def no_helper_runs() -> bool:
+    """Wait until the wandb-core processes that this process started have ended: a killed process ends a little later.
+
+    Return False if one of them does not end.
+    """
+    limit = time.monotonic() + HANG_SECONDS
+    while helpers():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def helpers() -> list[str]:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support.limits import HANG_SECONDS
 
 from imdbcls.config.cluster import read_cluster
 from imdbcls.errors import UserError
@@ -19,6 +20,7 @@ from imdbcls.sweeps.in_child import in_child
 from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.sweeps.slurm_job import JobFiles, SlurmJob
 
+SIGTERM = f"kill -TERM {os.getpid()}"
 ACCEPTS = 'echo "$1" >> submissions; echo Submitted batch job 7'
 NAME_OF_ARRAY = "sed -n 's/^#SBATCH --job-name=//p' \"$(head -1 submissions)\""  # of the first submission
 
@@ -40,6 +42,13 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 def command(name: str, script: str) -> None:
     Path(name).write_text(f"#!/bin/sh\n{script}\n")
     Path(name).chmod(0o755)
+
+
+def after_asking(number: int, script: str) -> str:
+    """Return a script for `squeue` that runs another script when `squeue` is called for the given time."""
+    counter = Path(f"asked-{number}")
+    counter.unlink(missing_ok=True)
+    return f'echo >> {counter}; test "$(wc -l < {counter})" = {number} && {{ {script}; }}; true'
 
 
 def train(slurm: Cluster, *names: str) -> Sweep:
@@ -64,9 +73,8 @@ def test_a_signal_stops_the_waiting_and_the_next_command_submits_nothing(
 ) -> None:
     messages: list[str] = []
     monkeypatch.setattr("imdbcls.sweeps.cluster.logger.info", messages.append)
-    command("squeue", "echo 7")
     for _ in range(2):
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        command("squeue", f"echo 7; {after_asking(3, SIGTERM)}")
         sweep = train(slurm)
         assert sweep.stopped_by == signal.SIGTERM
         (outcome,) = sweep.outcomes
@@ -86,8 +94,7 @@ def test_a_command_killed_by_its_submission_finds_the_jobs_again(slurm: Cluster,
         in_child(partial(train, slurm, *names))
     ids = ["7"] if len(names) == 1 else ["7_0", "7_1"]
     queue = "; ".join(f'echo "{job_id} $({NAME_OF_ARRAY})"' for job_id in ids)
-    command("squeue", f"echo 3 other; test -e lost || {{ {queue}; }}")
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    command("squeue", f"echo 3 other; test -e lost || {{ {queue}; }}; {after_asking(3, SIGTERM)}")
     assert [outcome.state for outcome in train(slurm, *names).outcomes] == ["interrupted"] * len(names)
     assert len(Path("submissions").read_text().splitlines()) == 1
     for job_id in ids:  # submitit's own process was killed before it could write what the job executes
@@ -102,9 +109,8 @@ def test_the_jobs_of_a_killed_submission_may_arrive_late(slurm: Cluster, monkeyp
     command("sbatch", f"{ACCEPTS}; kill -9 $PPID")
     with pytest.raises(RuntimeError, match="was killed"):
         in_child(partial(train, slurm))
-    command("squeue", f'test -e late && echo "7 $({NAME_OF_ARRAY})"; true')
-    threading.Timer(0.5, Path("late").touch).start()
-    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    late = f"{after_asking(3, 'touch late')}; {after_asking(8, SIGTERM)}"
+    command("squeue", f'test -e late && echo "7 $({NAME_OF_ARRAY})"; {late}')
     (outcome,) = train(slurm).outcomes
     assert outcome.state == "interrupted" and len(Path("submissions").read_text().splitlines()) == 1
 
@@ -114,11 +120,10 @@ def test_a_signal_while_jobs_may_still_arrive_submits_nothing(slurm: Cluster, mo
     with pytest.raises(RuntimeError, match="was killed"):
         in_child(partial(train, slurm))
     command("sbatch", ACCEPTS)
-    monkeypatch.setattr(cluster, "QUEUE_SECONDS", 5.0)
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    started = time.monotonic()
+    monkeypatch.setattr(cluster, "QUEUE_SECONDS", HANG_SECONDS)
+    command("squeue", f"(sleep 0.5; {SIGTERM}) > /dev/null 2>&1 &")
     sweep = train(slurm)
-    assert time.monotonic() - started < 4.0 and sweep.stopped_by == signal.SIGTERM
+    assert sweep.stopped_by == signal.SIGTERM
     assert sweep.outcomes == [Outcome("cls-s0", "not started", "the sweep was stopped")]
     assert len(Path("submissions").read_text().splitlines()) == 1
 
@@ -164,10 +169,12 @@ def test_the_time_of_a_requeued_job_is_that_of_all_its_processes(
     monkeypatch.setattr(slurm_job, "SECONDS_BETWEEN_RECORDS", 0.01)
     files = JobFiles(tmp_path, "cls-s0")
 
+    began = time.monotonic()
     for number in (1, 2):
         with pytest.raises((RuntimeError, SystemExit)):
             in_child(partial(SlurmJob(partial(run_for_a_moment, end), files)))
-        assert 0.25 * number < (files.used_seconds() or 0.0) < 2.0 and files.uncollected_seconds() is None
+        used = files.used_seconds() or 0.0
+        assert 0.25 * number < used < time.monotonic() - began and files.uncollected_seconds() is None
     SlurmJob(partial(run_for_a_moment, fail), files)()
     assert files.end.read_text() == "the reason" and (files.uncollected_seconds() or 0.0) > 0.75
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import terminals
+from support.limits import HANG_SECONDS
 from support.runs import TINY
 
 from imdbcls.sweeps.live_table import JobLines, LiveTable, RunProgress
@@ -69,7 +70,7 @@ def test_a_job_that_writes_much_does_not_wait_for_the_table(capsys: pytest.Captu
         for number in range(20_000):
             os.write(2, b"line %06d\n" % number)
         os._exit(0)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG_SECONDS
     while not (ended := os.waitpid(child, os.WNOHANG)[0]) and time.monotonic() < deadline:
         time.sleep(0.01)
     if not ended:

@@ -8,13 +8,15 @@ import signal
 import site
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from support.faults import FAULTY, faulty
-from support.processes import EVERY_STEP, TINY, Command, saved_step, share_kernels, start, wait_for
+from support.limits import HANG_SECONDS
+from support.processes import EVERY_STEP, TINY, Command, saved_step, share_kernels, start, wait_before_step, wait_for
 from support.runs import PERSONAL, ROOT
 
 from imdbcls.errors import UserError
@@ -72,14 +74,14 @@ class RecordingSweeper(Sweeper):
 """
 
 
-def search(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Command:
+def search(folder: Path, *arguments: str, environment: dict[str, str] | None = None, **others: Any) -> Command:
     """Start a search with the recording sweeper, which tries three values of `head.dropout`."""
     plugins = folder / "hydra_plugins"
     plugins.mkdir(exist_ok=True)
     (plugins / "recording.py").write_text(RECORDING)
     path = ":".join(filter(None, (str(folder), (environment or {}).get("PYTHONPATH"))))
     options = ("--multirun", "hydra/sweeper=recording", "head.dropout=0.1,0.2,0.3")
-    return start(folder, *RUN, *options, *arguments, environment={**(environment or {}), "PYTHONPATH": path})
+    return start(folder, *RUN, *options, *arguments, environment={**(environment or {}), "PYTHONPATH": path}, **others)
 
 
 def results(folder: Path) -> list[dict[str, Any]]:
@@ -110,7 +112,7 @@ def test_sweeper_gets_an_error_for_a_failed_run_and_continues(tmp_path: Path) ->
 
 
 def test_signal_ends_a_search(tmp_path: Path) -> None:
-    command = search(tmp_path, EVERY_STEP)
+    command = search(tmp_path, EVERY_STEP, prepare=partial(wait_before_step, 8))
     assert wait_for(lambda: saved_step(tmp_path) >= 3, command)
     command.signal(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM
@@ -150,7 +152,7 @@ def run_optuna(python: Path, folder: Path, *arguments: str) -> subprocess.Comple
     share_kernels(folder / "cache")
     environment = {**kept, "HOME": str(folder), "IMDBCLS_CACHE": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": ""}
     command = [str(python), "-m", "imdbcls.train", *SMALL, *OPTUNA, *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
 
 
 @pytest.mark.slow

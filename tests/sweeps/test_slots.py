@@ -28,14 +28,20 @@ def config(*overrides: str) -> Config:
     return imdbcls.compose(*TINY, "tracker=none", "device=cuda", *overrides)
 
 
-def run_jobs(folder: Path, jobs: str, number: int) -> list[tuple[str, float, float]]:
-    """Run jobs in a sweep, and return the device mask, the start and the end of each."""
+def run_jobs(folder: Path, jobs: str, number: int, together: int) -> list[tuple[str, float, float]]:
+    """Run jobs in a sweep, the first `together` of them at the same time.
+
+    Return the device mask, the start and the end of each.
+    """
 
     def job(trained: Config) -> None:
-        started = time.time()
-        time.sleep(0.3 + 0.1 * (trained.seed % 3))
+        started = time.monotonic()
+        (folder / f"{trained.seed}.begun").touch()
+        while len(list(folder.glob("*.begun"))) < together:
+            time.sleep(0.01)
+        time.sleep(0.1 * (trained.seed % 3))
         mask = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-        (folder / f"{trained.seed}.txt").write_text(f"{mask} {started} {time.time()}")
+        (folder / f"{trained.seed}.txt").write_text(f"{mask} {started} {time.monotonic()}")
 
     sweep = Sweep()
     for seed in range(number):
@@ -48,7 +54,7 @@ def run_jobs(folder: Path, jobs: str, number: int) -> list[tuple[str, float, flo
 
 
 def test_each_running_job_has_a_gpu_of_its_own(two_gpus: None, tmp_path: Path) -> None:
-    jobs = run_jobs(tmp_path, "auto", 6)
+    jobs = run_jobs(tmp_path, "auto", 6, together=2)
     assert {mask for mask, _, _ in jobs} == {"0", "1"}
     for mask, start, end in jobs:
         simultaneous = [other for other in jobs if other[1] < end and start < other[2]]
@@ -59,7 +65,7 @@ def test_each_running_job_has_a_gpu_of_its_own(two_gpus: None, tmp_path: Path) -
 def test_a_mask_of_the_user_is_respected(two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-5a, GPU-7c")
     assert visible_gpus() == ["GPU-5a", "GPU-7c"]
-    assert {mask for mask, _, _ in run_jobs(tmp_path, "3", 3)} == {"GPU-5a", "GPU-7c"}
+    assert {mask for mask, _, _ in run_jobs(tmp_path, "3", 3, together=3)} == {"GPU-5a", "GPU-7c"}
 
 
 def test_jobs_on_gpus_share_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +89,7 @@ def test_jobs_on_gpus_share_the_threads(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_one_job_uses_all_gpus(two_gpus: None, tmp_path: Path) -> None:
-    assert {mask for mask, _, _ in run_jobs(tmp_path, "1", 2)} == {"all"}
+    assert {mask for mask, _, _ in run_jobs(tmp_path, "1", 2, together=1)} == {"all"}
 
 
 def test_auto_is_one_job_without_gpus(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:

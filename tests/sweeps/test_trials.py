@@ -1,11 +1,14 @@
 """Trials in Optuna's storage: proposals, the budget, and trials of other machines."""
 
+import threading
 import time
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from support.limits import HANG_SECONDS
 
 from imdbcls.config.command_keys import read_command_keys
 from imdbcls.config.space import Choices, Interval
@@ -116,11 +119,13 @@ def test_a_trial_of_a_dead_machine_is_proposed_again_without_changing_the_budget
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trials, "HEARTBEAT_SECONDS", 1)
-    monkeypatch.setattr(trials, "GRACE_SECONDS", 1)
+    monkeypatch.setattr(trials, "GRACE_SECONDS", HANG_SECONDS)
     dead = group(tmp_path, "sql", "budget.trials=1").ask("other machine")
     assert dead is not None
     opened = group(tmp_path, "sql", "budget.trials=1")
     assert len(opened.open_trials()) == 1 and not opened.has_room()
+    monkeypatch.setattr(trials, "GRACE_SECONDS", 1)
+    opened = group(tmp_path, "sql", "budget.trials=1")
     time.sleep(2.5)
     assert opened.open_trials() == [] and opened.has_room()
     again = opened.ask("here")
@@ -131,10 +136,18 @@ def test_a_trial_of_a_dead_machine_is_proposed_again_without_changing_the_budget
 
 def test_a_living_trial_keeps_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "HEARTBEAT_SECONDS", 1)
-    monkeypatch.setattr(trials, "GRACE_SECONDS", 2)
+    monkeypatch.setattr(trials, "GRACE_SECONDS", HANG_SECONDS)
+    beats, record = threading.Semaphore(0), RDBStorage.record_heartbeat
+
+    def counted(storage: RDBStorage, trial_id: int) -> None:
+        record(storage, trial_id)
+        beats.release()
+
     opened = group(tmp_path, "sql")
     trial = opened.ask("here")
     assert trial is not None
+    monkeypatch.setattr(RDBStorage, "record_heartbeat", counted)
     with opened.reporter(trial).opened():
-        time.sleep(4)
+        for _ in range(2):
+            assert beats.acquire(timeout=HANG_SECONDS)
         assert len(opened.open_trials()) == 1

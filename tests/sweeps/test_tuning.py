@@ -4,11 +4,13 @@ import csv
 import json
 import re
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.processes import EVERY_STEP, Command, start, wait_for
+from support.processes import EVERY_STEP, Command, start, wait_before_step, wait_for
 from support.studies import with_documents
 from support.trackers import summary
 
@@ -23,7 +25,7 @@ SEARCH = ("head=mean,max", "lr=tag(log,interval(1e-8,3e-2))", "pruner=asha", "sa
 # The number, the name and the state of a trial that has ended; the state of a finished trial is empty.
 END_OF_TRIAL = (
     r"^\[(\d+)/\d+\] (\w+, trial \d+)  \d+\.\d\d%(?:, predicts only '[01]')?(?:, (pruned) after 1 epoch)?"
-    r"(?: \(best(?: \d+\.\d\d%)?\))?  lr=\S+  \d+(?:\.\d)? s(?:  \(\S+ s left\))?$"
+    r"(?: \(best(?: \d+\.\d\d%)?\))?  lr=\S+  \d+(?:\.\d)? (?:s|min)(?:  \(\S+ (?:s|min) left\))?$"
 )
 BUDGET = ("budget.trials=4", "winners.seeds=1")
 
@@ -33,14 +35,14 @@ def folder(tmp_path: Path) -> Path:
     return with_documents(tmp_path / "folder")
 
 
-def tune(folder: Path, *arguments: str) -> Command:
-    return start(folder, *TINY, *arguments, command="imdbcls.tune")
+def tune(folder: Path, *arguments: str, prepare: Callable[[], None] | None = None) -> Command:
+    return start(folder, *TINY, *arguments, command="imdbcls.tune", prepare=prepare)
 
 
 def finish(folder: Path, *arguments: str, code: int = 0) -> str:
     """Run a tuning study that must end with an exit code, and return its output."""
     command = tune(folder, *arguments)
-    assert command.wait(300) == code, command.output
+    assert command.wait() == code, command.output
     assert "Traceback" not in command.output, command.output
     return command.output
 
@@ -117,7 +119,7 @@ def test_a_killed_command_continues_its_trial_and_proposes_the_same_values(
     search = (*SEARCH, "budget.trials=3", "winners.seeds=0", EVERY_STEP)
     other = with_documents(tmp_path / "other")
     finish(other, *search)
-    command = tune(folder, *search)
+    command = tune(folder, *search, prepare=partial(wait_before_step, 8, run="max"))
     saved = folder.glob
     assert wait_for(lambda: len(list(saved("runs/s-trials/max-*/checkpoints/last/manifest.json"))) == 1, command)
     command.signal(number)
@@ -129,7 +131,7 @@ def test_a_killed_command_continues_its_trial_and_proposes_the_same_values(
 
 def test_two_commands_on_one_folder_train_exactly_the_budget(folder: Path) -> None:
     both = [tune(folder, *SEARCH, *BUDGET) for _ in range(2)]
-    assert [command.wait(300) for command in both] == [0, 0], "".join(command.output for command in both)
+    assert [command.wait() for command in both] == [0, 0], "".join(command.output for command in both)
     output = "".join(command.output for command in both)
     assert "Traceback" not in output and "in use by" not in output
     assert [len(group["trials"]) for group in document(folder)["groups"]] == [4, 4]
@@ -148,7 +150,7 @@ def test_a_trial_with_a_nan_loss_counts_as_failed(folder: Path) -> None:
     output = finish(folder, *arguments, code=1)
     assert [trial["state"] for trial in trials(folder)] == ["failed", "failed"]
     assert "At least one group has no finished trial" in output
-    assert re.search(r"^\[2/2\] mean, trial 2  failed  lr=\d\S+  [\d.]+ s$", output, re.M)
+    assert re.search(r"^\[2/2\] mean, trial 2  failed  lr=\d\S+  [\d.]+ (s|min)$", output, re.M)
     assert output.count("the loss is nan") == 2, "only the process of a trial logs its error"
     assert "Expected validation" not in output
     finish(folder, *arguments, code=1)
@@ -200,7 +202,7 @@ def test_wandb_names_pruned_trials(folder: Path) -> None:
     arguments = [each for each in (*TINY, *SEARCH) if each not in ("tracker=none", "head=mean,max")]
     wandb = ("tracker=wandb", "tracker.mode=offline", "head=mean", "budget.trials=4", "winners.seeds=0")
     command = start(folder, *arguments, *wandb, command="imdbcls.tune")
-    assert command.wait(300) == 0, command.output
+    assert command.wait() == 0, command.output
     logs = [summary(log)["summary"] for log in folder.glob("runs/s-trials/wandb/offline-run-*/*.wandb")]
     assert sorted(log["status"] for log in logs) == sorted(each["status"] for each in results(folder, "s-trials"))
     assert "pruned" in {log["status"] for log in logs} and not any("test/accuracy" in log for log in logs)

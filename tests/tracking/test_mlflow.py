@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from support.invented_run import NAME, STUDY, end, log_data, options, point, rewind, train
+from support.limits import HANG_SECONDS
 from support.runs import TINY, Launch
 
 from imdbcls.errors import UserError
@@ -139,7 +140,7 @@ def test_project_uri_and_experiment_name_are_respected(tmp_path: Path, monkeypat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
     for project, expected in ((None, "mine"), ("films", "films")):
-        with tracker(project=project, mode="online", connect_seconds=120) as logged:
+        with tracker(project=project, mode="online", connect_seconds=HANG_SECONDS) as logged:
             train(logged, range(1, 3))
         assert len(runs(uri, expected)) == 1
     with tracker(mode="offline") as local:
@@ -195,7 +196,7 @@ def stuck_server() -> Iterator[str]:
 
         def do_POST(self) -> None:
             if not self.path.endswith("runs/create"):
-                released.wait(60)
+                released.wait(HANG_SECONDS)
             self.answer({"run": {"info": {"run_id": "77", "experiment_id": "1", "status": "RUNNING"}, "data": {}}})
 
         def answer(self, content: Any) -> None:
@@ -223,14 +224,12 @@ def test_a_stuck_server_does_not_delay_training(
     import imdbcls.tracking.mlflow_run  # noqa: F401  (its import is not measured)
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", stuck_server)
-    with tracker(connect_seconds=30, finish_seconds=0.5) as logged:
+    with tracker(connect_seconds=HANG_SECONDS, finish_seconds=0.5) as logged:
         assert logged.links == {"mlflow": f"{stuck_server}/#/experiments/1/runs/77"}
         started = time.monotonic()
         train(logged, range(1, 200))
         end(logged)
-        training = time.monotonic() - started
-        started = time.monotonic()
-    assert training < 5 and time.monotonic() - started < 10
+    assert time.monotonic() - started < HANG_SECONDS / 2, "the first request gets no answer for `HANG_SECONDS`"
     assert "the upload is incomplete after 0.5 s" in capfd.readouterr().err
 
 
@@ -238,7 +237,7 @@ def test_a_server_with_a_password_is_used_and_the_password_is_not_shown(
     stuck_server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", stuck_server.replace("//", "//me:secret@"))
-    with tracker(connect_seconds=30, finish_seconds=0.5) as logged:
+    with tracker(connect_seconds=HANG_SECONDS, finish_seconds=0.5) as logged:
         assert logged.links == {"mlflow": f"{stuck_server}/#/experiments/1/runs/77"}
     assert describe_auto().endswith(f"logs to {stuck_server} (MLFLOW_TRACKING_URI)")
     errors = capfd.readouterr().err

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 import yaml
 from support.fake_wandb import KEY, FakeWandb
+from support.limits import HANG_SECONDS
 from support.processes import EVERY_STEP, TINY, saved_step, start, wait_for
 from support.runs import ROOT
-from support.trackers import NAME, end, helpers, logs, records, steps, summary, tracker, train
+from support.trackers import NAME, end, helpers, logs, no_helper_runs, records, steps, summary, tracker, train
 
 from imdbcls.errors import UserError
 from imdbcls.runtime.signals import Interrupted
-from imdbcls.tracking import environment
+from imdbcls.tracking import environment, session
 from imdbcls.tracking.once import once
 
 
@@ -84,7 +85,7 @@ def test_tables_are_in_the_study_folder_not_in_the_home_folder() -> None:
     assert staged and all(Path(path).is_relative_to(Path.cwd() / "runs") for path in staged)
     assert not [path for path in Path("home").rglob("*") if path.is_file() and "log" not in path.name]
     assert not [name for name in os.environ if name.startswith("WANDB_")]
-    assert helpers() == []
+    assert no_helper_runs()
 
 
 def test_a_crash_is_recorded_as_failed() -> None:
@@ -178,7 +179,7 @@ for each in jobs: each.join()
 assert [each.exitcode for each in jobs] == [0, 0]
 """
     process = in_process(body)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, errors
     for name in ("cls-s0-1", "max-s0-1"):
         assert summary(logs(name=name)[0])["state"] == "finished"
@@ -186,10 +187,10 @@ assert [each.exitcode for each in jobs] == [0, 0]
 
 @pytest.mark.slow
 def test_killed_run_resumes_without_sending_steps_twice() -> None:
-    process = in_process("with tracker() as run: train(run, 1, 1000, pause=0.02)")
-    waited = time.monotonic()
-    while not (logs() and summary(logs()[0])["step"]):
-        assert time.monotonic() - waited < 30
+    process = in_process("with tracker() as run:\n    train(run, 1, 400, pause=0.02)\n    time.sleep(3600)")
+    limit = time.monotonic() + HANG_SECONDS
+    while logged_step() <= 10:
+        assert time.monotonic() < limit and process.poll() is None
         time.sleep(0.5)
     process.kill()
     process.communicate()
@@ -199,6 +200,14 @@ def test_killed_run_resumes_without_sending_steps_twice() -> None:
     before, after = (steps(log) for log in logs())
     assert len(before) > 10
     assert before + after == list(range(1, 401))
+
+
+def logged_step() -> int:
+    """Return the last step in the only log, or 0 if there is none yet."""
+    try:
+        return sum(summary(log)["step"] or 0 for log in logs())
+    except (subprocess.CalledProcessError, ValueError, KeyError):  # the log is being created
+        return 0
 
 
 def test_disabled_does_not_import_wandb() -> None:
@@ -215,7 +224,7 @@ for run in (tracker(mode="disabled"), Trackers()):
 assert "wandb" not in sys.modules and not Path("runs").exists()
 """
     process = in_process(body)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -243,7 +252,7 @@ if child == 0:
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) < 10
 """
     process = in_process(body)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0, errors
     assert summary(logs()[0])["state"] == "finished"
 
@@ -337,6 +346,17 @@ def test_restarted_run_replaces_the_run_on_the_server(
     assert server.steps() == list(range(1, 21))
 
 
+def test_a_server_has_connect_seconds_to_answer(
+    netrc_key: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr(session, "is_reachable", lambda url, seconds: limits.append(seconds))
+    netrc_key("http://127.0.0.1:9")
+    with tracker(connect_seconds=30) as run:
+        train(run, last=1)
+    assert limits == [30]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["closed", "silent", "deaf"])
 def test_unreachable_server_logs_offline(
@@ -353,15 +373,15 @@ def test_unreachable_server_logs_offline(
     }
     netrc_key(urls[kind]())
     began = time.monotonic()
-    with tracker() as run:
+    with tracker(connect_seconds=2) as run:
         train(run)
         end(run)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 80, "wandb itself waits for 90 s"
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("warning: W&B: ") and "offline" in line and "wandb sync runs/first/wandb" in line
     assert steps(logs()[0]) == list(range(1, 21))
     assert logs("run") == []
-    assert helpers() == []
+    assert no_helper_runs()
 
 
 @pytest.mark.slow
@@ -378,19 +398,19 @@ def test_server_lost_during_a_run_costs_little_time(
     server = serve(known_step=resumed_step)
     netrc_key(server.url)
     first = 1 if resumed_step is None else resumed_step + 1
-    with tracker(resumed_step=resumed_step) as run:
+    with tracker(resumed_step=resumed_step, finish_seconds=2) as run:
         train(run, first, 10)
         server.process.send_signal(blow)
         began = time.monotonic()
         train(run, 11, 500)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 60, "no step waits for the server"
         end(run)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < HANG_SECONDS / 2
     errors = capfd.readouterr().err
     (log,) = logs("run")
     assert f"wandb sync --include-online {log.parent}" in errors.splitlines()[-1]
     assert steps(log) == list(range(first, 501))
-    assert helpers() == []
+    assert no_helper_runs()
 
 
 @pytest.mark.slow
@@ -400,25 +420,25 @@ def test_an_interrupted_run_does_not_wait_for_a_silent_server(
     """The sender of the signal may kill the process soon."""
     server = serve()
     netrc_key(server.url)
-    with pytest.raises(Interrupted), tracker(finish_seconds=60) as run:
+    with pytest.raises(Interrupted), tracker() as run:
         train(run, 1, 10)
         server.process.send_signal(signal.SIGSTOP)
         train(run, 11, 20)
         began = time.monotonic()
         raise Interrupted(signal.SIGTERM)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < HANG_SECONDS / 2
     (log,) = logs("run")
     assert f"wandb sync --include-online {log.parent}" in capfd.readouterr().err.splitlines()[-1]
     assert steps(log) == list(range(1, 21)) and records(log, "preempting") == [{}]
-    assert helpers() == []
+    assert no_helper_runs()
 
 
 def test_dead_helper_is_reported_once_and_training_continues(capfd: pytest.CaptureFixture[str]) -> None:
-    with tracker() as run:
+    with tracker(finish_seconds=2) as run:
         train(run, last=5)
         for helper in helpers():
             os.kill(int(helper), signal.SIGKILL)
-        time.sleep(0.5)
+        assert no_helper_runs()
         train(run, first=6)
         end(run)
     assert capfd.readouterr().err.count("the run continues") == 1
@@ -427,17 +447,15 @@ def test_dead_helper_is_reported_once_and_training_continues(capfd: pytest.Captu
 @pytest.mark.slow
 def test_stuck_helper_is_killed(capfd: pytest.CaptureFixture[str]) -> None:
     body = """
-with tracker() as run:
+with tracker(finish_seconds=2) as run:
     train(run, last=5)
     for helper in helpers():
         os.kill(int(helper), signal.SIGSTOP)
 print("left")
 """
-    began = time.monotonic()
     process = in_process(body)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=HANG_SECONDS)
     assert (process.returncode, output) == (0, "left\n")
-    assert time.monotonic() - began < 20
 
 
 # Environment variables and ids

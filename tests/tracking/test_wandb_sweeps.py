@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 import yaml
-from support.fake_wandb import FakeWandb
+from support.fake_wandb import PATIENT, FakeWandb
 from support.fake_wandb import sweeps as scheduler
 from support.fake_wandb.store import Run, Store
+from support.limits import HANG_SECONDS
 from support.processes import TINY, start, wait_for
 from support.runs import ROOT, Launch, isolated
 
 SWEEPS = ROOT / "experiments/wandb_sweep"
-SMALL = (*(each for each in TINY if not each.startswith(("lr=", "epochs="))), "tracker=wandb", "trainer.log_every=1")
+TRACKED = ("tracker=wandb", *PATIENT, "trainer.log_every=1")
+SMALL = (*(each for each in TINY if not each.startswith(("lr=", "epochs="))), *TRACKED)
 
 
 def definition(name: str, parameters: Mapping[str, Any], *arguments: str) -> dict[str, Any]:
@@ -42,7 +44,12 @@ class Agent:
         environment["IMDBCLS_CACHE"] = str(folder / "cache")
         wandb = [sys.executable, "-m", "wandb"]
         created = subprocess.run(
-            [*wandb, "sweep", "sweep.yaml"], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+            [*wandb, "sweep", "sweep.yaml"],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=HANG_SECONDS,
         )
         advised = re.search(r"wandb agent (\S+)", created.stderr)
         assert advised, created.stderr
@@ -56,14 +63,14 @@ class Agent:
     def wait(self) -> str:
         """Wait for the agent to end, and return its output and that of its runs."""
         try:
-            assert self.process.wait(240) == 0, self.log.read_text()
+            assert self.process.wait(HANG_SECONDS) == 0, self.log.read_text()
         finally:
             self.process.kill()
         return self.log.read_text()
 
 
-def until(condition: Callable[[], Any], agent: Agent, seconds: float = 120) -> Any:
-    limit = time.monotonic() + seconds
+def until(condition: Callable[[], Any], agent: Agent) -> Any:
+    limit = time.monotonic() + HANG_SECONDS
     while not (found := condition()):
         assert time.monotonic() < limit and agent.process.poll() is None, agent.log.read_text()
         time.sleep(0.1)
@@ -134,8 +141,7 @@ def test_a_run_that_w_and_b_stops_is_recorded_and_the_agent_goes_on(fake_wandb: 
     agent = Agent(definition("grid.yaml", parameters, "epochs=5000", "study=early"), fake_wandb, tmp_path)
     for _ in range(2):
         fake_wandb.stop(until(lambda: training(fake_wandb), agent))
-        time.sleep(1)
-        until(lambda: training(fake_wandb) is None or not training(fake_wandb).is_stop_requested, agent)
+        until(lambda: not any(run.is_stop_requested and run.state == "running" for run in fake_wandb.runs()), agent)
     output = agent.wait()
     assert [(run.state, run.exit_code, run.is_preempting) for run in fake_wandb.runs()] == [("finished", 0, False)] * 2
     assert [run.summary["status"] for run in fake_wandb.runs()] == ["stopped", "stopped"]
@@ -151,7 +157,7 @@ def test_a_run_that_w_and_b_stops_is_recorded_and_the_agent_goes_on(fake_wandb: 
         env=isolated(tmp_path / "home") | {"WANDB_SWEEP_ID": "sweep1", "IMDBCLS_CACHE": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_SECONDS,
     )
     assert repeated.returncode == 0 and "not trained further in a sweep" in repeated.stderr
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
-from support.fake_wandb import FakeWandb
+from support.fake_wandb import PATIENT, FakeWandb
 from support.fake_wandb.store import Run
-from support.processes import EVERY_STEP, TIMES, TINY, kill_at, run, start
+from support.processes import EVERY_STEP, TIMES, TINY, kill_at, run
 
-STUDY = (*TINY, "tracker=wandb", "trainer.log_every=1", "study=uploaded")
+STUDY = (*TINY, "tracker=wandb", *PATIENT, "trainer.log_every=1", "study=uploaded")
 
 
 def sync(folder: Path, server: FakeWandb) -> None:
@@ -66,9 +66,8 @@ def test_sync_uploads_every_run_of_a_study(fake_wandb: FakeWandb, tmp_path: Path
 @pytest.mark.parametrize("mode", ["offline", "online"])
 def test_killed_and_resumed_run_has_each_step_once(mode: str, fake_wandb: FakeWandb, tmp_path: Path) -> None:
     arguments = (*STUDY, EVERY_STEP, "epochs=12", f"tracker.mode={mode}")
-    command = start(tmp_path, *arguments, environment=fake_wandb.environment)
     # wandb writes every two seconds, so W&B has lost the last steps before the checkpoint.
-    assert kill_at(command, tmp_path, step=30, delay=0)
+    kill_at(tmp_path, *arguments, step=30, environment=fake_wandb.environment)
     run(tmp_path, *arguments, environment=fake_wandb.environment)
     if mode == "offline":
         assert len(list(tmp_path.glob("runs/uploaded/wandb/offline-run-*"))) == 2

@@ -7,11 +7,13 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.limits import HANG_SECONDS
 from support.processes import (
     EVERY_STEP,
     TINY,
@@ -23,6 +25,7 @@ from support.processes import (
     saved_step,
     share_kernels,
     start,
+    wait_before_step,
     wait_for,
 )
 from support.runs import PERSONAL
@@ -45,10 +48,16 @@ def process_variables(num_processes: int) -> list[dict[str, str]]:
     return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
 
 
-def start_processes(folder: Path, num_processes: int, *arguments: str, **variables: str) -> list[Command]:
-    """Start the processes of one run as torchrun does, with `folder` as their working directory."""
+def start_processes(folder: Path, num_processes: int, *arguments: str, last_step: int | None = None) -> list[Command]:
+    """Start the processes of one run as torchrun does, with `folder` as their working directory.
+
+    After `last_step`, the last process waits for a signal, and the others wait for it.
+    """
     folder.mkdir(exist_ok=True)
-    return [start(folder, *arguments, environment={**each, **variables}) for each in process_variables(num_processes)]
+    *first, last = process_variables(num_processes)
+    commands = [start(folder, *arguments, environment=each) for each in first]
+    prepare = None if last_step is None else partial(wait_before_step, last_step + 1)
+    return [*commands, start(folder, *arguments, environment=last, prepare=prepare)]
 
 
 def run_processes(folder: Path, num_processes: int, *arguments: str) -> list[Command]:
@@ -103,10 +112,10 @@ def test_a_killed_process_ends_all_and_the_command_continues_exactly(tmp_path: P
     arguments = (*SETTINGS, EVERY_STEP, "epochs=3")
     run_processes(tmp_path / "undisturbed", 2, *arguments)
     folder = tmp_path / "killed"
-    main, other = start_processes(folder, 2, *arguments)
+    main, other = start_processes(folder, 2, *arguments, last_step=8)
     assert wait_for(lambda: saved_step(folder) >= 5, main)
     other.kill()
-    assert main.wait(30) == 2
+    assert main.wait() == 2
     assert "Another process of this run has ended" in main.output and "Traceback" not in main.output
     assert result(folder)["status"] == "failed"
     main, _ = run_processes(folder, 2, *arguments)
@@ -130,8 +139,8 @@ def test_a_process_killed_while_another_locks_the_folder(tmp_path: Path) -> None
     )
     try:
         main = start(tmp_path, *SETTINGS, environment=variables[0])
-        assert main.wait(60) == 2
-        assert killed.wait(60) == -signal.SIGKILL
+        assert main.wait() == 2
+        assert killed.wait(HANG_SECONDS) == -signal.SIGKILL
     finally:
         killed.kill()
     assert "Another process of this run has ended" in main.output and "Traceback" not in main.output
@@ -142,10 +151,10 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path: Path) -
     arguments = (*SETTINGS, EVERY_STEP, "epochs=3")
     run_processes(tmp_path / "undisturbed", 2, *arguments)
     folder = tmp_path / "stopped"
-    commands = start_processes(folder, 2, *arguments)
+    commands = start_processes(folder, 2, *arguments, last_step=8)
     assert wait_for(lambda: saved_step(folder) >= 5, commands[0])
     commands[1].signal(signal.SIGTERM)
-    assert [command.wait(30) for command in commands] == [128 + signal.SIGTERM] * 2
+    assert [command.wait() for command in commands] == [128 + signal.SIGTERM] * 2
     assert result(folder)["status"] == "interrupted"
     run_processes(folder, 2, *arguments)
     assert fingerprint(folder) == fingerprint(tmp_path / "undisturbed")
@@ -153,7 +162,9 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path: Path) -
 
 STOPPED = """
 import runpy
+from imdbcls.runs import result
 from imdbcls.tracking import Trackers
+result.MAIN_SECONDS = 600
 close = Trackers.__exit__
 def stopped(self, kind, error, trace):
     error.stopped_by = "W&B"
@@ -166,19 +177,19 @@ runpy.run_module("imdbcls.train", run_name="__main__")
 @pytest.mark.slow
 def test_a_run_that_wandb_stops_in_a_sweep_ends_without_an_error(tmp_path: Path) -> None:
     """Only the main process has a tracker, but torchrun reports an error if any process does."""
-    command = [sys.executable, "-c", STOPPED, *SETTINGS, "epochs=50"]
+    command = [sys.executable, "-c", STOPPED, *SETTINGS, "epochs=5000"]
     processes = [
         subprocess.Popen(command, env={**os.environ, **each, "WANDB_SWEEP_ID": "abcd"}, cwd=tmp_path)
         for each in process_variables(2)
     ]
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + HANG_SECONDS
         while not any(path.stat().st_size > 0 for path in tmp_path.glob("runs/*/*/metrics.jsonl")):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         for process in processes:
             process.terminate()
-        assert [process.wait(60) for process in processes] == [0, 0]
+        assert [process.wait(HANG_SECONDS) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
@@ -187,11 +198,11 @@ def test_a_run_that_wandb_stops_in_a_sweep_ends_without_an_error(tmp_path: Path)
 
 @pytest.mark.slow
 def test_another_number_of_processes_may_continue_a_run(tmp_path: Path) -> None:
-    commands = start_processes(tmp_path, 2, *SETTINGS, EVERY_STEP)
+    commands = start_processes(tmp_path, 2, *SETTINGS, EVERY_STEP, last_step=8)
     assert wait_for(lambda: saved_step(tmp_path) >= 5, commands[0])
     for command in commands:
         command.signal(signal.SIGTERM)
-    assert [command.wait(30) for command in commands] == [128 + signal.SIGTERM] * 2
+    assert [command.wait() for command in commands] == [128 + signal.SIGTERM] * 2
     again = run(tmp_path, *SETTINGS, EVERY_STEP)
     assert "processes 2 → not recorded" in again.output
     assert any("processes 2" in change for change in result(tmp_path)["changes"])
@@ -200,11 +211,11 @@ def test_another_number_of_processes_may_continue_a_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_error_is_shown_once_and_ends_all(tmp_path: Path) -> None:
     commands = start_processes(tmp_path, 2, *SETTINGS, "data=files", "data.train=missing.csv")
-    assert [command.wait(60) for command in commands] == [2, 2]
+    assert [command.wait() for command in commands] == [2, 2]
     assert "missing.csv" in commands[0].output and commands[1].output == ""
     (tmp_path / "same.csv").write_text("text,label\n" + "".join(f"review {row},good\n" for row in range(40)))
     commands = start_processes(tmp_path, 2, *SETTINGS, "data=files", "data.train=same.csv")
-    assert [command.wait(60) for command in commands] == [2, 2]
+    assert [command.wait() for command in commands] == [2, 2]
     assert "good" in commands[0].output and commands[1].output == ""
     assert not list(tmp_path.glob("runs/*/*"))
 
@@ -233,7 +244,7 @@ def test_an_error_of_one_process_while_it_builds_the_run_ends_all(failing: int) 
         for each in process_variables(2)
     ]
     try:
-        errors = [process.communicate(timeout=60)[1] for process in processes]
+        errors = [process.communicate(timeout=HANG_SECONDS)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -253,7 +264,9 @@ def test_torchrun(tmp_path: Path) -> None:
     def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         command = [*launcher, "-m", "imdbcls.train", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS
+        )
 
     done = torchrun(*SETTINGS)
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.processes import EVERY_STEP, TINY, fingerprint, kill_at, run, run_folder, start
+from support.processes import EVERY_STEP, TINY, fingerprint, kill_at, run, run_folder
 from support.small_models import make_model
 from support.trainers import DESCENT, distance, make, points, train_epoch, weights
 from torch import Tensor
@@ -262,8 +262,7 @@ def test_killed_run_stops_at_the_same_epoch_as_an_uninterrupted_run(tmp_path: Pa
         (tmp_path / name).mkdir()
     run(tmp_path / "uninterrupted", *arguments)
     for step in (3, 7):  # in the first epoch, and just before the end
-        command = start(tmp_path / "killed", *arguments)
-        assert kill_at(command, tmp_path / "killed", step, 0.0)
+        kill_at(tmp_path / "killed", *arguments, step=step)
     run(tmp_path / "killed", *arguments)
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "uninterrupted")
     result = json.loads((run_folder(tmp_path / "killed") / "result.json").read_text())

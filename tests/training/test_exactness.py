@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.hardware import needs_intel
+from support.limits import HANG_SECONDS
 from support.runs import ROOT
 
 from imdbcls.runtime import process
@@ -64,7 +65,7 @@ def hashes(threads: tuple[int, ...], seconds: float, **environment: str) -> list
         )
         for count in threads
     ]
-    return [each.communicate(timeout=240)[0].strip() for each in started]
+    return [each.communicate(timeout=HANG_SECONDS)[0].strip() for each in started]
 
 
 @pytest.mark.slow

@@ -249,8 +249,7 @@ def test_parallel_commands_encode_once_and_killed_command_resumes_exactly(tmp_pa
     both = [start(folder, *COMMAND, shared) for folder in folders[:2]]
     assert [command.wait() for command in both] == [0, 0]
     assert sum(command.output.count("Encoding the") for command in both) == 3
-    killed = start(folders[2], *COMMAND, shared, EVERY_STEP)
-    assert kill_at(killed, folders[2], 9, 0.0)
+    kill_at(folders[2], *COMMAND, shared, EVERY_STEP, step=9)
     again = run(folders[2], *COMMAND, shared)
     assert "Continuing at step" in again.output and "Encoding" not in again.output
     assert fingerprint(folders[0]) == fingerprint(folders[1]) == fingerprint(folders[2])

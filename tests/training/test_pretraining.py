@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.processes import EVERY_STEP, digest, kill_at, points, run, run_folder, start
+from support.processes import EVERY_STEP, digest, kill_at, points, run, run_folder
 from support.runs import Launch
 from support.small_models import make_folder
 
@@ -54,8 +54,7 @@ def test_killed_run_continues_to_the_same_bits_and_its_encoder_is_fine_tuned(tmp
     arguments = (*TINY, "precision=bf16", EVERY_STEP, "trainer.ema_decay=0.9")
     run(uninterrupted, *arguments, command=PRETRAIN)
     for step in (4, 15):
-        command = start(killed, *arguments, command=PRETRAIN)
-        assert kill_at(command, killed, step, 0.0)
+        kill_at(killed, *arguments, step=step, command=PRETRAIN)
     resumed = run(killed, *arguments, command=PRETRAIN)
     assert fingerprint(killed) == fingerprint(uninterrupted)
 

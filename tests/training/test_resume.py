@@ -5,11 +5,13 @@ import random
 import shutil
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.limits import HANG_SECONDS
 from support.processes import (
     EVERY_STEP,
     TINY,
@@ -21,6 +23,8 @@ from support.processes import (
     run_folder,
     saved_step,
     start,
+    wait_before_result,
+    wait_before_step,
     wait_for,
 )
 from support.trainers import make
@@ -38,17 +42,11 @@ WINDOWS = ("data.truncation=windows", "max_length=24")
 HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max", "scalar_mix")
 
 
-def resumed(folder: Path, *arguments: str, kills: list[tuple[int, float]]) -> int:
-    """Run a command and kill it at the given steps, after the given delays in seconds; return the number of kills."""
-    killed = 0
+def resume(folder: Path, *arguments: str, kills: list[tuple[int, float]]) -> None:
+    """Run a command to its end, and kill it at the given steps, after the given delays in seconds."""
     for step, delay in kills:
-        command = start(folder, *arguments)
-        if not kill_at(command, folder, step, delay):
-            assert command.wait() == 0, command.output
-            break
-        killed += 1
+        kill_at(folder, *arguments, step=step, delay=delay)
     run(folder, *arguments)
-    return killed
 
 
 def places(tmp_path: Path) -> tuple[Path, Path]:
@@ -65,7 +63,7 @@ def test_ten_kills_do_not_change_the_result(head: str, precision: str, tmp_path:
     run(uninterrupted, *arguments)
     draw = random.Random(f"{head} {precision}")
     kills = [(step, draw.uniform(0, 0.1)) for step in sorted(draw.sample(range(NUM_STEPS - 1), 10))]
-    assert resumed(killed, *arguments, kills=kills) >= 9  # the last delay may reach the end
+    resume(killed, *arguments, kills=kills)
     assert fingerprint(killed) == fingerprint(uninterrupted)
     steps = [point["step"] for point in points(run_folder(killed))]
     assert steps == sorted(set(steps)) and steps[-1] == NUM_STEPS
@@ -77,7 +75,7 @@ def test_every_head_resumes_exactly(head: str, tmp_path: Path) -> None:
     uninterrupted, killed = places(tmp_path)
     arguments = (*TINY, f"head={head}", EVERY_STEP, "trainer.micro_batch_size=3", "data.train_limit=50")
     run(uninterrupted, *arguments)
-    assert resumed(killed, *arguments, kills=[(4, 0.01), (9, 0.05)]) == 2
+    resume(killed, *arguments, kills=[(4, 0.01), (9, 0.05)])
     assert fingerprint(killed) == fingerprint(uninterrupted)
 
 
@@ -128,7 +126,7 @@ def test_other_options_resume_exactly(options: tuple[str, ...], tmp_path: Path) 
     uninterrupted, killed = places(tmp_path)
     arguments = (*TINY, EVERY_STEP, *options)
     run(uninterrupted, *arguments)
-    assert resumed(killed, *arguments, kills=[(5, 0.02), (12, 0.0), (17, 0.03)]) == 3
+    resume(killed, *arguments, kills=[(5, 0.02), (12, 0.0), (17, 0.03)])
     assert fingerprint(killed) == fingerprint(uninterrupted)
 
 
@@ -136,7 +134,7 @@ def test_other_options_resume_exactly(options: tuple[str, ...], tmp_path: Path) 
 def test_run_without_timed_checkpoints_repeats_the_interrupted_epoch(tmp_path: Path) -> None:
     uninterrupted, killed = places(tmp_path)
     run(uninterrupted, *TINY)
-    command = start(killed, *TINY)
+    command = start(killed, *TINY, prepare=wait_before_result)
     assert wait_for(lambda: has_evaluated(killed), command)
     command.kill()  # in the second epoch, or while the first epoch's checkpoints are saved
     run(killed, *TINY)
@@ -151,7 +149,7 @@ def has_evaluated(folder: Path) -> bool:
 def test_kill_during_test_evaluation(tmp_path: Path) -> None:
     uninterrupted, killed = places(tmp_path)
     run(uninterrupted, *TINY)
-    command = start(killed, *TINY)
+    command = start(killed, *TINY, prepare=wait_before_result)
     assert wait_for(lambda: bool(list(killed.glob("runs/*/*/predictions"))), command)
     command.kill()
     assert f"Continuing at step {NUM_STEPS}" in run(killed, *TINY).output
@@ -162,8 +160,7 @@ def test_kill_during_test_evaluation(tmp_path: Path) -> None:
 def test_resume_with_changed_keys_that_do_not_affect_the_result(tmp_path: Path) -> None:
     uninterrupted, killed = places(tmp_path)
     run(uninterrupted, *TINY)
-    command = start(killed, *TINY, EVERY_STEP, "progress=plain")
-    assert kill_at(command, killed, 7, 0.0)
+    kill_at(killed, *TINY, EVERY_STEP, "progress=plain", step=7)
     again = run(killed, *TINY, "checkpoint.every_minutes=null", "data.cache_dir=elsewhere")
     assert "Continuing at step" in again.output
     assert fingerprint(killed) == fingerprint(uninterrupted)
@@ -171,13 +168,11 @@ def test_resume_with_changed_keys_that_do_not_affect_the_result(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_changed_learning_rate_is_a_new_run_and_moved_checkpoint_is_rejected(tmp_path: Path) -> None:
-    command = start(tmp_path, *TINY, EVERY_STEP)
-    assert kill_at(command, tmp_path, 7, 0.0)
+    kill_at(tmp_path, *TINY, EVERY_STEP, step=7)
     first = run_folder(tmp_path)
     before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
 
-    second = start(tmp_path, *TINY, EVERY_STEP, "lr=2e-3")
-    assert kill_at(second, tmp_path, 9, 0.0)
+    second = kill_at(tmp_path, *TINY, EVERY_STEP, "lr=2e-3", step=9)
     assert "Continuing" not in second.output
     assert before == {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
 
@@ -201,7 +196,7 @@ def test_changed_documents_are_a_new_run(tmp_path: Path) -> None:
     texts = [f"{index},word{index} {'good fine' if index % 2 else 'bad dull'} film,{index % 2}" for index in range(80)]
     (tmp_path / "train.csv").write_text("\n".join(["id,text,label", *texts]) + "\n")
     arguments = (*TINY, "data=files", "data.train=train.csv", "data.train_limit=null", EVERY_STEP)
-    assert kill_at(start(tmp_path, *arguments), tmp_path, 3, 0.0)
+    kill_at(tmp_path, *arguments, step=3)
     (first,) = tmp_path.glob("runs/*/*")
     before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
     (tmp_path / "train.csv").write_text("\n".join(["id,text,label", *texts[::-1], "99,one more film,1"]) + "\n")
@@ -238,7 +233,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a working directory with a run that was stopped in its second epoch."""
     folder = tmp_path_factory.mktemp("stopped")
-    command = start(folder, *TINY, EVERY_STEP)
+    command = start(folder, *TINY, EVERY_STEP, prepare=partial(wait_before_step, 19))
     assert wait_for(lambda: saved_step(folder) >= 15, command)
     command.signal(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM
@@ -426,7 +421,7 @@ def test_checkpoint_contains_the_state_at_the_time_of_the_save(begun: Trainer, m
     saver, save, disk = begun.saver, checkpoint.save, threading.Event()
 
     def slow_save(*arguments: Any) -> None:
-        assert disk.wait(60)
+        assert disk.wait(HANG_SECONDS)
         save(*arguments)
 
     monkeypatch.setattr(checkpoint, "save", slow_save)

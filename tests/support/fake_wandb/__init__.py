@@ -3,6 +3,6 @@
 `FakeWandb` starts it in a process of its own. It keeps everything that it receives in JSON files.
 """
 
-from support.fake_wandb.client import KEY, FakeWandb
+from support.fake_wandb.client import KEY, PATIENT, FakeWandb
 
-__all__ = ["KEY", "FakeWandb"]
+__all__ = ["KEY", "PATIENT", "FakeWandb"]

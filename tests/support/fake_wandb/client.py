@@ -11,9 +11,12 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from support.fake_wandb.store import Artifact, Run, Sweep, View
+from support.limits import HANG_SECONDS
 from support.runs import ROOT, isolated
 
 KEY = "0123456789" * 4  # an API key in the format that the client checks
+# Overrides for commands that must not continue offline because the machine is busy.
+PATIENT = tuple(f"tracker.wandb.{key}={HANG_SECONDS}" for key in ("connect_seconds", "finish_seconds"))
 Kind = TypeVar("Kind", Run, Artifact, Sweep, View)
 
 
@@ -50,7 +53,7 @@ class FakeWandb:
         """Ask the client to stop a run, as `early_terminate` and the button on the website do."""
         query = "mutation StopRun($id: ID!) { stopRun(input: {id: $id}) { success } }"
         body = json.dumps({"query": query, "variables": {"id": run.id}}).encode()
-        with urlopen(Request(f"{self.url}/graphql", body), timeout=30) as answer:
+        with urlopen(Request(f"{self.url}/graphql", body), timeout=HANG_SECONDS) as answer:
             assert json.load(answer)["data"]["stopRun"]["success"]
 
     def runs(self, job_type: str | None = None) -> list[Run]:
@@ -91,7 +94,8 @@ class FakeWandb:
     def requests(self) -> list[dict[str, Any]]:
         """Return all GraphQL requests: `query` and `variables`, and after some of them `error` or `unknown_fields`."""
         path = self.folder / "requests.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        *lines, _ = path.read_text().split("\n") if path.exists() else [""]  # the last line may be incomplete
+        return [json.loads(line) for line in lines]
 
     def run_client(self, arguments: Sequence[str], folder: Path) -> None:
         """Run Python with these arguments in a folder, with this server as the only W&B setting of the user."""
@@ -101,7 +105,7 @@ class FakeWandb:
             env=isolated(folder / "home") | self.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=HANG_SECONDS,
         )
         assert done.returncode == 0, done.stderr
 

@@ -6,11 +6,12 @@ import json
 import shutil
 import threading
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+_clock, _latest = threading.Lock(), datetime.now(UTC)
 ENTITY = "someone"  # the user whose API key the tests configure
 
 
@@ -20,7 +21,11 @@ def project_fields(entity: str, project: str) -> dict[str, Any]:
 
 
 def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Return the current time to the millisecond, and a later time than the previous call did."""
+    global _latest
+    with _clock:
+        _latest = max(datetime.now(UTC), _latest + timedelta(milliseconds=1))
+        return _latest.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass

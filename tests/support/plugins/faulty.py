@@ -33,10 +33,15 @@ class FaultyHead(ClsHead):
         copied.fault = ""
         return copied
 
+    def wait(self) -> None:
+        """Write that the fault has begun, and wait for a signal."""
+        print(os.environ["WAITING"], flush=True)
+        time.sleep(3600)
+
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         if not self.training:
             if self.fault == "slow scoring" or (self.fault == "slow latency" and len(hidden_BTD) == 1):
-                time.sleep(60)
+                self.wait()
             if self.fault == "no room":
                 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
             return super().forward(hidden_BTD, mask_BT)
@@ -48,7 +53,7 @@ class FaultyHead(ClsHead):
         logits_BC = super().forward(hidden_BTD, mask_BT)
         if self.batches == self.fault_at:
             if self.fault == "slow step":
-                time.sleep(60)
+                self.wait()
             while self.fault == "gate" and not Path(os.environ["GATE"]).exists():  # wait until a test creates the file
                 time.sleep(0.05)
             if self.fault == "raise":
