@@ -1,10 +1,12 @@
 """Publish a comparison to W&B: the comparison run, the names of the groups, a saved workspace and a report."""
 
+import contextlib
 import logging
 import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +28,8 @@ from imdbcls.tracking.workspace import save_workspace
 
 logger = logging.getLogger(__name__)
 
+# The steps import these modules, which takes seconds on a busy machine.
+CLIENTS = ("wandb.apis.public", "wandb_workspaces.workspaces", "wandb_workspaces.reports.v2")
 STEP_SECONDS = 10.0  # time limit for each step of publishing, except logging the comparison
 MAX_ALERT_TITLE = 63  # characters
 
@@ -109,6 +113,9 @@ def send_alert(folder: Path, settings: Mapping[str, Any], alert: Alert) -> None:
 
 def publish_views(steps: "Steps", rendered: Rendered, place: Place, run: Any) -> dict[str, str]:
     """Set the group names of the W&B runs, and save the workspace and the report. Return their named URLs."""
+    for client in CLIENTS:  # before the steps, whose time limits are for the server
+        with contextlib.suppress(ImportError):
+            import_module(client)
     study, comparison = rendered.study, rendered.comparison
     runs = select_runs(study, comparison, place.folder, run.id)
     missing = steps.take("name the groups of the runs", lambda: relabel(place, runs.ids))

@@ -373,6 +373,24 @@ def test_server_that_stops_answering_gives_one_warning(
     assert failed.startswith("warning: W&B: could not save the workspace (no result after 10 s). Publish again with: ")
 
 
+IMPORTED = """
+import sys
+from types import SimpleNamespace
+from imdbcls.tracking import publish
+class Steps:
+    def take(self, what, step):
+        assert set(publish.CLIENTS) <= set(sys.modules), what
+publish.select_runs = lambda *_: SimpleNamespace(ids={})
+given = SimpleNamespace(study=None, comparison=None, folder=None, id="")
+assert publish.publish_views(Steps(), given, given, given) == {}
+"""
+
+
+def test_the_time_limits_of_the_steps_do_not_include_imports() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTED], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_step_that_fails_does_not_stop_the_next_one_unless_it_hangs(capfd: pytest.CaptureFixture[str]) -> None:
     steps = publish.Steps("Publish again with: x")
     assert steps.take("save the workspace", lambda: 1 / 0) is None
