@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from support.limits import HANG_SECONDS
 from support.runs import ROOT
 
 GPU = ROOT / "experiments" / "gpu"
@@ -97,14 +98,14 @@ def test_a_lost_process_costs_one_measurement() -> None:
     from throughput import MeasuringProcess
 
     with MeasuringProcess([], 1, 1.0) as process:
-        assert process.call("nothing", timeout=60) == {
+        assert process.call("nothing", timeout=HANG_SECONDS) == {
             "error": "AttributeError: 'Measurer' object has no attribute 'nothing'"
         }
         process.start()
         os.kill(process._process.pid, signal.SIGKILL)
-        assert process.call("nothing", timeout=60) == {"error": "the process ended; see its output"}
+        assert process.call("nothing", timeout=HANG_SECONDS) == {"error": "the process ended; see its output"}
         assert process.call("nothing", timeout=0) == {"error": "no result within 0 s"}
-        assert process.call("nothing", timeout=60)["error"].startswith("AttributeError")
+        assert process.call("nothing", timeout=HANG_SECONDS)["error"].startswith("AttributeError")
 
 
 def test_documents_have_the_lengths_of_reviews(tmp_path: Path) -> None:

@@ -319,13 +319,13 @@ def test_figures_are_saved_with_their_styles(browser: Browser, pages: dict[str, 
     browser.look(1280)
     browser.open(pages["small"])
     browser.evaluate(
-        "URL.createObjectURL = blob => { blob.text().then(t => { window.saved = t }); return '#saved' };"
+        "URL.createObjectURL = blob => { window.saving = blob.text(); return '#saved' };"
         "HTMLAnchorElement.prototype.click = function () { window.savedAs = this.download };"
         "document.querySelector('figure[data-name=accuracy] button.save').click()"
     )
-    browser.call("Runtime.evaluate", expression="new Promise(r => setTimeout(r, 200))", awaitPromise=True)
+    answer = browser.call("Runtime.evaluate", expression="window.saving", awaitPromise=True, returnByValue=True)
+    saved = answer["result"]["value"]
     assert browser.evaluate("window.savedAs") == "accuracy.svg" and browser.console == []
-    saved = browser.evaluate("window.saved")
     assert saved.startswith("<svg") and ".figure .seed" in saved and ".headline" not in saved
 
 

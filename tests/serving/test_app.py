@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import ASGITransport, AsyncClient, Response
+from support.limits import HANG_SECONDS
 
 import imdbcls
 from imdbcls.explanations import explain
@@ -22,7 +23,7 @@ from imdbcls.serving.model_thread import ModelThread
 from imdbcls.serving.runs import Answer, ServedRuns, load_models
 
 TEXTS = ["A quiet, patient film.", "Two hours, \u201clost\u201d. \U0001f3ac\u0301 \u202e\u00e9t\u00e9", "word " * 300]
-LIMITS = Limits(texts=8, characters=2000, wait_ms=1)
+LIMITS = Limits(texts=8, characters=2000, wait_ms=1, seconds=HANG_SECONDS)
 HOSTILE = '</textarea><script>alert(1)</script> & "quoted" film'
 
 
@@ -188,12 +189,12 @@ def test_errors_of_the_server_do_not_show_their_reason(
     assert client.post("/predict", json={"texts": "A film."}).json() == {"error": SERVER_ERROR}
     page = client.post("/", data={"text": "A film."})
     assert page.status_code == 500 and SERVER_ERROR in page.text
-    assert models.stop(10)
+    assert models.stop(HANG_SECONDS)
 
 
 def test_concurrent_requests_share_one_forward_pass(finished: Path) -> None:
     runs = load_models([finished])
-    server = Server(runs, replace(LIMITS, batch=8, wait_ms=10_000))
+    server = Server(runs, replace(LIMITS, batch=8, wait_ms=1000 * HANG_SECONDS, seconds=HANG_SECONDS))
     (run,) = runs.by_name.values()
     runs.classify(["load the model"])
     sizes: list[int] = []
@@ -208,12 +209,12 @@ def test_concurrent_requests_share_one_forward_pass(finished: Path) -> None:
     expected = run.predict([f"film {n}" for n in range(8)]).known_probabilities[:, 0]
     found = [answer.json()["runs"][0]["predictions"][0]["probabilities"]["negative"] for answer in answers]
     assert found == pytest.approx(expected.tolist(), abs=1e-6)
-    assert server.models.stop(10)
+    assert server.models.stop(HANG_SECONDS)
 
 
 def test_a_full_queue_is_503_and_a_slow_request_is_504(finished: Path) -> None:
     runs = load_models([finished])
-    limits = replace(LIMITS, batch=100, wait_ms=3000, queue=2, seconds=0.5)
+    limits = replace(LIMITS, batch=100, wait_ms=1000 * HANG_SECONDS, queue=2, seconds=3)
     server = Server(runs, limits)
 
     async def ask() -> list[Response]:
@@ -225,7 +226,7 @@ def test_a_full_queue_is_503_and_a_slow_request_is_504(finished: Path) -> None:
     for answer in answers:
         assert list(answer.json()) == ["error"] and answer.headers["x-content-type-options"] == "nosniff"
         assert (answer.headers.get("retry-after") == "1") == (answer.status_code == 503)
-    assert server.models.stop(10)
+    assert server.models.stop(HANG_SECONDS)
 
 
 def test_health_names_the_runs_and_limits(server: Server) -> None:
@@ -255,7 +256,7 @@ def test_page_shows_the_temperature(finished: Path, server: Server) -> None:
     plain = replace(run, result={**run.result, "temperature": 1.0, "temperature_reason": "there are too few documents"})
     other = Server(ServedRuns({"plain": plain}))
     assert "plain: no temperature was fitted, so the probabilities are not calibrated" in other.client.get("/").text
-    assert other.models.stop(10)
+    assert other.models.stop(HANG_SECONDS)
 
 
 def test_page_escapes_the_text_and_keeps_it(server: Server) -> None:

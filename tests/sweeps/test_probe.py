@@ -75,8 +75,9 @@ def test_the_estimate_of_a_run_is_the_time_and_size_of_the_run(tmp_path: Path, m
     _, seconds, num_bytes = measured(config, tmp_path / "probe")
     began = clock.now
     train(config)
-    print(seconds, clock.now - began, 0.02 * (2 * 96 + 2 * 90 + 40))
-    assert seconds == pytest.approx(clock.now - began, rel=0.05)
+    real_seconds = clock.now - began
+    assert real_seconds > 0.02 * (2 * 96 + 2 * 90 + 40)
+    assert seconds == pytest.approx(real_seconds, rel=0.01)
     assert num_bytes == pytest.approx(size_of(run_folder(config).path), rel=0.05)
 
 
