@@ -124,6 +124,7 @@ def test_the_default_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 BUILD = """
 import os, sys, time
+from pathlib import Path
 sys.path.insert(0, "tests")
 import imdbcls.data.tokens as tokens
 from support.tokens import make_documents, make_tokenizer
@@ -131,7 +132,11 @@ documents = make_documents(3000)
 rename = os.rename
 def slow(source, target):
     print("built", flush=True)
-    time.sleep(float(sys.argv[2]))
+    built = Path(sys.argv[1] + "-built")
+    built.mkdir(exist_ok=True)
+    (built / str(os.getpid())).touch()
+    while len(list(built.iterdir())) < int(sys.argv[2]):
+        time.sleep(0.01)
     rename(source, target)
 os.rename = slow
 tokens.tokenize(documents, make_tokenizer(), cache_dir=sys.argv[1])
@@ -144,10 +149,11 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
-def start_build(cache: Path, seconds_before_rename: float) -> subprocess.Popen[str]:
+def start_build(cache: Path, num_builders: int) -> subprocess.Popen[str]:
+    """Start a process that builds an entry, and renames it when `num_builders` processes have built one."""
     environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
     return subprocess.Popen(
-        [sys.executable, "-c", BUILD, str(cache), str(seconds_before_rename)],
+        [sys.executable, "-c", BUILD, str(cache), str(num_builders)],
         cwd=ROOT,
         env=environment | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -157,18 +163,18 @@ def start_build(cache: Path, seconds_before_rename: float) -> subprocess.Popen[s
 
 
 def test_two_processes_build_one_entry_and_may_fork_afterwards(tmp_path: Path) -> None:
-    builders = [start_build(tmp_path, 1.0) for _ in range(2)]
+    builders = [start_build(tmp_path / "cache", num_builders=2) for _ in range(2)]
     for builder in builders:
         # A fork that hangs in the tokenizer's threads would reach the timeout.
         out, err = builder.communicate(timeout=HANG_SECONDS)
         assert builder.returncode == 0, err
         assert out.splitlines()[:2] == ["built", "done"]  # both built the entry, because neither found the other's
         assert "TOKENIZERS_PARALLELISM" not in err
-    assert len(entries(tmp_path)) == 1
+    assert len(entries(tmp_path / "cache")) == 1
 
 
 def test_a_killed_build_leaves_no_usable_entry(tmp_path: Path) -> None:
-    builder = start_build(tmp_path, 60.0)
+    builder = start_build(tmp_path, num_builders=2)
     assert builder.stdout is not None and builder.stdout.readline() == "built\n"
     builder.send_signal(signal.SIGKILL)
     builder.communicate(timeout=HANG_SECONDS)
