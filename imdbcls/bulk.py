@@ -48,7 +48,10 @@ def classify(
         with progress_of(target, given, output.tally) as progress:
             for chunk in in_chunks(items, output.tally.num_rows):
                 on_progress = progress.chunk(len(chunk), chunk[-1].number)
-                output.write(*answer(chunk, model, on_progress, calibrated=calibrated))
+                answers = answer(chunk, model, on_progress, calibrated=calibrated)
+                if isinstance(output, AnswerStream):
+                    progress.erase()  # the reader of a pipe may write to the same terminal
+                output.write(*answers)
     return output.tally
 
 
@@ -90,7 +93,7 @@ def progress_of(target: Target, given: Texts, tally: Tally) -> Iterator[RowProgr
     try:
         yield progress
     finally:
-        progress.close()
+        progress.erase()
 
 
 def answer(

@@ -38,7 +38,8 @@ class RowProgress:
 
         return on_progress
 
-    def close(self) -> None:
+    def erase(self) -> None:
+        """Remove the live line, until the next progress is shown."""
         if self._live:
             console.erase()
 

@@ -5,8 +5,10 @@ import io
 import json
 import math
 import re
+import shlex
 import shutil
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from pyarrow import parquet
 from support.faults import kill_at_sync
 from support.processes import start
 from support.runs import Launch
+from support.terminals import on_terminal
 
 import imdbcls
 from imdbcls.data.answers import Item, output_names
@@ -70,6 +73,20 @@ def test_texts_from_the_command_line_stdin_and_files(
     header, *found_rows = csv.reader(answers(str(finished), *TEXTS, "--format", "csv").splitlines())
     assert header == ["number", "label", "probability_negative", "probability_positive"]
     assert [[float(cell) for cell in row[2:]] for row in found_rows] == expected.probabilities.tolist()
+
+
+def test_the_progress_line_is_gone_when_a_pipe_writes_to_the_same_terminal(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("Not bad.\n" * 600)
+    predict = shlex.join(
+        [sys.executable, "-m", "imdbcls.predict", str(finished), "--file", str(tmp_path / "texts.txt")]
+    )
+    output = on_terminal(["sh", "-c", f"{predict} --format csv | cat"], 80)
+    assert "classified 600 rows" in output, "the progress line is shown"
+    erased = r"[^\n]*(?:\n\x1b\[\?25h\r\x1b\[1A)?\x1b\[2K"  # `\x1b[1A` moves up a line, and `\x1b[2K` clears it
+    shown = re.sub(erased, "", output)
+    numbers = [line.partition(",")[0] for line in shown.splitlines() if "," in line]
+    assert numbers == ["number", *map(str, range(1, 601))]
+    assert "classified" not in shown
 
 
 def test_probabilities_are_calibrated_unless_uncalibrated(finished: Path, tmp_path: Path) -> None:
