@@ -6,6 +6,7 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -22,6 +23,7 @@ ColumnNames = Annotated[str | list[str], doc("the name of a column, or a list of
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 TEXTS = ("text_column", "pair_column")  # settings that may name several columns, which are joined
 MAX_LISTED = 30  # columns to list in one sentence
+MIN_SIMILARITY = 0.8  # of the names of two columns (difflib), for a suggestion
 MAX_LABEL_SHARE = 0.5  # a column with a larger share of distinct values is not suggested as the label
 # Usual names of columns, the most specific first.
 USUAL = {
@@ -216,10 +218,22 @@ def missing_columns(
     objects = {name for row in rows for name, cell in row.items() if isinstance(cell, dict)}
     candidates = [name for name in names if name not in requested and name not in objects]
     settings = [setting for setting, _ in request.columns]
-    single = [setting for setting, _ in missing if settings.count(setting) == 1]  # not one of several joined columns
-    suggested = suggestions(single, candidates, rows)
-    advice = " ".join(request.assignment(setting, name) for setting, name in suggested.items())
+    single = [setting for setting, _ in missing if settings.count(setting) == 1]  # not one of several columns
+    similar = {pair: near for pair in missing if (near := similar_name(pair[1], candidates)) is not None}
+    found = {setting: near for (setting, _), near in similar.items() if setting in single}
+    rest = [name for name in candidates if name not in similar.values()]
+    suggested = found | suggestions([setting for setting in single if setting not in found], rest, rows)
+    uses = [" ".join(request.assignment(setting, suggested[setting]) for setting in single if setting in suggested)]
+    uses += [f"{near!r} instead of {name!r}" for (setting, name), near in similar.items() if setting not in single]
+    advice = ", and ".join(use for use in uses if use)
     return UserError(f"{where} has no {columns} {wanted}; {has}{hint}.{f' Use {advice}.' if advice else ''}")
+
+
+def similar_name(name: str, names: Sequence[str]) -> str | None:
+    """Return the column whose name differs from `name` only in case, or else little; None if there is none."""
+    by_folded = {each.strip().casefold(): each for each in reversed(names)}
+    near = get_close_matches(name.strip().casefold(), by_folded, 1, MIN_SIMILARITY)
+    return by_folded[near[0]] if near else None
 
 
 def suggestions(settings: Sequence[str], names: Sequence[str], rows: Iterable[Mapping[str, object]]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from imdbcls.data.columns import Delimiter, Quoting, Spelling, names_of, spelled
 from imdbcls.data.documents import Documents, label_name
-from imdbcls.data.sources import documents_of, without_empty_rows
+from imdbcls.data.sources import documents_of, require_complete, without_empty_rows
 from imdbcls.data.tables import read_table
 from imdbcls.data.unlabeled import columns_in, request_for
 from imdbcls.errors import UserError
@@ -65,6 +65,7 @@ def read_labelled(
     skips = "--skip-empty" if spelling == "option" else "skip_empty=True"
     if skip_empty:
         table = without_empty_rows(table, (text, *pair), label, skips)
+    require_complete([table], (text, *pair), label, f"; {skips} skips such rows")
     map_key = "--map" if spelling == "option" else "class_of_label"
     maps = "--map LABEL=CLASS" if spelling == "option" else 'class_of_label={"LABEL": "CLASS"}'
     documents = documents_of(
@@ -78,7 +79,6 @@ def read_labelled(
         pair_column=next(iter(pair), None),
         class_of=classes_by_label(label_names, class_of_label or {}, map_key),
         allowed=f"the classes of the run: {', '.join(label_names)} ({maps} maps other labels to them)",
-        hint=f"; {skips} skips such rows",
     )
     return documents, table.notes
 

@@ -65,7 +65,8 @@ def make_source(
         if skip_empty:
             tables = {**tables, split: without_empty_rows(table, texts, label_column, "data.skip_empty=true")}
     hint = "; data.skip_empty=true skips such rows" if skip_empty is False else ""
-    keys = _find_label_keys(tables["train"], label_column, hint)
+    require_complete(tables.values(), texts, label_column, hint)
+    keys = _find_label_keys(tables["train"], label_column)
     _require_classes(tables["train"], keys, label_column)
     found = sort_labels(keys)
     # Drop declared classes that never occur in train: they cannot be learnt.
@@ -84,7 +85,6 @@ def make_source(
             pair_column=second,
             class_of=class_of,
             allowed=f"the training classes: {classes}",
-            hint=hint,
         )
         for split, table in tables.items()
     }
@@ -107,13 +107,9 @@ def without_empty_rows(table: Table, text_columns: Sequence[str], label_column: 
     """
     skipped: set[int] = set()
     counts: list[tuple[int, str]] = []
-    for name in text_columns:
-        missing = {row for row, text in enumerate(table.columns[name]) if text is None or not str(text).strip()}
-        counts.append((len(missing - skipped), f"no text in {name!r}"))
-        skipped |= missing
-    missing = {row for row, label in enumerate(table.columns[label_column]) if label_name(label) == ""}
-    counts.append((len(missing - skipped), f"no label in {label_column!r}"))
-    skipped |= missing
+    for problem, rows in _empty_cells(table, text_columns, label_column):
+        counts.append((len(set(rows) - skipped), problem))
+        skipped |= set(rows)
     num_rows = len(table.numbers)
     if not skipped:
         return table
@@ -122,6 +118,27 @@ def without_empty_rows(table: Table, text_columns: Sequence[str], label_column: 
     reasons = ", ".join(f"{count:,} with {reason}" for count, reason in counts if count)
     note = f"{table.name}: {len(skipped):,} of {num_rows:,} rows are skipped: {reasons} ({setting})."
     return table.take([row for row in range(num_rows) if row not in skipped], note)
+
+
+def require_complete(tables: Iterable[Table], text_columns: Sequence[str], label_column: str, hint: str) -> None:
+    """Raise UserError if a text or label is missing, with one sentence per table and column."""
+    problems = [
+        f"{table.place(rows[0])}{_more(rows)}: {problem}{hint}."
+        for table in tables
+        for problem, rows in _empty_cells(table, text_columns, label_column)
+        if rows
+    ]
+    if problems:
+        raise UserError(*problems)
+
+
+def _empty_cells(table: Table, text_columns: Sequence[str], label_column: str) -> Iterator[tuple[str, list[int]]]:
+    """Yield for each column of texts and the label column what is missing, and the rows in which it is missing."""
+    for name in text_columns:
+        rows = [row for row, text in enumerate(table.columns[name]) if text is None or not str(text).strip()]
+        yield f"no text in {name!r}", rows
+    rows = [row for row, label in enumerate(table.columns[label_column]) if label_name(label) == ""]
+    yield f"no label in {label_column!r}", rows
 
 
 def _require_classes(table: Table, keys: Sequence[str], label_column: str) -> None:
@@ -177,17 +194,15 @@ def documents_of(
     pair_column: str | None,
     class_of: Mapping[str, int],
     allowed: str,
-    hint: str,
 ) -> Documents:
-    """Check the columns of one split and return them as documents.
+    """Check the columns of one split and return them as documents. No text or label is missing.
 
     A row with the label `key` gets the class `class_of[key]`. Without an id column, the id of a document consists of
-    the split's name and the row number, counted from 0 (`train/000017`). For messages, `allowed` lists the labels, and
-    `hint` says how to skip rows without a text or label.
+    the split's name and the row number, counted from 0 (`train/000017`). For messages, `allowed` lists the labels.
     """
-    texts = _texts_of(table, text_column, hint)
-    pairs = None if pair_column is None else _texts_of(table, pair_column, hint)
-    keys = _find_label_keys(table, label_column, hint)
+    texts = _texts_of(table, text_column)
+    pairs = None if pair_column is None else _texts_of(table, pair_column)
+    keys = _find_label_keys(table, label_column)
     unseen = [row for row, key in enumerate(keys) if key not in class_of]
     if unseen:
         unlabelled = "; -1 usually marks documents without a label, so remove their rows" if "-1" in keys else ""
@@ -208,16 +223,15 @@ def documents_of(
     return Documents(ids, texts, labels, clusters, parts, pairs)
 
 
-def _texts_of(table: Table, name: str, hint: str) -> Sequence[str]:
-    """Return a column of texts; raise UserError for a missing text and for a value that is not a valid string."""
+def _texts_of(table: Table, name: str) -> Sequence[str]:
+    """Return a column of texts; raise UserError for a value that is not a valid string."""
     raw_texts = table.columns[name]
     for row, text in enumerate(raw_texts):
-        if text is not None and not isinstance(text, str):
+        if not isinstance(text, str):
             advice = "; join its parts into one string" if isinstance(text, list | dict) else ""
             raise UserError(
                 f"{table.place(row)}: {name!r} must be a string, not a value of type {type(text).__name__}{advice}."
             )
-    _require_none(table, (text is None or not str(text).strip() for text in raw_texts), f"no text in {name!r}", hint)
     texts: Sequence[str] = raw_texts if isinstance(raw_texts, MappedTexts) else [str(text) for text in raw_texts]
     _require_none(table, (not is_unicode(text) for text in texts), f"{name!r} {SURROGATE}")
     return texts
@@ -244,11 +258,10 @@ def _part_names(table: Table, part_column: str) -> list[str]:
     return names
 
 
-def _find_label_keys(table: Table, label_column: str, hint: str) -> list[str]:
+def _find_label_keys(table: Table, label_column: str) -> list[str]:
     """Return the label of every row as a string (`1`, `true`, `sports`); raise UserError for an unusable label."""
     values = table.columns[label_column]
     keys = [sys.intern(label_name(value)) for value in values]  # one string per class, not per row
-    _require_none(table, (key == "" for key in keys), f"no label in {label_column!r}", hint)
     _require_none(table, (not is_unicode(key) for key in keys), f"{label_column!r} {SURROGATE}")
     for row, value in enumerate(values):
         if not isinstance(value, str) and not (isinstance(value, int | float | Decimal) and is_whole(value)):
@@ -274,11 +287,11 @@ def _as_strings(table: Table, name: str, key: str) -> Sequence[str]:
     return values
 
 
-def _require_none(table: Table, bad: Iterable[bool], problem: str, hint: str = "") -> None:
+def _require_none(table: Table, bad: Iterable[bool], problem: str) -> None:
     """Raise UserError if any row is bad. The error names the first bad row and counts the others."""
     rows = [row for row, is_bad in enumerate(bad) if is_bad]
     if rows:
-        raise UserError(f"{table.place(rows[0])}{_more(rows)}: {problem}{hint}.")
+        raise UserError(f"{table.place(rows[0])}{_more(rows)}: {problem}.")
 
 
 def _more(rows: Sequence[int]) -> str:

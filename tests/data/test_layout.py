@@ -280,6 +280,20 @@ def test_all_wrong_columns_are_reported_together_with_a_suggestion(extension: st
     )
 
 
+def test_columns_with_similar_names_are_suggested(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("text,Kunde,stadt\nwords,a,b\n")
+    for columns, advice in (
+        ((("keep", "kunde"),), "Use --keep Kunde."),
+        ((("keep", "kunde"), ("keep", "Stdt")), "Use 'Kunde' instead of 'kunde', and 'stadt' instead of 'Stdt'."),
+        ((("text_column", "texxt"), ("keep", "kunde")), "Use --text-column text --keep Kunde."),
+        ((("keep", "mail"),), "(the first line names the columns)."),
+    ):
+        with pytest.raises(UserError) as caught:
+            require_columns(path, Request(columns, spelling="option"))
+        assert str(caught.value).endswith(advice)
+
+
 def test_usual_names_are_suggested_first_and_quoted_for_the_shell(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("Review,long,my id\nshort," + "x" * 90 + ",7\n")

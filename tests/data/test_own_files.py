@@ -144,8 +144,11 @@ def test_messages_name_the_file_of_a_row(tmp_path: Path) -> None:
     first = write_csv(tmp_path / "a.csv", [("x", "t", "a"), ("", "u", "b"), ("y", "v", "b")])
     second = write_csv(tmp_path / "b.csv", [("x", "t", "a"), ("z", "t", "")])
     files = [str(first), str(second)]
-    with pytest.raises(UserError, match=r"^\S*b\.csv, line 3: no label in 'label'"):
+    with pytest.raises(UserError) as found:
         read(files)
+    no_text, no_label = str(found.value).splitlines()
+    assert no_text.startswith(f"{first}, line 3: no text in 'text'")
+    assert no_label.startswith(f"{second}, line 3: no label in 'label'")
     with pytest.raises(UserError, match=r"^\S*a\.csv, line 3: no text in 'text'"):
         read([str(write_csv(tmp_path / "c.csv", [("x", "t", "c")])), str(first)])
     source = read(files, skip_empty=True)

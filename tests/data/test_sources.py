@@ -568,6 +568,21 @@ def test_doubtful_labels_are_noted(tmp_path: Path) -> None:
         read(train, test=test)
 
 
+def test_all_rows_without_a_text_or_label_are_counted_together(tmp_path: Path) -> None:
+    """The rows of both columns and of both files are reported at once, as many as `data.skip_empty=true` skips."""
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    train.write_text("text,label\nfilm,x\n,y\nplay,y\nopera,\n , \nsong,x\n")
+    test.write_text("text,label\nfilm,x\nplay,\n")
+    with pytest.raises(UserError) as found:
+        read_files(str(train), None, str(test), "text", "label", None, None)
+    hint = "; data.skip_empty=true skips such rows."
+    assert str(found.value).splitlines() == [
+        f"{train}, line 3 (and 1 more row): no text in 'text'{hint}",
+        f"{train}, line 5 (and 1 more row): no label in 'label'{hint}",
+        f"{test}, line 3: no label in 'label'{hint}",
+    ]
+
+
 def test_skip_empty_skips_rows_without_a_text_or_label(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("text,label\nfilm,x\n,y\nplay,y\nopera,\n , \nsong,x\n")
