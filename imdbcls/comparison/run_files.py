@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +149,21 @@ def training_command(study: Path) -> str:
     """Return a phrase with the command of the last sweep, from Hydra's `multirun.yaml`, or without it if unknown."""
     if has_plan(study):
         return "the command of the study"
+    path = study / "multirun.yaml"
+    command = sweep_command(path, path.stat().st_mtime_ns) if path.exists() else None
+    return "its training command" if command is None else f"its training command (of the last sweep: {command})"
+
+
+@lru_cache(maxsize=1)  # a study with many unfinished runs needs the command once per run
+def sweep_command(path: Path, _modified_ns: int) -> str | None:
+    """Return the command of the sweep that wrote `multirun.yaml`, safe to print, or None if it is unknown."""
     try:
-        overrides = read_yaml(study / "multirun.yaml")["hydra"]["overrides"]["task"]
+        overrides = read_yaml(path)["hydra"]["overrides"]["task"]
     except (UserError, KeyError, TypeError):
-        return "its training command"
+        return None
     if not isinstance(overrides, list) or not all(isinstance(each, str) for each in overrides):
-        return "its training command"
-    command = shlex.join(["python", "-m", "imdbcls.train", "--multirun", *overrides])
-    return f"its training command (of the last sweep: {sanitize(command, MAX_COMMAND)})"
+        return None
+    return sanitize(shlex.join(["python", "-m", "imdbcls.train", "--multirun", *overrides]), MAX_COMMAND)
 
 
 def check_result(result: dict[str, Any], study: Path) -> None:

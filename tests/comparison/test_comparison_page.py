@@ -98,6 +98,13 @@ def test_page_loads_nothing_and_contains_no_markup_from_data(pages: dict[str, Pa
     assert policy is not None and "default-src 'none'" in policy and "unsafe" not in policy
 
 
+def test_macro_f1_keeps_its_capital_letter(tmp_path: Path) -> None:
+    study = read_study(make_study(tmp_path / "heads", heads=HEADS[:2], num_documents=60))
+    comparison = compare_study(study, METRICS["f1"], 0.003)
+    page = page_html(comparison, drawings_of(figures_of(comparison)), reading_list(study, comparison, {}))
+    assert "Macro F1 on the test documents." in page
+
+
 def test_every_figure_has_a_text_alternative(pages: dict[str, Path]) -> None:
     elements = Elements(pages["large"].read_text(encoding="utf-8")).found
     figures = [
