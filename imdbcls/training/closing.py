@@ -26,7 +26,9 @@ OTHER_HEAD = {"cls": "mean", "lstm": "cls"}  # head of this run → head to sugg
 
 def log_result(run: Run, result: Mapping[str, Any]) -> None:
     """Log the result with its interval, the warnings about it, its cost, and the commands to run next."""
-    for number, line in enumerate(result_lines(result)):
+    clusters = run.corpus.test.clusters
+    num_clusters = None if clusters is None else len(set(clusters))
+    for number, line in enumerate(result_lines(result, num_clusters)):
         logger.info(line, extra=console.BOLD if number == 0 else None)
     for warning in warnings_of(run, result):
         logger.warning(f"{result['name']}: {warning}")
@@ -38,14 +40,17 @@ def log_result(run: Run, result: Mapping[str, Any]) -> None:
 def log_cost(run: Run, result: Mapping[str, Any]) -> None:
     """Log the time, the speed and the memory of training, and the run folder."""
     logger.info(
-        f"  trained in {duration(result['train_seconds'])}, {result['documents_per_second']:,.1f} documents/s, "
-        f"peak memory {result['peak_memory_mb']:,.0f} MB"
+        f"  trained in {duration(result['train_seconds'])} without validation, "
+        f"{result['documents_per_second']:,.1f} documents/s, peak memory {result['peak_memory_mb']:,.0f} MB"
     )
     logger.info(f"  saved in {run.folder.path}")
 
 
-def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the result of a run: one line, and a table of scores per class if there are more than two classes."""
+def result_lines(result: Mapping[str, Any], num_clusters: int | None) -> Iterator[str]:
+    """Yield the result of a run: a few lines, and a table of scores per class if there are more than two classes.
+
+    `num_clusters` is the number of clusters of test documents; None if the data has none.
+    """
     metric, title, num_documents = result["metric"], TITLES[result["metric"]], result["test_documents"]
     confusion_CC = np.asarray(result["test/confusion_matrix"])
     low, high = accuracy_interval(confusion_CC)
@@ -56,6 +61,11 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
     not_better = ", so this run may be no better" if low <= share else ""
     baseline = f"always {result['label_names'][largest]!r}: {share:.2%}{not_better}"
     yield f"  95 % interval over documents {low:.2%} to {high:.2%}; {baseline}"
+    if num_clusters is not None and num_clusters < num_documents:
+        yield (
+            f"  this interval treats the {num_documents:,} documents as independent; compare treats their "
+            f"{num_clusters:,} clusters (such as films) as independent"
+        )
     watched = "; the test split was also evaluated during training" if result["watched_test"] else ""
     value = as_text(metric, result[f"val/{metric}"])
     yield f"  validation {title} {value} ({selected_epochs(result)}){watched}"
@@ -128,5 +138,6 @@ def log_trial(result: Mapping[str, Any]) -> None:
     pruned = f", pruned after epoch {result['epochs']}" if result["status"] == "pruned" else ""
     logger.info(
         f"{result['name']}: validation {TITLES[metric]} {as_text(metric, result[f'val/{metric}'])} "
-        f"({selected_epochs(result)}){pruned}; trained in {duration(result['train_seconds'])}, not evaluated on test"
+        f"({selected_epochs(result)}){pruned}; trained in {duration(result['train_seconds'])} without validation, "
+        "not evaluated on test"
     )

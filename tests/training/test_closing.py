@@ -16,7 +16,7 @@ from support.runs import TINY, Launch
 
 from imdbcls.models.scores import class_scores, class_table
 from imdbcls.runs.folder import RunFolder
-from imdbcls.training.closing import accuracy_interval, loss_of_guessing, next_step
+from imdbcls.training.closing import accuracy_interval, loss_of_guessing, next_step, result_lines
 
 
 def test_interval_and_guessing_equal_those_of_other_libraries() -> None:
@@ -39,6 +39,18 @@ def test_table_of_classes_equals_sklearn() -> None:
         assert row.split()[1:] == [*values, str(scores[3][number])]
 
 
+def test_the_interval_of_a_run_says_which_units_it_has() -> None:
+    """`compare` resamples clusters, so its interval of the same run differs."""
+    result = {
+        **{"metric": "accuracy", "name": "cls-s0", "test/accuracy": 0.75, "val/accuracy": 0.75, "test_documents": 60},
+        **{"test/confusion_matrix": [[20, 10], [5, 25]], "label_names": ["neg", "pos"], "watched_test": False},
+        **{"best_epoch": 1},
+    }
+    without, same, clustered = (list(result_lines(result, number)) for number in (None, 60, 12))
+    assert without == same and len(clustered) == len(without) + 1
+    assert "60 documents as independent; compare treats their 12 clusters" in clustered[2]
+
+
 def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
     """A run of two steps learns nothing. The message after the second run of the study names `compare`."""
     command = ("train", *TINY, "tracker=none", "study=demo", "progress=plain", "batch_size=32", "epochs=1")
@@ -53,7 +65,8 @@ def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
     assert lines[start] == f"{name}: test accuracy {accuracy:.2%} on 40 documents"
     low, high = accuracy_interval(np.array(result["test/confusion_matrix"]))
     assert f"95 % interval over documents {low:.2%} to {high:.2%}; always '" in lines[start + 1]
-    assert lines[start + 2] == f"  validation accuracy {result['val/accuracy']:.2%} (best epoch 1)"
+    assert "compare treats their 37 clusters" in lines[start + 2]
+    assert lines[start + 3] == f"  validation accuracy {result['val/accuracy']:.2%} (best epoch 1)"
     end = "\n".join(lines[start:])
     found = re.search(r"last epoch, (\S+), is (close to|not below) that of guessing, (\S+)\. ", end)
     assert found is not None
