@@ -47,7 +47,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.evaluate", description="Evaluate a finished run again.")
     parser.add_argument("run", type=Path, help="the run folder, runs/<study>/<name>")
     parser.add_argument(
-        "others", nargs="*", metavar="run", help="more runs, to evaluate the mean of their probabilities"
+        "others", nargs="*", default=[], metavar="run", help="more runs, to evaluate the mean of their probabilities"
     )
     parser.add_argument("--split", choices=SPLITS, help="the split to evaluate (default: test)")
     add_run_options(parser)

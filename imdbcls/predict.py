@@ -65,6 +65,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "texts",
         nargs="*",
+        default=[],
         help="folders of more runs, to average their probabilities, followed by the texts to classify (default: the "
         "lines of stdin, if --file is absent)",
     )

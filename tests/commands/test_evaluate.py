@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from support.runs import Launch
 import imdbcls
 from imdbcls.evaluate import argument_parser, evaluate_file, require_options
 from imdbcls.models.scores import report
+from imdbcls.predict import argument_parser as predict_parser
 from imdbcls.runs.files import json_text
 
 pytestmark = pytest.mark.slow
@@ -141,6 +143,15 @@ def test_study_folder_error_lists_its_runs(module: str, launch: Launch, tmp_path
         (study / f"lstm-s{number}" / "config.yaml").write_text("")
     done = launch(tmp_path, module, "runs/heads", *(["text"] if module == "predict" else []), expect=2)
     assert done.stderr.rstrip().endswith(" and 22 more).")
+
+
+@pytest.mark.parametrize("parser", [argument_parser, predict_parser])
+def test_a_command_without_a_run_asks_for_the_run(
+    parser: Callable[[], ArgumentParser], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_intermixed_args([])
+    assert capsys.readouterr().err.endswith("the following arguments are required: run\n")
 
 
 def test_unknown_split_error_lists_the_splits(launch: Launch, tmp_path: Path) -> None:
