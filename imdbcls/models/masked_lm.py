@@ -22,14 +22,17 @@ logger = logging.getLogger(__name__)
 
 NORM_EPSILON = 1e-12  # as in BERT; used if the encoder's config has no epsilon
 INITIAL_STD = 0.02  # of new weights, as in BERT
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # names in configs of GELU approximated with tanh
 # The names of the head's dense layer, layer norm and bias in the weights of different models. The rows are for BERT
-# (and DeBERTa), DeBERTa with `legacy: false` in its config, RoBERTa, DistilBERT, ModernBERT (whose dense layer and
-# layer norm have no bias), and runs of `imdbcls.pretrain`.
+# (and DeBERTa), DeBERTa with `legacy: false` in its config, RoBERTa, DistilBERT, ALBERT, the generators of ELECTRA,
+# ModernBERT (whose dense layer and layer norm have no bias), and runs of `imdbcls.pretrain`.
 NAMES = (
     ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
     ("lm_predictions.lm_head.dense", "lm_predictions.lm_head.LayerNorm", "lm_predictions.lm_head.bias"),
     ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
     ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
+    ("predictions.dense", "predictions.LayerNorm", "predictions.bias"),
+    ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head.bias"),
     ("head.dense", "head.norm", "decoder.bias"),
     ("head.dense", "head.norm", "head.bias"),
 )
@@ -39,11 +42,15 @@ class MaskedTokenHead(nn.Module):
     """BERT's head for masked tokens: Linear(D,E) → GELU → LayerNorm → the token embeddings, with a bias per token.
 
     The weights of the last layer are the encoder's token embeddings (Devlin et al. 2019; Press & Wolf 2017). They are
-    an argument of `forward`, so a checkpoint contains them once.
+    an argument of `forward`, so a checkpoint contains them once. `gelu` is the argument `approximate` of PyTorch's
+    GELU: none or tanh.
     """
 
-    def __init__(self, *, hidden_size: int, embedding_size: int, num_tokens: int, epsilon: float) -> None:
+    def __init__(
+        self, *, hidden_size: int, embedding_size: int, num_tokens: int, epsilon: float, gelu: str = "none"
+    ) -> None:
         super().__init__()
+        self._gelu = gelu
         self.dense = nn.Linear(hidden_size, embedding_size)
         self.norm = nn.LayerNorm(embedding_size, eps=epsilon)
         self.bias = nn.Parameter(torch.zeros(num_tokens))
@@ -51,7 +58,7 @@ class MaskedTokenHead(nn.Module):
         nn.init.zeros_(self.dense.bias)
 
     def forward(self, hidden_MD: Tensor, embeddings_VE: Tensor) -> Tensor:
-        transformed_ME = self.norm(functional.gelu(self.dense(hidden_MD)))
+        transformed_ME = self.norm(functional.gelu(self.dense(hidden_MD), approximate=self._gelu))
         return functional.linear(transformed_ME, embeddings_VE, self.bias)
 
 
@@ -99,6 +106,7 @@ def masked_language_model(backbone: Backbone, folder: Path | None) -> MaskedLang
         embedding_size=embedding_size,
         num_tokens=num_tokens,
         epsilon=epsilon_of(backbone.encoder.config),
+        gelu="tanh" if getattr(backbone.encoder.config, "hidden_act", None) in TANH_GELU else "none",
     )
     found = {} if folder is None else shipped_weights(folder, head)
     if found:

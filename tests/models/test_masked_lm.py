@@ -44,6 +44,8 @@ def save_with_head(folder: Path, family: str, **changes: Any) -> Any:
         ("roberta", {}),
         ("modernbert", {}),
         ("modernbert", {"norm_eps": 0.1}),
+        ("albert", {}),
+        ("electra", {}),
         ("deberta-v2", {}),
         ("deberta-v2", {"legacy": False}),  # the names in the weights of deberta-v3
     ),

@@ -7,12 +7,16 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AlbertConfig,
+    AlbertModel,
     BertConfig,
     BertModel,
     BertTokenizer,
     DebertaV2Config,
     DebertaV2Model,
     DebertaV2Tokenizer,
+    ElectraConfig,
+    ElectraModel,
     ModernBertConfig,
     ModernBertModel,
     PretrainedConfig,
@@ -41,7 +45,7 @@ FAMILIES = {
 
 
 def make_folder(folder: Path, family: str) -> Path:
-    """Save a small random model of a family (bert, roberta, modernbert, deberta-v2) with its tokenizer."""
+    """Save a small random model of a family, such as bert or deberta-v2, with its tokenizer."""
     make_model(family).save_pretrained(folder)
     make_tokenizer(family).save_pretrained(folder)
     return folder
@@ -66,6 +70,10 @@ def make_model(family: str) -> PreTrainedModel:
             **sizes, **relative, pos_att_type=["p2c", "c2p"], norm_rel_ebd="layer_norm", position_biased_input=False
         )
         return DebertaV2Model(config)
+    if family == "albert":
+        return AlbertModel(AlbertConfig(**sizes, embedding_size=32, hidden_act="gelu_new"))
+    if family == "electra":
+        return ElectraModel(ElectraConfig(**sizes, embedding_size=32))
     return BertModel(BertConfig(**sizes))
 
 
