@@ -29,7 +29,7 @@ from imdbcls.config.space import Dimension, described, trials_study
 from imdbcls.config.tune_settings import TuneSettings
 from imdbcls.errors import UserError
 from imdbcls.models.metrics import only_class
-from imdbcls.printable import counted
+from imdbcls.printable import counted, duration
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.identity import config_hash
 from imdbcls.runs.record import problem_of_trial
@@ -42,7 +42,16 @@ from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.sweeps.overview import end_line
 from imdbcls.sweeps.slots import num_jobs
 from imdbcls.sweeps.slurm_job import FOLDER, JobFiles, read_text
-from imdbcls.sweeps.trials import MOST_COMMON, ONLY_CLASS, GroupTrials, Reporter, Storage, seconds_of, value_of
+from imdbcls.sweeps.trials import (
+    GRACE_SECONDS,
+    MOST_COMMON,
+    ONLY_CLASS,
+    GroupTrials,
+    Reporter,
+    Storage,
+    seconds_of,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -280,7 +289,9 @@ class Tuning:
         return partial(train_trial, train=self._train, reporter=claim.trials.reporter(claim.trial))
 
     def _end(self, claim: Claim, folder: RunFolder, outcome: Outcome) -> None:
-        """Record the end of a trial's process."""
+        """Record the end of a trial's process, unless the trial has been replaced."""
+        if not self._is_current(claim):
+            return
         seconds = outcome.seconds or 0.0
         if outcome.state in ("done", "pruned"):
             self._record(claim, folder, seconds)
@@ -291,6 +302,17 @@ class Tuning:
         else:  # after a signal, the trial stays open: the same command continues it
             add_seconds(claim.trial, seconds)
             self._log_end(claim, f"{outcome.state}: {outcome.detail}")
+
+    def _is_current(self, claim: Claim) -> bool:
+        """Return whether a trial is still open. If this process was suspended, the trial may have been replaced."""
+        claim.trials.show_life(claim.trial)
+        if claim.trials.is_open(claim.trial):
+            return True
+        logger.info(
+            f"{claim.name}: no heartbeat for more than {duration(GRACE_SECONDS)}, so a new trial with the same values "
+            "replaces it. A result in this folder is used for the new trial."
+        )
+        return False
 
     def _record(self, claim: Claim, folder: RunFolder, seconds: float) -> None:
         """Tell Optuna the result of a finished or pruned trial."""
