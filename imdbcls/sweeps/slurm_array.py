@@ -75,6 +75,9 @@ def submit(jobs: Sequence[SlurmJob], folder: Path, settings: Mapping[str, Any]) 
         submitted = executor.submit_array(jobs)
     except Exception as error:  # sbatch refuses the settings; submitit raises several types
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        if "timed out" not in str(error).lower():  # after a timeout, Slurm may still start the jobs
+            for job in jobs:
+                job.files.job.unlink()
         raise UserError(f"Slurm does not accept the jobs: {reason.rstrip('.')}. Correct hydra.launcher.") from error
     ids = [str(each.job_id) for each in submitted]
     for job, submission, job_id in zip(jobs, submissions, ids, strict=True):

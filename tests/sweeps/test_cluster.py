@@ -189,6 +189,11 @@ def test_refused_settings_give_slurms_reason(slurm: Cluster) -> None:
     command("sbatch", "echo sbatch: error: invalid partition specified: gpu >&2; exit 1")
     with pytest.raises(UserError, match=r"Slurm does not accept the jobs: .*invalid partition specified: gpu"):
         train(slurm)
+    assert not list(Path("runs/s/.submitit").glob("*.job")), "the next command does not wait for the refused jobs"
+    command("sbatch", "echo sbatch: error: Batch job submission failed: Socket timed out >&2; exit 1")
+    with pytest.raises(UserError, match="Socket timed out"):
+        train(slurm)
+    assert list(Path("runs/s/.submitit").glob("*.job")), "after a timeout, Slurm may have accepted the jobs"
 
 
 def test_a_machine_without_slurm_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
