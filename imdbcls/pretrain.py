@@ -52,6 +52,10 @@ Keys of pretraining, with their defaults:"""
 # Groups and keys of training that pretraining does not accept: it uses no labels and no test split, has its own head,
 # and trains a single run.
 UNUSED = ("head", "loss", "metric", "jobs", "debug", "data.test_limit", "data.validate_on_train")
+INSTEAD_OF_DRY_RUN = (
+    "For a short run, set data.train_limit=200 data.unlabelled_limit=200 epochs=1; its first lines show the numbers of "
+    "documents and steps, and its last lines the speed."
+)
 UNUSED_PREFIXES = ("head.", "loss.", "hydra/", "hydra.")
 
 
@@ -79,7 +83,7 @@ def main() -> None:
 
 def read_command(arguments: Sequence[str]) -> Command:
     """Check the arguments. Raise UserError with all mistakes."""
-    asked = read_arguments(arguments, HEADER, FILE)
+    asked = read_arguments(arguments, HEADER, FILE, instead_of_dry_run=INSTEAD_OF_DRY_RUN)
     keys = read_command_keys(asked.overrides, PretrainSettings, FILE)
     unused = [text for text in keys.others if is_unused(text)]
     others = [text for text in keys.others if text not in unused]

@@ -75,7 +75,9 @@ def main() -> int:
 
 def read_command(arguments: Sequence[str]) -> Command:
     """Check the arguments. Raise UserError with all mistakes."""
-    read = read_arguments(arguments, HEADER, KEYS, (PLAN,))
+    read = read_arguments(
+        arguments, HEADER, KEYS, (PLAN,), instead_of_dry_run=f"{PLAN} estimates the cost of a study without training."
+    )
     keys = read_command_keys(read.overrides, StudySettings, KEYS)
     launcher = read_cluster(keys.others)
     grid = read_grid(launcher.others, read.config_dir, names_of(StudySettings), SEED_ADVICE)

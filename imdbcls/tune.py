@@ -88,7 +88,12 @@ class Command:
 
 def read_command(arguments: Sequence[str]) -> Command:
     """Check the arguments. Raise UserError with all mistakes."""
-    asked = read_arguments(arguments, HEADER, FILE)
+    asked = read_arguments(
+        arguments,
+        HEADER,
+        FILE,
+        instead_of_dry_run="To estimate the cost of a trial, use it with imdbcls.train and one value per key.",
+    )
     keys = read_command_keys(asked.overrides, TuneSettings, FILE)
     default_space = () if keys.settings is None else keys.settings.space.overrides
     launcher = read_cluster(keys.others)

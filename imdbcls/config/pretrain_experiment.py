@@ -54,12 +54,13 @@ def examine_pretraining(
     mistakes = list(dict.fromkeys([*written.mistakes, *plain.mistakes]))
     if written.config is None or plain.config is None or settings is None or mistakes:
         return Pretraining(None, settings, mistakes)
-    keys = written.loader.parts_of(EXPERIMENT, experiment)
+    keys = {key for name in experiment for key in written.loader.parts_of(EXPERIMENT, name)}
     if "max_length" in keys or max_length:
         settings = settings.model_copy(update={"max_length": written.config.max_length})
     config, reset = combined(written.config, plain.config, settings, {key_of(text) for text in others})
     ignored = sorted({*keys.intersection(IGNORED), *reset})
-    note = f"{EXPERIMENT}={experiment}: pretraining ignores {', '.join(ignored)} of this experiment."
+    named = ", ".join(f"{EXPERIMENT}={name}" for name in experiment)
+    note = f"{named}: pretraining ignores {', '.join(ignored)} of this experiment."
     return Pretraining(config, settings, list(check(config.plain()).mistakes), note if ignored else None)
 
 
@@ -81,10 +82,10 @@ def combined(written: Config, plain: Config, settings: PretrainSettings, given: 
     return written.model_copy(update=changes), reset
 
 
-def experiment_in(overrides: Sequence[str]) -> str | None:
-    """Return the experiment that the overrides of a command choose, if any."""
+def experiment_in(overrides: Sequence[str]) -> list[str] | None:
+    """Return the experiment that the overrides of a command choose, or several (`experiment=[a,b]`), if any."""
     values = [text.partition("=")[2] for text in overrides if key_of(text) == EXPERIMENT]
-    return values[-1] if values else None
+    return [name.strip(" '\"") for name in values[-1].strip("[]").split(",")] if values else None
 
 
 def key_of(text: str) -> str:

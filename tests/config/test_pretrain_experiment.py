@@ -71,6 +71,12 @@ def test_documents_and_encoder_of_an_experiment_are_used(read: Read) -> None:
     )
 
 
+def test_a_list_of_experiments_gives_the_same_run(read: Read) -> None:
+    """The note and `max_length` of the experiment are not lost."""
+    expected, found = read(), read_command(["--config-dir=conf", "experiment=[messages]"])
+    assert (found.config, found.settings, found.note) == (expected.config, expected.settings, expected.note)
+
+
 def test_the_command_line_changes_an_experiment(read: Read) -> None:
     found = read("max_length=32", "optimizer=sgd", "optimizer.momentum=0.5", "lr=2e-3", "study=mine", "seed=4")
     config = found.config
