@@ -32,7 +32,7 @@ from imdbcls.exports.source import ExportSource, open_source
 from imdbcls.exports.verification import expected_logits, run_script, token_rows
 
 BATCH_SIZE = 16
-REPEATS = 4  # of the comparison of speeds
+REPEATS = 4  # measurements of each speed
 
 
 def reviews(source: ExportSource, num_documents: int) -> Documents:
@@ -54,7 +54,7 @@ def batches_of(rows: list[list[int]], pad_id: int) -> list[dict]:
 
 
 def differences(folder: Path, formats: list[str], num_documents: int) -> str:
-    """Return a row of the table: the largest difference for each format."""
+    """Return a row of the table, with the largest difference for each format."""
     source = open_source([imdbcls.load_run(folder)])
     texts = list(reviews(source, num_documents).texts)
     cells = []
@@ -71,7 +71,7 @@ def differences(folder: Path, formats: list[str], num_documents: int) -> str:
             if name != "huggingface":
                 write_settings(name, source, output)
             found = run_script(name, output, scratch)
-            assert found["token_ids"] == rows, f"{name}: other tokens"
+            assert found["token_ids"] == rows, f"the export {name} tokenizes the reviews differently from its run"
             cells.append(f"{np.abs(np.concatenate(found['logits']) - expected).max():.1e}")
     head = source.config.head.name + (" (bidirectional)" if source.config.head.arguments.get("bidirectional") else "")
     return f"| {head} | {len(texts):,} | {np.abs(expected).max():.1f} | {' | '.join(cells)} |"
@@ -87,9 +87,10 @@ def int8_cost(folder: Path, num_documents: int) -> str:
 
 
 def predict_speed(folder: Path, num_documents: int) -> str:
-    """Return the speeds of `predict`, which reads and writes a file, and of evaluation, on the same documents.
+    """Return the speeds of `predict` and of evaluation on the same documents.
 
-    Both use a model that is already loaded. Evaluation uses cached tokens, as at the end of training.
+    Both use a model that is already loaded. `predict` reads and writes a file. Evaluation uses cached tokens, as at the
+    end of training.
     """
     run = imdbcls.load_run(folder)
     documents = build_corpus(run.config.with_changes(data={"validation_limit": num_documents}).data).validation

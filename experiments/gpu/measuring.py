@@ -1,4 +1,4 @@
-"""The measuring process: it receives one cell at a time, and returns the measurements of the cell."""
+"""The process that measures: it receives one `Cell` at a time, and returns the results for it."""
 
 import gc
 import sys
@@ -68,7 +68,7 @@ class Measurer:
         return TrainerAtItsBest(settings, compiled=option == "compiled", flash=option == "flash")
 
     def call(self, method: str, *arguments: Any) -> dict[str, Any]:
-        """Call a method; return its result, or `error` with the exception."""
+        """Call a method. Return its result, or the exception as a text under the key `error`."""
         try:
             return getattr(self, method)(*arguments)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""List the measurements in order of importance, and write their documents. This module does not import PyTorch."""
+"""List the measurements in order of importance, and write their training documents. Does not import PyTorch."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 SYSTEMS = ("imdbcls", "trainer")
 COMPILED = ("imdbcls_compiled", "trainer_compiled")
-FLASH = ("trainer_flash",)  # only if flash-attn is installed
+FLASH = ("trainer_flash",)  # measured only if flash-attn is installed
 
 # The number of tokens of an IMDB review (RoBERTa's tokenizer) is nearly log-normal, with median 224 and mean 302: 14 %
 # of the reviews exceed 512 tokens, as in the corpus (13.6 %).
@@ -28,9 +28,10 @@ class Cell:
 
 
 def cells(heads: Sequence[str], batch_sizes: Sequence[int], compiled: bool, flash: bool) -> Iterator[Cell]:
-    """Yield all cells: first the two most important batch sizes; of these, first the systems without `torch.compile`.
+    """Yield all measurements, starting with the two most important batch sizes.
 
-    The systems that are compared directly follow each other.
+    For these two and then for the other batch sizes, the systems without `torch.compile` precede those with it. Systems
+    with the same head and batch size are adjacent.
     """
     groups = [(*SYSTEMS, *(FLASH if flash else ())), COMPILED if compiled else ()]
     for sizes, systems in itertools.product((batch_sizes[:2], batch_sizes[2:]), groups):
@@ -39,15 +40,15 @@ def cells(heads: Sequence[str], batch_sizes: Sequence[int], compiled: bool, flas
 
 
 def write_documents(folder: Path, count: int, scale: float = 1.0) -> list[str]:
-    """Write random documents with the lengths of IMDB reviews, times `scale`. Return the settings that select them.
+    """Write random documents with the lengths of IMDB reviews, multiplied by `scale`. Return the settings to read them.
 
-    Speed does not depend on the words. Each word is one token of RoBERTa's vocabulary.
+    Speed does not depend on the words. Except for the first word, each word is one token of RoBERTa's vocabulary.
     """
     draw = random.Random(0)
     for split, share in SPLITS.items():
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
             for number in range(max(2, round(share * count))):
                 length = max(3, round(scale * draw.lognormvariate(LOG_MEAN, LOG_DEVIATION)))
-                text = " ".join([f"{split}{number}", *draw.choices(WORDS, k=length)])  # no two documents are equal
+                text = " ".join([f"{split}{number}", *draw.choices(WORDS, k=length)])  # all documents differ
                 file.write(json.dumps({"text": text, "label": ("negative", "positive")[number % 2]}) + "\n")
     return ["data=files", *(f"data.{split}={folder}/{split}.jsonl" for split in SPLITS)]

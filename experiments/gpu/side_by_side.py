@@ -1,8 +1,9 @@
 """Train several MiniLM runs on one GPU at the same time: `python experiments/gpu/side_by_side.py`.
 
-The same sweep is trained with `jobs=1`, 4 and 2, each in new folders, until the time budget is used up. A small model
-does not fill a large GPU, so runs side by side may take less time in total. The seconds include starting the processes.
-The results are written after each sweep. `--dry-run` tests the script with a tiny encoder on the CPU.
+The same sweep is trained with `jobs=1`, `jobs=4` and `jobs=2`, each time in a new folder, until the time budget is used
+up. A small model does not fill a large GPU, so parallel runs may take less time in total. The measured seconds include
+starting the processes. The results are written after each sweep. `--dry-run` tests the script with a tiny encoder on
+the CPU.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def sweep(jobs: int, seeds: int, settings: Sequence[str], folder: Path, timeout: float) -> dict[str, Any]:
-    """Train a run for each seed, `jobs` at a time; return the seconds and the speed of each run."""
+    """Train a run for each seed, `jobs` at a time. Return the total seconds and the speed of each run, or an error."""
     study = f"jobs{jobs}"
     command = [
         *(sys.executable, "-m", "imdbcls.train", "--multirun", *settings, f"jobs={jobs}", f"study={study}"),

@@ -28,7 +28,10 @@ def has_flash_attention() -> bool:
 
 
 def head_flops(head: nn.Module, lengths: list[int]) -> int:
-    """Return the operations of a head's forward pass that grow with the length of a document: those of an LSTM."""
+    """Return the operations of the LSTM layers of a head in a forward pass over all documents.
+
+    The operations of other heads are not counted: their number hardly depends on the length of a document.
+    """
     weights = sum(
         weight.numel()
         for module in head.modules()
@@ -46,11 +49,11 @@ class Imdbcls(ImdbclsTraining):
         super().__init__({**settings, "choices": (*settings["choices"], f"compile={str(compiled).lower()}")})
 
     def flops(self) -> int:
-        """Return the operations of a round: three forward passes over the real tokens."""
+        """Return the operations of a round, counted as three forward passes over the real tokens."""
         return 3 * (self.forward_flops() + head_flops(self.trainer.model.head, self.lengths()))
 
     def seconds(self, rounds: int, may_go_on: Callable[[], bool]) -> list[float]:
-        """Warm up with one round, and return the seconds of each of the next rounds."""
+        """Warm up with one round. Return the seconds of each of the next rounds."""
         self.warm_up()
         found: list[float] = []
         while len(found) < rounds and (not found or may_go_on()):
@@ -58,9 +61,9 @@ class Imdbcls(ImdbclsTraining):
         return found
 
     def kernels(self) -> dict[str, Any]:
-        """Return how long the GPU computes in a step, the number of kernels, and the ten kernels with most time.
+        """Return the GPU's computing time in a step, the number of kernels, and the ten most expensive kernels.
 
-        The GPU waits for the host if a step takes much longer than its kernels.
+        If a step takes much longer than its kernels, the GPU waits for the host.
         """
         batches = list(islice(self.batches(), PROFILED_STEPS))
         activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
@@ -75,7 +78,7 @@ class Imdbcls(ImdbclsTraining):
                 self.trainer.step(batch)
             synchronise(self.hardware)
         self.trainer.fetch_metrics()
-        # An annotation, such as that of the optimizer, covers kernels that are counted on their own.
+        # Leave out annotations, such as the optimizer's: the kernels inside them are already counted.
         events = [
             event
             for event in recorded.key_averages()
@@ -107,7 +110,7 @@ class TrainerAtItsBest(Baseline):
         self.clock = RoundClock(self.hardware)
         os.environ["ACCELERATE_DYNAMO_USE_DYNAMIC"] = "1"  # compile once for all lengths
         arguments = TrainingArguments(
-            output_dir=self.config.runs_dir,  # nothing is written
+            output_dir=self.config.runs_dir,  # required, but nothing is written to it
             use_cpu=not on_cuda,
             bf16=self.hardware.precision == "bf16",
             train_sampling_strategy="group_by_length",
@@ -117,7 +120,7 @@ class TrainerAtItsBest(Baseline):
             dataloader_num_workers=NUM_WORKERS if on_cuda else 0,
             dataloader_persistent_workers=on_cuda,
             logging_strategy="no",
-            logging_nan_inf_filter=False,  # it would wait for the GPU in each step
+            logging_nan_inf_filter=False,  # the filter would wait for the GPU in each step
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -146,7 +149,7 @@ class TrainerAtItsBest(Baseline):
         return 3 * (encoder + head_flops(self.model.head, lengths))
 
     def seconds(self, rounds: int, may_go_on: Callable[[], bool]) -> list[float]:
-        """Warm up with one epoch, which has all tensor shapes, and return the seconds of each of the next epochs."""
+        """Warm up with one epoch, which contains all tensor shapes. Return the seconds of each of the next epochs."""
         self.clock.may_go_on = may_go_on
         self.trainer.train()
         return self.clock.all_seconds[1 : 1 + rounds]

@@ -1,9 +1,10 @@
 """Measure training throughput on one GPU: `python experiments/gpu/throughput.py --tokenizer FOLDER`.
 
-Trains RoBERTa-base with random weights, with each head, batch size and system (`imdbcls`, and the Trainer of Hugging
-Face with its fastest options, each with and without `torch.compile`), in order of importance, until the time budget is
-used up. The results are written after each measurement. `--tokenizer` is a folder with the encoder's config.json and
-tokenizer. `--dry-run` runs the same code with a tiny encoder on the CPU in a few seconds; its figures mean nothing.
+Each measurement trains RoBERTa-base from random weights with one head, batch size and system. The systems are `imdbcls`
+and the Hugging Face Trainer with its fastest options, each with and without `torch.compile`. The most important
+measurements come first, and the script stops when the time budget is used up. The results are written after each
+measurement. `--tokenizer` is a folder with the encoder's config.json and tokenizer. `--dry-run` runs the same code with
+a tiny encoder on the CPU in a few seconds; its figures mean nothing.
 """
 
 import argparse
@@ -40,7 +41,7 @@ FORMULA = (
     "LSTM. Embeddings, norms, softmax and activations are not counted. peak is the data sheet's for dense bfloat16; "
     "mfu_of_measured_peak uses the best measured matrix product."
 )
-GOALS = {"mfu_16": 0.20, "mfu_64": 0.35, "ratio": 2.0}  # on an H100
+GOALS = {"mfu_16": 0.20, "mfu_64": 0.35, "ratio": 2.0}  # for an H100
 
 
 class MeasuringProcess:
@@ -57,7 +58,7 @@ class MeasuringProcess:
         self.stop()
 
     def call(self, method: str, *arguments: Any, timeout: float) -> dict[str, Any]:
-        """Call a method of `Measurer`; return its result, or `error`."""
+        """Call a method of `Measurer`. Return its result, or the reason for its failure under the key `error`."""
         if self._process is None:
             self.start()
         try:
@@ -70,7 +71,7 @@ class MeasuringProcess:
             self.stop()
             return {"error": "the process ended; see its output"}
         if "error" in answer:
-            self.stop()  # after an error of CUDA, all later calls would fail, too
+            self.stop()  # after a CUDA error, all later calls would also fail
         return answer
 
     def start(self) -> None:
@@ -117,15 +118,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizer", type=Path, help="folder with the encoder's config.json and tokenizer")
     parser.add_argument("--heads", nargs="+", default=["cls", "weight_avg", "lstm"])
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64, 32], help="the most important two first")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64, 32], help="two most important first")
     parser.add_argument("--documents", type=int, default=2048, help="documents per round (default: 2048)")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds per measurement (default: 3)")
     parser.add_argument("--budget", type=float, default=280.0, help="seconds for everything (default: 280)")
-    parser.add_argument("--cell-seconds", type=float, default=20.0, help="no new round after this time (default: 20)")
-    parser.add_argument("--cell-limit", type=float, default=120.0, help="a measurement fails after this time")
-    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
+    parser.add_argument("--cell-seconds", type=float, default=20.0, help="start no round after this (default: 20)")
+    parser.add_argument("--cell-limit", type=float, default=120.0, help="seconds until a measurement fails")
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="skip torch.compile")
     parser.add_argument("--output", type=Path, default=Path("gpu-throughput.json"))
-    parser.add_argument("--dry-run", action="store_true", help="a tiny encoder on the CPU")
+    parser.add_argument("--dry-run", action="store_true", help="use a tiny encoder on the CPU")
     options = parser.parse_args(arguments)
     if options.dry_run:
         options.documents, options.rounds, options.compile, options.budget = 12, 1, False, math.inf
@@ -136,7 +137,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def settings_of(options: argparse.Namespace, folder: Path) -> list[str]:
-    """Write the documents, and return the settings of all systems."""
+    """Write the documents. Return the settings that all systems share."""
     tokenizer = options.tokenizer and options.tokenizer.resolve()
     encoder = (
         ["backbone=tiny", "max_length=48", "device=cpu"]
@@ -149,7 +150,7 @@ def settings_of(options: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def measure_all(measurer: Any, options: argparse.Namespace, started: float) -> None:
-    """Measure the cells in order until the time budget is used up, and write all results after each cell."""
+    """Measure all cells in order until the time budget is used up. Write all results after each cell."""
 
     def seconds_left() -> float:
         return options.budget - (time.monotonic() - started)
@@ -166,7 +167,7 @@ def measure_all(measurer: Any, options: argparse.Namespace, started: float) -> N
     }
     write(results, options.output)
     if "error" in machine:
-        raise UserError(f"The machine cannot be used: {machine['error']}")
+        raise UserError(f"The speed of this machine could not be measured: {machine['error']}")
     logger.info(f"{machine['card']}: {machine['measured_tflops']:.3g} TFLOP/s measured")
     for cell in cells(options.heads, options.batch_sizes, options.compile, machine["flash_attention"]):
         left = seconds_left()
@@ -182,7 +183,7 @@ def measure_all(measurer: Any, options: argparse.Namespace, started: float) -> N
 
 
 def rates(measured: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
-    """Add the rates that follow from a measurement."""
+    """Add speeds and MFU to a measurement, unless it is an error."""
     if "error" in measured:
         return measured
     seconds = median(measured["seconds"])

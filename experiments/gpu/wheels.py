@@ -2,9 +2,9 @@
 
 The list comes from setup.cfg, with the versions in constraints.txt. Run this command where imdbcls is installed with
 the extras `quickstart` and `dev`, because the dependencies of each package are read from its installed metadata. The
-wheels are for Linux on x86-64. A package that is published only as source is built on this machine; this works only
-for packages without compiled code. Each bundle of wheels is packed into parts of limited size; SHA256SUMS has their
-checksums. `setup.sh` installs the bundles.
+wheels are for Linux on x86-64. A package that is published only as source is built on this machine. The build is
+refused if the package contains compiled code. Each bundle of wheels is packed into parts of limited size. SHA256SUMS
+has the checksums of the parts. `setup.sh` installs the bundles.
 """
 
 import argparse
@@ -32,9 +32,9 @@ MARKERS = {
     "os_name": "posix",
 }
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (35, 34, 31, 28, 27, 24, 17, 12, 5)] + ["manylinux2014_x86_64"]
-# Each bundle needs the bundles before it. The second one, with the weights of MiniLM, is needed only for real training.
+# Each bundle needs the bundles before it. `quickstart`, with the weights of MiniLM, is needed only for real training.
 BUNDLES = ("base", "quickstart")
-FOR_TESTS = ("pytest", "pytest-xdist", "hypothesis", "graphql-core", "accelerate", "setuptools")  # of the extra dev
+FOR_TESTS = ("pytest", "pytest-xdist", "hypothesis", "graphql-core", "accelerate", "setuptools")  # from the extra `dev`
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--python", default="3.12", help="Python of the GPU machine (default: 3.12)")
     parser.add_argument("--part-mib", type=int, default=56, help="maximum size of a part in MiB (default: 56)")
-    parser.add_argument("--list", action="store_true", help="only print the list")
+    parser.add_argument("--list", action="store_true", help="print the list without downloading")
     options = parser.parse_args(arguments)
     installed = [Requirement(line) for line in lines_of(options.installed)]
     markers = MARKERS | {"python_version": options.python, "python_full_version": f"{options.python}.0"}

@@ -2,8 +2,8 @@
 
     python experiments/head_cost/measure.py [--rounds 6] [--heads linear,gru] [--frozen true,false] [OVERRIDES ...]
 
-Each head takes steps in turn with `cls`, on the same batches of MiniLM with 128 tokens and 16 documents. First the
-encoder is trained, then it is frozen, so that its output comes from the cache and only the head is trained. For each
+Each head and `cls` train alternately on the same batches, with MiniLM, 128 tokens and 16 documents per batch. By
+default, the encoder is first trained and then frozen. The output of a frozen encoder comes from the cache. For each
 head, the script prints its number of parameters and its speed relative to `cls`, in documents per CPU second: the
 median, the lowest and the highest ratio of all rounds.
 """
@@ -38,7 +38,7 @@ def make(folder: Path, name: str, head: str, overrides: Sequence[str]) -> Traine
 
 
 def cpu_seconds(trainer: Trainer, steps: slice) -> float:
-    """Return the CPU time in seconds of some steps of the first epoch, including the collation of their batches."""
+    """Return the CPU time in seconds of these steps of the first epoch, including the collation of their batches."""
     batches = trainer.batches.train.epoch(0, start_step=steps.start)
     started = time.process_time()
     for _, batch in zip(range(steps.start, steps.stop), batches, strict=False):
@@ -47,7 +47,7 @@ def cpu_seconds(trainer: Trainer, steps: slice) -> float:
 
 
 def ratios(head: Trainer, cls: Trainer, rounds: int, steps_per_round: int) -> list[float]:
-    """Return the speed of a head relative to `cls` in each round. The head goes first in every second round."""
+    """Return the speed of a head relative to `cls` in each round. The head is measured first in every second round."""
     found = []
     num_blocks = cls.batches.train.steps_per_epoch // steps_per_round
     for number in range(-1, rounds):  # the first round prepares memory and kernels

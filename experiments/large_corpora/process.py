@@ -15,10 +15,10 @@ POLL_SECONDS = 0.05
 class Usage:
     """The memory and time that a command used.
 
-    `private_mb` is the peak of its own memory, summed over its processes: memory that is not backed by a file
-    (`RssAnon`). `resident_mb` also contains the pages of mapped files (`VmRSS`), which the kernel shares between
-    processes and drops when memory is short. `cpu_seconds` covers all processes of the command. `cpu_at` has the CPU
-    seconds of the main process when `measure` first saw each value of `num_steps`.
+    `private_mb` is the peak of the memory that is not backed by a file (`RssAnon`), summed over the command's
+    processes. `resident_mb` also contains the pages of mapped files (`VmRSS`), which the kernel shares between
+    processes and drops when memory is short. `cpu_seconds` covers all processes of the command. `cpu_at` maps each
+    number of training steps that `measure` saw to the CPU seconds of the main process at that time.
     """
 
     private_mb: float
@@ -31,7 +31,7 @@ class Usage:
 def measure(
     command: Sequence[str], output: Path, num_steps: Callable[[], int] = lambda: 0, stop_at: int | None = None
 ) -> Usage:
-    """Run a command with its messages in the file `output`. Raise RuntimeError if it fails.
+    """Run a command, and write its stdout and stderr to `output`. Raise RuntimeError if the command fails.
 
     `num_steps` returns the number of training steps so far. At `stop_at` steps, the command gets SIGTERM.
     """

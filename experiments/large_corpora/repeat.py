@@ -1,4 +1,4 @@
-"""Write a Parquet file with any number of documents, by repeating those of other Parquet files."""
+"""Write a Parquet file with any number of documents, by repeating the documents of other Parquet files."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
-ROWS = 5_000  # per batch
+ROWS = 5_000  # rows per batch
 
 
 def repeat(sources: Sequence[Path], output: Path, num_documents: int, num_words: int | None) -> None:

@@ -25,10 +25,10 @@ from imdbcls.runs.plan import Plan, PlannedGroup
 MAX_SEEDS, FIRST_LOOK = 10, 3
 MARGIN = 0.003
 FUTILITY = 0.1  # chance of a verdict below which a group is stopped
-MIDDLE = 4  # the head that is one point behind, in the spread
+MIDDLE = 4  # index of the head in SPREAD that is one point behind
 SHRINKING = ("flat prior of futility",)
 SPREAD = (0.0, 0.0, 0.2, 0.5, 1.0, 2.0, 3.0)
-EFFECT = 2.9  # standard errors; about 80 % power with a fixed number of seeds
+EFFECT = 2.9  # in standard errors; the power is about 80 % with a fixed number of seeds
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Rule:
     first_look: int = FIRST_LOOK
     margin: float | None = MARGIN
     futility: float | None = None
-    switched_off: tuple[str, ...] = ()  # rules of the comparison, see `rules`
+    switched_off: tuple[str, ...] = ()  # rules of the comparison to switch off (keys of `rules.REPLACEMENTS`)
 
     def decide(self, samples: Sequence[Sample]) -> list[Round]:
         groups = tuple(PlannedGroup(name=str(i), group_hash=str(i), overrides=()) for i in range(len(samples)))
@@ -54,7 +54,8 @@ class Rule:
             return race(samples, plan)
 
 
-CASES = {"A": (5_000, 0.2), "B": (25_000, 0.2), "C": (25_000, 0.5)}  # documents, and points between seeds
+# The number of documents, and the standard deviation between seeds in points.
+CASES = {"A": (5_000, 0.2), "B": (25_000, 0.2), "C": (25_000, 0.5)}
 RULES = {
     "fixed 10": Rule(first_look=MAX_SEEDS),
     "a test after each seed": Rule(switched_off=("levels of looks",)),
@@ -67,10 +68,10 @@ RULES = {
 
 
 def draw_compressed(setting: Setting, generator: np.random.Generator) -> list[Sample]:
-    """Return samples with the same covariances over documents as those of `draw_samples`, from fewer numbers.
+    """Return smaller samples whose covariances over documents equal those of `draw_samples`.
 
-    The tests use only the covariances of the influences. Any factor R with RᵀR = XᵀX can therefore replace the
-    influences X (N, S of all heads).
+    The tests use only the covariances of the influences. The influences X have N rows and a column for each seed of
+    each head. Any factor R with RᵀR = XᵀX can therefore replace X.
     """
     units = setting.units()
     samples = draw_samples(setting, generator, units)
@@ -106,9 +107,9 @@ def adaptive_studies(
 ) -> Numbers:
     """Return six numbers per rule. All rules are applied to the same studies.
 
-    The numbers are: whether any "better" is false; whether `MIDDLE`, or the second of two heads, is found worse; the
-    number of runs; whether all intervals at the stop contain the true difference; the difference between the first two
-    heads at the stop if one is "better" (else NaN); and whether these two heads are "equivalent".
+    The numbers are: whether any "better" is false; whether the head `MIDDLE`, or the second of two heads, is found
+    worse; the number of runs; whether all intervals at the stop contain the true difference; the difference between the
+    first two heads at the stop if one is "better" (else NaN); and whether these two heads are "equivalent".
     """
     middle = min(MIDDLE, len(setting.num_seeds) - 1)
     rows = []
@@ -133,8 +134,7 @@ def adaptive_studies(
 def standard_error(setting: Setting) -> float:
     """Return the true standard error of the difference between two equal heads, in points.
 
-    The error combines three variances: the variance over documents that the seeds of a head share but the two heads do
-    not, the variance of seed x document, and the variance between seeds.
+    It combines three variances: that of head x document, that of seed x document, and that between seeds.
     """
     seed_variance = (setting.seed_sds[0] / POINTS) ** 2
     total = DIFFICULTY_SD**2 + HEAD_SD**2 + RESIDUAL_SD**2 + seed_variance

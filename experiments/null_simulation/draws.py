@@ -1,8 +1,8 @@
 """Draw studies: the outcomes of N documents for heads whose accuracies are known exactly.
 
-A prediction is right if a normal variable is positive. The variable sums the difficulty of the document, which all
-heads share, and the effects of head x document, head x film, seed, and seed x document. The mean is set such
-that the expected accuracy of every head is exactly as given, whatever the spread of its seeds.
+A prediction is right if a normal variable is positive. The variable is the sum of the difficulty of the document, which
+all heads share, and the effects of head x document, head x film, seed, and seed x document. Its mean is set such that
+every head has exactly the given expected accuracy, whatever the spread of its seeds.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from imdbcls.comparison.statistics import Sample, Units
 
 ACCURACY = 0.88
 DIFFICULTY_SD, HEAD_SD, RESIDUAL_SD = 1.6, 0.5, 0.8
-# Points of accuracy per unit of the normal variable, to state the spread of seeds in points.
+# Points of accuracy per unit of the normal variable. It converts the spread between seeds into points.
 POINTS = 100 * float(norm.pdf(ndtri(ACCURACY))) / (DIFFICULTY_SD**2 + HEAD_SD**2 + RESIDUAL_SD**2) ** 0.5
 
 
@@ -32,10 +32,10 @@ class Setting:
     collapse: tuple[
         float, ...
     ] = ()  # probability that a seed predicts only one class, which is right for half of the documents
-    num_films: int = 0  # films of unequal size; 0: documents are independent
+    num_films: int = 0  # films have unequal sizes; 0: documents are independent
     film_sd: float = 0.0  # standard deviation of the interaction of head and film, in units of the normal variable
-    head_sd: float = HEAD_SD  # the same for head x document
-    residual_sd: float = RESIDUAL_SD  # the same for seed x document
+    head_sd: float = HEAD_SD  # the same for the interaction of head and document
+    residual_sd: float = RESIDUAL_SD  # the same for the interaction of seed and document
 
     @cached_property
     def accuracies(self) -> NDArray[np.float64]:
@@ -84,7 +84,7 @@ def draw_outcomes(setting: Setting, generator: np.random.Generator) -> list[NDAr
 
 
 def sample_of_outcomes(correct_SN: NDArray[np.bool_], units: Units) -> Sample:
-    """Return the accuracy of a head, as `imdbcls.comparison.samples.sample_of` does for predictions."""
+    """Return the accuracies of a head as a sample. `imdbcls.comparison.samples.sample_of` does this for predictions."""
     values_S = correct_SN.mean(axis=1)
     return Sample.of(values_S, (correct_SN - values_S[:, None].astype(np.float32)).T, units, step=1.0)
 

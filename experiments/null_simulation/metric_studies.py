@@ -1,4 +1,4 @@
-"""Studies of probabilities: other metrics than accuracy, and the calibration of calibrated models."""
+"""Simulated studies of every metric, and of the calibration error of calibrated models."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ TOKENS = np.ones(NUM_DOCUMENTS, dtype=np.int64)
 
 
 def predictions_of(labels_N: NDArray[np.int64], logits_N: NDArray[np.float64]) -> Predictions:
-    """Return predictions with these logits of the second class."""
+    """Return predictions from the labels and the logits of the second class."""
     probabilities_NC = np.stack([expit(-logits_N), expit(logits_N)], axis=1)
     names = ("negative", "positive")
     return Predictions(IDS, labels_N, (logits_N > 0).astype(np.int64), probabilities_NC, TOKENS, None, names)

@@ -38,13 +38,16 @@ def estimate_without_steps(
 
 
 def p_equivalence_without_steps(estimate: Estimate, margin: float) -> float:
-    """Return the p-value of TOST. Without a variance, it is the probability that no unit shows a difference."""
+    """Return the p-value of TOST.
+
+    With zero variance, it is the probability that no unit shows a difference if the true difference is one margin.
+    """
     if estimate.standard_error == 0:
         return (1 - margin) ** (estimate.document_df + 1) if abs(estimate.value) < margin else 1.0
     return t_tail((margin - abs(estimate.value)) / estimate.standard_error, estimate.degrees_of_freedom)
 
 
-# For each rule: the objects and names to replace, and the replacements that switch the rule off.
+# For each rule, the attributes to replace (object and name), and the replacements that switch the rule off.
 REPLACEMENTS: dict[str, tuple[tuple[Any, str, Any], ...]] = {
     "floor": ((Sample, "floor", property(lambda sample: 0.0)),),
     "shrinkage": ((statistics, "MIN_POOLED", float("inf")),),

@@ -1,4 +1,4 @@
-"""Simulate studies whose true differences are known, and count the errors of the comparison by old and new rules.
+"""Simulate studies whose true differences are known, and count the errors of the old and of the new rules.
 
 Run `python experiments/null_simulation/simulate.py`. It prints the tables of the README and takes about 45 minutes of
 CPU time. `--studies 100` is faster but less precise, and `--only clusters` prints one table.
@@ -30,7 +30,7 @@ from imdbcls.comparison.statistics import Estimate, Sample, permutation_p, t_qua
 from imdbcls.comparison.verdicts import LEVEL, Outcome
 
 MARGIN = 0.003
-WIDE_MARGIN = 0.02  # far above the standard errors, which makes a false "equivalent" at the margin most likely
+WIDE_MARGIN = 0.02  # far above the standard errors: the worst case for false "equivalent" at the margin
 
 
 def all_pairs(num_heads: int) -> list[Pair]:
@@ -101,11 +101,11 @@ def error_studies(setting: Setting, generator: np.random.Generator, num_studies:
 
 
 def rule_studies(rule: str, setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return numbers for each study with all rules and without one, in turn: with, without, with, ...
+    """Return numbers for each study, alternately with all rules and without `rule`: with, without, with, ...
 
     The numbers are: whether any "better" is false; the share of intervals that contain the true difference; whether all
-    simultaneous intervals contain it; the share of pairs whose p-value is clearly below the p-value of exactly these
-    trained models, although the first p-value should also cover other seeds.
+    simultaneous intervals contain it; the share of pairs whose p-value is clearly below the p-value for exactly these
+    trained models. The p-value of a pair also covers other seeds, so it should not be smaller.
     """
     units, pairs = setting.units(), all_pairs(len(setting.num_seeds))
     with without(rule):
@@ -211,14 +211,15 @@ def pooled_studies(setting: Setting, generator: np.random.Generator, num_studies
     return np.array(rows, dtype=float)
 
 
-SETTLE_SEEDS = (2, 3, 5)  # trained
-SETTLE_TARGETS = (10, 30)  # after more training
+SETTLE_SEEDS = (2, 3, 5)  # numbers of seeds from which the chance of a verdict is predicted
+SETTLE_TARGETS = (10, 30)  # numbers of seeds for which it is predicted
 
 
 def settle_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return, for each number of seeds and each target, the predicted chance by old and new rules, and the result.
+    """Return the predicted chances of a verdict by old and new rules, and whether there is one, for seeds and targets.
 
-    The study has as many seeds as the largest target. A prediction uses only the first seeds.
+    There are three values for each number in `SETTLE_SEEDS` and each of `SETTLE_TARGETS`. The study has as many seeds
+    as the largest target. A prediction uses only its first seeds.
     """
     units, pairs = setting.units(), [Pair(0, 1)]
     rows = []
@@ -315,7 +316,7 @@ def print_errors(run: Runner, name: str) -> None:
         print_row(title, *(percent(column) for column in found.T), f"{len(found):,}")
 
 
-# By rule: studies in which it matters.
+# For each rule, studies in which it matters.
 RULE_SETTINGS = {
     "floor": equal(2, 3, 0.0, 2_000),
     "shrinkage": equal(7, 2, 1.0, 2_000),
@@ -448,17 +449,17 @@ def main() -> None:
     }
     tables = [*ERROR_TABLES, *others]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=1_000, help="studies of most rows, at least 2 (default: 1,000)")
+    parser.add_argument("--studies", type=int, default=1_000, help="studies per row, at least 2 (default: 1,000)")
     parser.add_argument("--processes", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--only", choices=tables, nargs="+", default=tables, help="tables (default: all)")
     arguments = parser.parse_args()
     if arguments.studies < 2 or arguments.processes < 1:
         parser.error("--studies must be at least 2, and --processes at least 1")
-    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes: products of small matrices are slower with threads
+    os.environ["OMP_NUM_THREADS"] = "1"  # the processes inherit it; small matrix products are slower with threads
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         run = Runner(arguments.studies, pool)
         for i, name in enumerate(tables):
-            run.row = 1_000 * i  # a table has the same numbers with and without `--only`
+            run.row = 1_000 * i  # gives a table the same numbers with and without `--only`
             if name in arguments.only:
                 print(f"\n## {name}")
                 print_errors(run, name) if name in ERROR_TABLES else others[name](run)

@@ -15,8 +15,9 @@ from imdbcls.comparison.inference import Inference, Pair, infer
 from imdbcls.comparison.statistics import permutation_p
 from imdbcls.comparison.verdicts import LEVEL, Outcome
 
-MARGIN = 0.3  # points
-WIDE_MARGINS = {20: 20.0, 65: 8.0, 320: 2.0, 5_000: 0.5}  # points, by documents; equivalence can then be shown
+MARGIN = 0.3  # in points
+# Margins in points for each number of documents, wide enough to show equivalence.
+WIDE_MARGINS = {20: 20.0, 65: 8.0, 320: 2.0, 5_000: 0.5}
 AGREEMENTS: dict[str, dict[str, float]] = {"usual heads": {}, "similar heads": {"head_sd": 0.02, "residual_sd": 0.05}}
 
 
@@ -27,7 +28,7 @@ def small(num_seeds: int, num_documents: int, **spreads: Any) -> Setting:
 
 
 def decided(outcomes: Sequence[np.ndarray], setting: Setting, margin: float) -> Inference:
-    """Test the two heads as `compare` does: with one seed, by a permutation test over documents."""
+    """Test the two heads as `compare` does. With one seed, this is a permutation test over documents."""
     units = setting.units()
     first, second = (correct_SN.astype(np.float32) for correct_SN in outcomes)
     pair = Pair(0, 1, p_documents=permutation_p(first, second, units))
@@ -36,9 +37,10 @@ def decided(outcomes: Sequence[np.ndarray], setting: Setting, margin: float) -> 
 
 
 def small_studies(setting: Setting, margin: float, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return whether the verdict is "better", the equivalence test rejects, and the interval holds.
+    """Return three numbers per study, each first without and then with the rules for metrics that change in steps.
 
-    Each value is computed first without and then with the rules for steps.
+    The numbers are: whether the verdict is "better"; whether the equivalence test rejects; and whether the interval
+    contains the true difference.
     """
     truth = float(setting.accuracies[0] - setting.accuracies[1])
     rows = []
@@ -56,7 +58,7 @@ def small_studies(setting: Setting, margin: float, generator: np.random.Generato
 
 
 def print_small(run: Runner) -> None:
-    """Print error rates: false "better" of equal heads, and "equivalent" of heads that are exactly one margin apart."""
+    """Print how often equal heads are "better", and heads that are exactly one margin apart are "equivalent"."""
     print_header(
         *("heads, documents, seeds", "better, without", "with"),
         *(f"equivalent at {MARGIN} points, without", "with", "at a wide margin, without", "with"),

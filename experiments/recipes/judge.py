@@ -25,7 +25,7 @@ COMMON = (
     *("lr=tag(log,interval(3e-5,5e-4))", "optimizer.head_lr=tag(log,interval(1,30))"),
 )
 TRIALS, SEEDS = 8, 8
-# A recipe's own key is searched next to lr and head_lr, with the same number of trials.
+# A recipe's own key is searched together with lr and head_lr, in the same number of trials.
 RECIPES = {
     "default": (),
     "reinit": ("backbone.reinit_layers=1,2,3",),
@@ -34,7 +34,7 @@ RECIPES = {
     "soup": ("trainer.greedy_soup=true",),
     "soup_constant": ("trainer.greedy_soup=true", "schedule=constant"),
     "head_tail": ("data.truncation=head_tail",),
-    "long": ("epochs=20",),  # as many tokens as `stable`
+    "long": ("epochs=20",),  # reads as many tokens as `stable`
     "stable": ("experiment=stable", "epochs=20", "lr=1e-5,2e-5,3e-5", "optimizer.head_lr=1"),
 }
 

@@ -71,9 +71,9 @@ def main() -> None:
 
 
 def table(common: list[str]) -> Iterator[str]:
-    """Yield the lines of a Markdown table with the default and the recipes, best first, and of a list below it.
+    """Yield the lines of a Markdown table with the default and the recipes, best recipe first.
 
-    The list contains the verdict on each recipe, and the recipes that were not run or failed.
+    A list below the table contains the verdict on each recipe, and the recipes that were not run or failed.
     """
     config = imdbcls.compose(*common)
     by_hash = {group.runs[0].result["group_hash"]: group for group in read_study(config.folder.parent).groups}
@@ -85,7 +85,7 @@ def table(common: list[str]) -> Iterator[str]:
 
 
 def comparison(groups: dict[str, Group]) -> Iterator[str]:
-    """Yield the table of all groups, which must include `default`, and the verdict on each of the others."""
+    """Yield the table of all groups, then the verdict on each group except `default`, which must be one of them."""
     found = {name: replace(group, name=name) for name, group in groups.items()}
     metric, names = METRICS["accuracy"], list(found)
     samples = samples_of(list(found.values()), metric, units_of(list(found.values())))

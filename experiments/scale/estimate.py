@@ -10,7 +10,7 @@ from statistics import NormalDist
 # RoBERTa-base with the head cls.
 NUM_PARAMETERS = 124_647_170
 LAYERS, HIDDEN = 12, 768
-LAYER_WEIGHTS = LAYERS * 12 * HIDDEN**2  # of the linear layers: 4 H² for attention and 8 H² for the rest, per layer
+LAYER_WEIGHTS = LAYERS * 12 * HIDDEN**2  # per layer, 4 H² in attention and 8 H² in the feed-forward part
 BYTES_PER_GRADIENT = 4  # float32
 
 # The number of tokens of an IMDB review is nearly log-normal, with median 224 and mean 302.
@@ -20,14 +20,14 @@ LOG_MEAN, LOG_DEVIATION, MAX_LENGTH = 5.41, 0.773, 512
 PEAK = 989e12  # FLOP/s of an H100 (SXM) in dense bfloat16, from the data sheet
 MFU = 0.25  # share of the peak while the GPU computes; the goals are 0.20 to 0.35
 LAUNCH_SECONDS = 0.010  # a step takes at least as long as its kernel launches: about 1,500, each 6 to 7 µs
-OVERHEAD_SECONDS = 60.0  # of each run: imports, tokenising, loading and saving weights
+OVERHEAD_SECONDS = 60.0  # per run, for imports, tokenization, and loading and saving weights
 NVLINK, ETHERNET = 300e9, 10e9  # bytes per second and GPU in an all-reduce: within a machine, between machines
 GPUS_PER_MACHINE = 8
 EPOCHS, VALIDATION_FRACTION = 3, 0.1
 
 
 def mean_of_power(power: int) -> float:
-    """Return the mean of min(T, MAX_LENGTH)^power for a log-normal number of tokens T."""
+    """Return the mean of min(T, MAX_LENGTH)^power, where the number of tokens T is log-normal."""
     normal, limit = NormalDist(LOG_MEAN, LOG_DEVIATION), math.log(MAX_LENGTH)
     variance = LOG_DEVIATION**2
     below = math.exp(power * LOG_MEAN + power**2 * variance / 2) * normal.cdf(limit - power * variance)
@@ -45,7 +45,7 @@ def all_reduce_bytes(num_gpus: int) -> float:
 
 
 def step_seconds(batch_size: int, num_gpus: int) -> float:
-    """Return the seconds of a step. The all-reduce overlaps with the backward pass, two thirds of the computation."""
+    """Return the seconds of a step. The all-reduce overlaps with the backward pass (2/3 of the computation)."""
     documents = math.ceil(batch_size / num_gpus)
     computing = max(LAUNCH_SECONDS, documents * 3 * forward_flops() / (MFU * PEAK))
     bandwidth = NVLINK if num_gpus <= GPUS_PER_MACHINE else ETHERNET

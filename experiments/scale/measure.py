@@ -49,14 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = json.loads(options.output.read_text()) if options.output.exists() else {}
     for name in options.experiments:
         results |= {"format_version": 1, "cores": os.cpu_count(), name: EXPERIMENTS[name](options)}
-        results[name]["load_average"] = os.getloadavg()[2]  # of the last 15 minutes
+        results[name]["load_average"] = os.getloadavg()[2]  # mean of the last 15 minutes
         options.output.write_text(json_text(results, indent=1) + "\n")
         print(f"{name}: done")
 
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:
     """Return documents per second for each group, one value per turn, and the ratio to one process with all threads."""
-    # Without torchrun, a run uses all threads in one process. This is the alternative to several processes.
+    # The alternative to several processes is one process with all threads, without torchrun.
     groups = [(1, os.cpu_count() or 1), *((number, 1) for number in options.processes)]
     found: dict[tuple[int, int], list[float]] = {group: [] for group in groups}
     for _ in range(options.repeats):
@@ -98,7 +98,10 @@ def processor_seconds(processes: int, settings: Sequence[str]) -> float:
 
 
 def losses(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the losses of every step by number of processes, and the largest difference from the first number."""
+    """Return the losses of every step for each number of processes.
+
+    Also return their largest difference from the losses with the first number of processes.
+    """
     curves: dict[int, dict[str, list[float]]] = {}
     for processes in options.processes:
         with finished_run(processes, 1, [*LOSSES, *options.settings]) as folder:
@@ -118,7 +121,7 @@ def abs_difference(one: float, other: float) -> float:
 
 
 def kill(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the seconds from killing process 1 of 2 until torchrun and all processes have ended, for each repeat."""
+    """For each repeat, return the seconds from killing process 1 of 2 until torchrun and all processes have ended."""
     return {"seconds": [seconds_until_all_end([*KILL, *options.settings]) for _ in range(options.repeats)]}
 
 
@@ -127,7 +130,7 @@ def seconds_until_all_end(settings: Sequence[str]) -> float:
         command = [*command_of(2, settings), f"runs_dir={folder}/runs"]
         launcher = subprocess.Popen(command, env=environment(1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            while not any(map(has_lines, Path(folder).glob("runs/*/*/metrics.jsonl"))):  # until training has begun
+            while not any(map(has_lines, Path(folder).glob("runs/*/*/metrics.jsonl"))):  # training has not begun
                 if launcher.poll() is not None:
                     raise RuntimeError("the run ended before it began to train")
                 time.sleep(0.1)

@@ -2,8 +2,8 @@
 
     python experiments/serving/load.py runs/quickstart/cls-s0-1a2b3c4d --output experiments/serving/load.json
 
-Each client sends one review per request, and the next review after it receives the answer. Two servers run at the same
-time, one with and one without batching. They are measured in turn, so that other work on the machine affects both.
+Each client sends one review per request. It sends the next review after it receives the answer. Two servers run at the
+same time, one with and one without batching. They are measured in turn, so that other work on the machine affects both.
 """
 
 import argparse

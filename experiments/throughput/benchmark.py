@@ -1,6 +1,6 @@
 """Run the compared systems in turn, each in its own process so that its peak memory can be measured.
 
-This module does not import PyTorch, because the process of a system changes settings that must be set before that.
+This module does not import PyTorch: a system's process first changes settings that PyTorch reads when it is imported.
 """
 
 import logging
@@ -65,7 +65,7 @@ class Worker:
         arguments = (child, system, settings)
         self._process = _processes.Process(target=serve, args=arguments, name=system.name, daemon=True)
         self._process.start()
-        child.close()  # otherwise `recv` would not notice that the process ended
+        child.close()  # otherwise `recv` would wait forever if the process ended
 
     def __enter__(self) -> Self:
         return self

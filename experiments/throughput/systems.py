@@ -1,6 +1,7 @@
 """The compared systems: baselines and imdbcls, on the same documents and with the same initial weights.
 
-Each system is built in its own process (`benchmark.py`). In addition to the methods of `System`, it has these methods:
+Each system is built in its own process (`benchmark.py`). In addition to the methods of `System`, every system has these
+methods:
 
 - `precision()` returns the name of the precision.
 - `first_loss()` returns the mean loss of the first batch, without dropout.
@@ -42,7 +43,8 @@ from imdbcls.runtime.signals import StopRequest
 from imdbcls.runtime.versions import versions
 from imdbcls.tracking import Trackers
 
-# `choices` contains overrides for the config, as on the command line of `imdbcls.train`. `rounds` is a number.
+# `choices` contains overrides for the config, as on the command line of `imdbcls.train`. `rounds` is the number of
+# rounds.
 Settings = Mapping[str, Any]
 
 
@@ -188,7 +190,7 @@ class TrainerTraining(Baseline):
 
     def make_trainer(self, **options: Any) -> Trainer:
         arguments = TrainingArguments(
-            output_dir=tempfile.gettempdir(),  # nothing is written
+            output_dir=tempfile.gettempdir(),  # required, but nothing is written to it
             use_cpu=self.hardware.device.type == "cpu",
             num_train_epochs=1,
             save_strategy="no",
