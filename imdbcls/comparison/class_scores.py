@@ -16,7 +16,7 @@ def confusion_matrix_of(group: Group) -> tuple[tuple[int, ...], ...]:
 
 
 def class_scores_of(group: Group, label_names: tuple[str, ...]) -> tuple[ClassScore, ...]:
-    """Return the precision, recall and F1 of each class, averaged over seeds, and its number of documents.
+    """Return, for each class, the number of documents, and the precision, recall and F1 averaged over seeds.
 
     An undefined score, such as the precision of a class that is never predicted, counts as 0.
     """

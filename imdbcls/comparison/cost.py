@@ -21,12 +21,12 @@ FASTER_IS_BETTER = {"documents_per_second"}
 
 
 def costs_of(group: Group) -> dict[str, float | None]:
-    """Return the mean of each cost over the runs that recorded it. The value is None if no run recorded it."""
+    """Return the mean of each cost over the runs that recorded it, or None for a cost that no run recorded."""
     return {key: sum(values) / len(values) if values else None for key, values in costs_by_seed(group).items()}
 
 
 def cost_ranges_of(group: Group) -> dict[str, tuple[float, float] | None]:
-    """Return the lowest and highest value of each cost over the runs. The range is None if no run recorded the cost."""
+    """Return the lowest and highest value of each cost over the runs, or None for a cost that no run recorded."""
     return {key: (min(values), max(values)) if values else None for key, values in costs_by_seed(group).items()}
 
 
@@ -49,7 +49,7 @@ def pareto_front(groups: Sequence[GroupSummary], cost: str, metric: Metric) -> t
     """Return the names of the groups on the Pareto front of the metric and this cost.
 
     A group is on the front if no other group is at least as good in both the metric and the cost, and better in one.
-    Groups without a recorded cost are left out.
+    Groups that did not record this cost are left out.
     """
     sign = -1.0 if cost in FASTER_IS_BETTER else 1.0
     points = [

@@ -1,9 +1,9 @@
 """The expected validation metric of the best of n trials (Dodge et al. 2019, "Show Your Work", EMNLP, equation 7).
 
-The best value of a group does not show how many trials it took. The expected best of n trials shows which group leads
-at each budget n. F is the empirical distribution of the metric over N trials. If n trials are drawn independently from
-F, with replacement, P(best <= v) = F(v)^n. Only the trials of a random search are independent. For n = N, the estimate
-is a little below the best of the N trials, because a draw can contain the same trial twice.
+The best value of a group does not show how many trials were run to find it. The expected best of n trials shows which
+group leads at each budget n. F is the empirical distribution of the metric over N trials. If n trials are drawn
+independently from F, with replacement, P(best <= v) = F(v)^n. Only the trials of a random search are independent. For
+n = N, the estimate is a little worse than the best of the N trials, because a draw can contain the same trial twice.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,10 @@ class Expected:
 
 
 def expected_best(values: Sequence[float], higher_is_better: bool = True) -> tuple[Expected, ...]:
-    """Return the expected best of n trials for n = 1 to N, given the values of N trials (empty if N = 0)."""
+    """Return the expected best of n trials for n = 1 to N, given the values of N trials.
+
+    Return an empty tuple if N = 0.
+    """
     sign = 1.0 if higher_is_better else -1.0
     sorted_N = np.sort(sign * np.asarray(values, dtype=np.float64))
     num_values = len(sorted_N)

@@ -15,7 +15,7 @@ from imdbcls.comparison.run_files import Run, number, sanitize
 Fact = str | int | float | None
 FILM_SOURCES = ("imdbcls.data.imdb.read_imdb", "imdbcls.data.sample.read_sample")  # their clusters are films
 PACKAGES = ("imdbcls", "torch", "transformers")
-MAX_SETTINGS = 200  # config keys in the result
+MAX_SETTINGS = 200  # largest number of config keys in the result
 NO_SETTING = re.compile(
     r"seed|backbone\.recommended_lr|data\.order_seed|study|jobs|progress|plugins|runs_dir|.*\._(partial|convert)_"
 )
@@ -84,7 +84,7 @@ def encoder_training(run: Run) -> str | None:
 
 
 def cluster_name(run: Run) -> str | None:
-    """Return a name for the clusters: "films" or "values of <column>", or None if they are not known."""
+    """Return "films" or "values of <column>" as a name for the clusters, or None if no name is known."""
     source = setting(run, "data", "source")
     if nested(source, ["_target_"]) in FILM_SOURCES:
         return "films"

@@ -1,4 +1,4 @@
-"""A comparison as data frames, and as the short HTML that a notebook shows."""
+"""Convert a comparison into data frames, and into the short HTML that a notebook shows."""
 
 from html import escape
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from imdbcls.runs.selection import as_text
 if TYPE_CHECKING:
     from imdbcls.comparison.results import Comparison
 
-MAX_ROWS = 20  # of a table in a notebook
+MAX_ROWS = 20  # largest number of rows in a notebook table
 NONE = "\u2013"
 WORDS = {outcome: str(outcome) for outcome in Outcome} | {Outcome.BETTER_HERE: "better in these runs"}
 

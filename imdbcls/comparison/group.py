@@ -1,4 +1,4 @@
-"""The runs of one config with different seeds, and what their predictions have in common."""
+"""A group: the runs of one config with different seeds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,9 +56,10 @@ class Group:
 
     @cached_property
     def clusters_N(self) -> np.ndarray | None:
-        """Index of each document's cluster, in sorted order of the cluster names; None if no run recorded clusters.
+        """Index of each document's cluster; None if no run recorded clusters.
 
-        Any run that recorded clusters can be used, because all runs of a group have the same documents.
+        The indices follow the sorted cluster names. Any run that recorded clusters can provide them, because all runs
+        of a group have the same documents.
         """
         recorded = (run.predictions.clusters for run in self.runs)
         clusters = next((column for column in recorded if column is not None), None)
@@ -66,7 +67,7 @@ class Group:
 
     @cached_property
     def parts_N(self) -> np.ndarray | None:
-        """Part of the data to which each document belongs; None if no run recorded parts."""
+        """Name of the part of the data that contains each document; None if no run recorded parts."""
         recorded = (run.predictions.parts for run in self.runs)
         return next((column for column in recorded if column is not None), None)
 
@@ -103,15 +104,18 @@ class Group:
 
     @cached_property
     def share_correct_N(self) -> np.ndarray:
-        """Share of seeds whose prediction is the label: exactly 1.0 for all seeds, and exactly 0.0 for no seed."""
+        """Share of seeds that predict the label of each document.
+
+        The share is exactly 1.0 if all seeds predict the label, and exactly 0.0 if none does.
+        """
         return self.correct_SN.mean(axis=0)
 
     @cached_property
     def collapsed_S(self) -> np.ndarray:
         """Whether each run collapsed.
 
-        A collapsed run predicts the same class for at least 99 % of the documents, although at most 95 % have this
-        label.
+        A collapsed run predicts one class for at least 99 % of the documents, although at most 95 % of the documents
+        are labelled with this class.
         """
         num_classes = len(self.runs[0].predictions.label_names)
         label_shares_C = np.bincount(self.labels_N, minlength=num_classes) / len(self.labels_N)
@@ -136,7 +140,7 @@ class Group:
 
     @cached_property
     def label_probability_N(self) -> np.ndarray | None:
-        """Probability of each document's label, averaged over seeds; None: a run has no probabilities."""
+        """Probability of each document's label, averaged over seeds; None if a run has no probabilities."""
         if not self.has_probabilities:
             return None
         return np.take_along_axis(self.mean_probabilities_NC, self.labels_N[:, None], axis=1)[:, 0]

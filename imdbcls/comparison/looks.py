@@ -43,7 +43,7 @@ def notes_on_unfinished(comparison: Comparison, num_unfinished: int) -> Iterator
 
 
 def recorded_looks(path: Path) -> list[int]:
-    """Return the numbers of runs at earlier looks, ascending (empty if the file has none or is damaged)."""
+    """Return the numbers of runs at earlier looks, ascending. Return an empty list if the file has no valid looks."""
     try:
         looks = read_json(path).get("looks")
     except UserError:

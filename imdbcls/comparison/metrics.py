@@ -28,7 +28,7 @@ class Metric:
     name: str  # as in result.json, without the split
     evaluate: Callable[[Predictions], tuple[float, Floats]]  # value and influence (N,); NaN if not defined
     needs_probabilities: bool = True
-    # Influence of one changed prediction, given the predictions of a run; 0: the metric has no smallest change.
+    # Returns the influence of one changed prediction, given the predictions of a run; 0: no smallest change exists.
     step: Callable[[Predictions], float] = lambda _: 0.0
     upper: float = 1.0  # largest possible value
     default_margin: float | None = None  # default of --margin, as a fraction; None: no default
@@ -73,8 +73,8 @@ def accuracy(predictions: Predictions) -> tuple[float, Floats]:
 def macro_f1(predictions: Predictions) -> tuple[float, Floats]:
     """Return macro F1 as in scikit-learn, and its influence (N,).
 
-    The F1 of a class is 2 c / (p + l), where p documents are predicted as this class, l are labelled with it, and c are
-    both. It is 0 if p + l is 0.
+    The F1 of a class is 2 c / (p + l), or 0 if p + l is 0. Here, p documents are predicted as this class, l documents
+    are labelled with this class, and c documents are both.
     """
     classes = np.arange(len(predictions.label_names))
     predicted_NC = predictions.predicted[:, None] == classes
@@ -101,9 +101,9 @@ def step_of_f1(predictions: Predictions) -> float:
 def auroc(predictions: Predictions) -> tuple[float, Floats]:
     """Return the area under the ROC curve, and its influence (N,). Both are NaN if a class has no documents.
 
-    With two classes, this is the area for the second class. With more, it is the mean over the areas of all classes,
-    each against the rest. The influences are computed from the placement values of DeLong et al. (1988, Biometrics
-    44:837).
+    With two classes, this is the area for the second class. With more classes, it is the mean area over all classes,
+    where each class is compared with all other classes. The influences are computed from the placement values of
+    DeLong et al. (1988, Biometrics 44:837).
     """
     probabilities_NC = predictions.known_probabilities
     num_classes = probabilities_NC.shape[1]

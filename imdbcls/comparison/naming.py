@@ -94,7 +94,7 @@ def chosen_sections(run: Described) -> dict[str, str]:
 def value_in_name(value: Any) -> str:
     """Return a config value for a name, with `null`, `true` and `false` as in YAML.
 
-    Floats have three digits. Only the end of a long path is kept.
+    Floats have three significant digits. Only the end of a long path is kept.
     """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -103,7 +103,7 @@ def value_in_name(value: Any) -> str:
 
 
 def choices_of(runs: Sequence[Described]) -> list[dict[str, Any]]:
-    """Return, by dotted key, the config values of each run that can distinguish its group from other groups.
+    """Return the config of each run by dotted key, without the keys that cannot distinguish groups.
 
     Leave out the keys that match `IRRELEVANT`. Also leave out the keys of the data source if all runs have the same
     documents (`split_hash`), and the encoder's path if all runs have the same encoder (`backbone_content`).

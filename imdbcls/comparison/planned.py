@@ -18,11 +18,11 @@ from imdbcls.runs.plan import Plan
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """The looks at a planned study. An integer for a group is an index into `Plan.groups`, not into `Study.groups`."""
+    """The looks at a planned study. Group indices refer to `Plan.groups`, not to `Study.groups`."""
 
     plan: Plan
-    groups: tuple[Group | None, ...]  # of each planned group; None: no finished run
-    samples: tuple[Sample | None, ...]  # of each planned group, its first planned seeds; None: no finished run
+    groups: tuple[Group | None, ...]  # one per planned group; None: no finished run
+    samples: tuple[Sample | None, ...]  # first planned seeds of each planned group; None: no finished run
     rounds: tuple[Round, ...]
 
     @property
@@ -90,7 +90,7 @@ class PlannedStudy:
                 return "it is still running"
 
     def stopped(self) -> list[tuple[str, str]]:
-        """Return the name of each stopped group and the reason, in order of the looks."""
+        """Return the name of each stopped group and the reason why it stopped, in the order of the looks."""
         order = sorted(
             (each for each in range(len(self.plan.groups)) if self.standings[each].num_seeds is not None),
             key=lambda each: self.standings[each].num_seeds or 0,

@@ -35,7 +35,7 @@ def minimum_detectable_difference(estimate: Estimate, level: float) -> float:
 
 
 def with_seeds(estimate: Estimate, num_seeds: int) -> Estimate:
-    """Return the estimate to expect after every group with fewer than `num_seeds` seeds is extended to `num_seeds`."""
+    """Return the expected estimate if each group with fewer than `num_seeds` seeds is extended to `num_seeds`."""
     variances = tuple(v.with_seeds(max(num_seeds, v.num_seeds)) for v in estimate.seed_variances)
     return replace(estimate, seed_variances=variances)
 
@@ -112,7 +112,7 @@ def chance_by_flat_prior(
 
 
 def variance_scales(df: float) -> NDArray[np.float64]:
-    """Return equally likely values of true variance / sample variance, given the sample's degrees of freedom."""
+    """Return equally likely values of the ratio true variance / sample variance, given the degrees of freedom."""
     probabilities_Q = (np.arange(NUM_SCALES) + 0.5) / NUM_SCALES
     return (df + PRIOR_DF) / special.chdtri(df + PRIOR_DF, probabilities_Q)
 

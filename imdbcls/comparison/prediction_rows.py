@@ -211,8 +211,8 @@ def require_bounded(path: Path, file: Any, names: Sequence[str]) -> None:
         if column.largest_page > MAX_PAGE_BYTES or column.num_bytes > MAX_COLUMN_BYTES or not column.is_bounded:
             raise UserError(
                 f"{path}: column {column.path[:80]!r} is too large, or it has an encoding that can expand to any size. "
-                f"It expands to {column.num_bytes:,} bytes. The limit is {MAX_COLUMN_BYTES:,} bytes, and "
-                f"{MAX_PAGE_BYTES:,} per page."
+                f"The column expands to {column.num_bytes:,} bytes. The limit is {MAX_COLUMN_BYTES:,} bytes, and "
+                f"{MAX_PAGE_BYTES:,} bytes per page."
             )
     if sum(column.largest_page for column in pages.values()) > MAX_PAGES_BYTES:
         raise UserError(

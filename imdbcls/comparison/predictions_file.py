@@ -30,8 +30,8 @@ from imdbcls.runs.untrusted import MAX_ID_CHARACTERS
 MAX_SYSTEMS = 100  # limited, because every pair is tested
 MAX_RUNS = 1_000  # systems times seeds
 MAX_CLASSES = 1_000
-MAX_NAME_CHARACTERS = 100  # of a system or a class
-MAX_TOTAL_CHARACTERS = 2**26  # of all distinct ids, or all distinct clusters
+MAX_NAME_CHARACTERS = 100  # limit for the name of a system or a class
+MAX_TOTAL_CHARACTERS = 2**26  # limit for all distinct ids together, and for all distinct clusters together
 MAX_NUMBERS = 50_000_000  # probabilities in the file
 MAX_SEED_DIGITS = 18
 SUM_TOLERANCE = 1e-3 + 1e-9  # three decimals may sum to 0.999
@@ -58,7 +58,7 @@ class Names:
     max_names: int
     max_characters: int
     indices: dict[str, int] = field(default_factory=dict)
-    _known: dict[object, int] = field(default_factory=dict)  # index by the cell as written
+    _known: dict[object, int] = field(default_factory=dict)  # index of the value of each cell
     _num_characters: int = 0
 
     def __len__(self) -> int:

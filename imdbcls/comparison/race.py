@@ -42,16 +42,16 @@ class Standing:
     """The state of a group after a look."""
 
     state: State = State.RUNNING
-    other: int | None = None  # index of the group that it was compared with; None for running and failed groups
-    num_seeds: int | None = None  # per group, at the look that stopped the group; None for running groups
-    chance: float | None = None  # of a verdict with all planned seeds, for a futile group
+    other: int | None = None  # index of the group that this one was compared with; None for running and failed groups
+    num_seeds: int | None = None  # seeds per group at the look that stopped this group; None for running groups
+    chance: float | None = None  # chance of a verdict with all planned seeds; None unless the group is futile
 
 
 @dataclass(frozen=True)
 class Round:
-    """One look at the study. An integer that stands for a group is an index into `Plan.groups`."""
+    """One look at the study. Group indices refer to `Plan.groups`."""
 
-    num_seeds: int  # per tested group
+    num_seeds: int  # seeds per tested group
     look: Look
     num_tests: int  # for Holm's correction: all planned pairs, except those found different at earlier looks
     inferences: Mapping[tuple[int, int], Inference]  # of each pair (i, j), i < j, of groups still running at this look
@@ -161,7 +161,7 @@ def worse_groups(
 ) -> list[tuple[Standing, int]]:
     """Return the standing and the index of each group that is worse than another group.
 
-    `Standing.other` is the best of the groups that are better.
+    `Standing.other` is the best of these other groups.
     """
     found = []
     for rank, i in enumerate(best_first):

@@ -90,11 +90,11 @@ class Calibration:
 class CurvePoint:
     """A point of a learning curve: the mean over seeds, with the lowest and the highest value.
 
-    Curves by training size or by number of trials use the same class: `epoch` is then the size or the number, and the
-    limits are those of an interval.
+    Curves by training size or by number of trials use the same class. There, `epoch` is the x value, and `low` and
+    `high` are the ends of an interval.
     """
 
-    epoch: float  # or another x value
+    epoch: float
     mean: float
     low: float
     high: float
@@ -105,13 +105,13 @@ class CurvePoint:
 class RunSummary:
     """One run of a group."""
 
-    name: str  # of its folder
+    name: str  # name of the run folder
     seed: int
     validation: float | None  # metric of the comparison on the validation split; None: not recorded
     test: float  # metric of the comparison on the test split
     best_epoch: int | None  # epoch of the evaluated model; None: not recorded
     train_seconds: float | None  # None: not measured
-    url: str | None = None  # of its W&B page; None: not recorded
+    url: str | None = None  # URL of the W&B page; None: not recorded
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class ClassScore:
     """The scores of a group for one class, averaged over seeds."""
 
     name: str
-    num_documents: int  # with this label
+    num_documents: int  # documents with this label
     precision: float  # 0 if the class is never predicted
     recall: float
     f1: float
@@ -138,7 +138,7 @@ class GroupSummary:
     num_failed: int  # failed runs of this group, which are left out
     num_collapsed: int  # runs that predict the same class for nearly all documents
     largest_collapse_rate: float  # upper 95 % confidence limit of the share of seeds that collapse
-    num_documents: int  # in the test split
+    num_documents: int  # documents in the test split
     num_clusters: int | None  # clusters of test documents that belong together; None: not recorded
     max_length: int | None  # tokens; None: not recorded
     watched_test: bool  # whether a run evaluated the test split during training
@@ -149,7 +149,7 @@ class GroupSummary:
     ensemble: Mapping[str, float]
     calibration: Calibration | None  # None: no probabilities
     cost: Mapping[str, float | None]  # mean over seeds; keys as in cost.COSTS; None: not measured
-    cost_range: Mapping[str, tuple[float, float] | None]  # lowest and highest seed, by the same keys
+    cost_range: Mapping[str, tuple[float, float] | None]  # lowest and highest value over seeds; same keys as `cost`
     parts: Parts
     confusion_matrix: tuple[tuple[int, ...], ...]  # documents by true and by predicted class, summed over seeds
     class_scores: tuple[ClassScore, ...]  # in the order of the label names
@@ -221,8 +221,8 @@ class PlanSummary:
 class PairResult:
     """The comparison of two groups on the test documents that they share. Group `a` ranks above group `b`.
 
-    The p-values whose names end in `_holm` are corrected for all tested pairs and, in a planned study, for
-    all looks. In a planned study, all numbers about the difference are those of the last look at the pair.
+    The p-values whose names end in `_holm` are corrected for all tested pairs. In a planned study, they are also
+    corrected for all looks, and all numbers about the difference are those of the last look at the pair.
     """
 
     a: str  # name of the group
@@ -252,7 +252,7 @@ class PairResult:
     # None: the pair is not tested, no seed collapsed, or all seeds of a group collapsed.
     without_collapsed: WithoutCollapsed | None
 
-    p_permutation: float | None  # of these trained models; None: not tested, or the metric is not accuracy
+    p_permutation: float | None  # permutation test of these trained models; None: not tested, or not accuracy
     mcnemar: tuple[McNemarTest, ...]  # one per seed that both groups have; empty: not tested, or no such seed
     flips: Flips | None  # None: not tested
 
@@ -326,8 +326,8 @@ class SizePoint:
 class SizeCurve:
     """The metric of one head by the number of training documents."""
 
-    name: str  # of the head
-    points: tuple[SizePoint, ...]  # ascending
+    name: str  # name of the head
+    points: tuple[SizePoint, ...]  # by ascending size
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def read_run(folder: Path, study: Path) -> Run:
 
 
 def group_and_seed(folder: Path, study: Path, status: str) -> tuple[str, int] | None:
-    """Return the `group_hash` and the seed of a run with a status, such as `failed`.
+    """Return the `group_hash` and the seed of a run if its status is `status`, such as `failed`.
 
     Return None if the run has another status, if its result cannot be read, or if one of the two values is missing.
     """
@@ -146,7 +146,10 @@ def is_locked(path: Path) -> bool:
 
 
 def training_command(study: Path) -> str:
-    """Return a phrase with the command of the last sweep, from Hydra's `multirun.yaml`, or without it if unknown."""
+    """Return a phrase for the command that trains the study.
+
+    The phrase contains the command of the last sweep if Hydra's `multirun.yaml` recorded it.
+    """
     if has_plan(study):
         return "the command of the study"
     path = study / "multirun.yaml"

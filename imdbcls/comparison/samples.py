@@ -13,7 +13,7 @@ from imdbcls.comparison.statistics import Sample, SeedVariance, Units, mean_over
 
 
 def sample_of(group: Group, metric: Metric, units: Units, rows: NDArray | None = None) -> Sample:
-    """Return the metric of a group on all its documents, or only on the documents in `rows`.
+    """Return the metric of a group on the documents in `rows`, or on all its documents if `rows` is None.
 
     `units` must be the units of exactly these documents.
     """

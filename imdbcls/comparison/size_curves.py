@@ -20,9 +20,12 @@ MAX_CURVES = 8
 def size_curves_of(groups: Sequence[Group], summaries: Sequence[GroupSummary]) -> tuple[SizeCurve, ...]:
     """Return one curve per head, sorted by the largest training size (descending), then by the rank at that size.
 
-    Return an empty tuple if the groups differ in more than the head and the training size, if `data.train_limit` or a
-    size is not recorded, if two groups have the same head and size, if no head has two sizes, or if there are more than
-    `MAX_CURVES` heads.
+    Return an empty tuple in any of these cases:
+    - The groups differ in more than the head and the training size.
+    - `data.train_limit` or a size is not recorded.
+    - Two groups have the same head and size.
+    - No head has two sizes.
+    - There are more than `MAX_CURVES` heads.
     """
     choices = choices_of([group.runs[0] for group in groups])
     sizes = [train_documents(group) for group in groups]

@@ -42,7 +42,10 @@ def length_parts(tokens_N: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
-    """Return names and masks of the documents within and beyond `max_length` (empty if the lengths are unknown)."""
+    """Return the names and masks of two parts: the documents within `max_length`, and the longer documents.
+
+    Return an empty list if the lengths are unknown.
+    """
     if group.max_length is None or group.tokens_N is None:
         return []
     longer_N = group.tokens_N > group.max_length
@@ -51,7 +54,7 @@ def truncation_parts(group: Group) -> list[tuple[str, np.ndarray]]:
 
 
 def given_parts(group: Group) -> list[tuple[str, np.ndarray]]:
-    """Return the name and mask of each part that the data names (empty if it names none)."""
+    """Return the name and mask of each part that the data names, or an empty list if the data names no part."""
     parts_N = group.parts_N
     return [] if parts_N is None else [(name, parts_N == name) for name in sorted(set(parts_N))]
 

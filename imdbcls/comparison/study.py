@@ -41,7 +41,7 @@ class Study:
     file: str | None = None  # name of the predictions file that the study was read from; None: run folders
     plan: Plan | None = None  # of a study that is tested while it grows; None: no plan.json
     failed: frozenset[tuple[str, int]] = frozenset()  # (group_hash, seed) of failed runs
-    folder: Path | None = None  # with the run folders; None: a predictions file
+    folder: Path | None = None  # contains the run folders; None: the study is a predictions file
     num_unfinished: int = 0  # run folders whose run is training or was interrupted
 
     @property
@@ -110,10 +110,10 @@ def read_study(folder: Path) -> Study:
 
 
 def named_as_planned(names: Sequence[str], group_hashes: Sequence[str], plan: Plan | None) -> list[str]:
-    """Return the names of the groups in the plan. Return `names` without a plan, or if a name would occur twice.
+    """Return the name that the plan gives each group. A group that is not in the plan keeps its name in `names`.
 
-    A plan names its groups by the swept choices. Tuned values, such as the learning rate of each head, are not in these
-    names. A group that is not in the plan keeps its name.
+    Without a plan, or if a name would occur twice, return `names`. A plan names its groups by the swept choices. Tuned
+    values, such as the learning rate of each head, are not in these names.
     """
     planned = {} if plan is None else {group.group_hash: sanitize(group.name) for group in plan.groups}
     found = [planned.get(group_hash, name) for name, group_hash in zip(names, group_hashes, strict=True)]
@@ -127,7 +127,7 @@ def num_runs_of(group: Group, found: list[tuple[str, int]]) -> int:
 
 
 def note_on_stopped(names: list[str], groups: Sequence[Group]) -> str:
-    """Return a note on the runs that W&B stopped early, and on the groups whose mean may therefore be too good."""
+    """Return a note on the runs that W&B stopped early, and on the groups whose mean may be too good as a result."""
     listed, verb = listed_names(names), "is" if len(names) == 1 else "are"
     note = f"{listed} {verb} left out: W&B stopped {'it' if len(names) == 1 else 'them'} early."
     if partly := [group.name for group in groups if group.num_stopped]:

@@ -126,7 +126,7 @@ def samples_of(groups: Sequence[Group], metric: Metric, units: Sequence[Units]) 
 
 
 def summarize_metrics(samples: Mapping[str, Sequence[Sample]]) -> list[dict[str, MetricSummary]]:
-    """Return the metrics of each group that are defined on its documents. The keys are those of `Metric.key`."""
+    """Return, for each group, the metrics that are defined on its documents, keyed by `Metric.key`."""
     num_groups = len(next(iter(samples.values())))
     summaries: list[dict[str, MetricSummary]] = [{} for _ in range(num_groups)]
     for name, of_groups in samples.items():

@@ -1,6 +1,6 @@
 """The results of a tuning study: the trials of each group, and the expected validation metric of the best of n trials.
 
-Values are validation metrics: fractions of one for percentages. None means that a trial has no value.
+Values are validation metrics, and percentages are fractions of one. None means that a trial has no value.
 """
 
 from collections.abc import Mapping, Sequence
@@ -137,8 +137,8 @@ def group_results(
 ) -> tuple[GroupResult, ...]:
     """Return the results of each group, from its name, overrides and trials.
 
-    A failed trial has no value. The expected best counts it as the worst trial of all groups, because it uses up a
-    trial and finds nothing.
+    A failed trial has no value. The expected best counts it as the worst trial of all groups, because a failed trial
+    uses part of the budget and finds nothing.
     """
     sign = 1 if metric.higher_is_better else -1
     known = [trial.value for _, _, trials in groups for trial in trials if trial.value is not None]

@@ -94,7 +94,7 @@ def test_temperature_that_raises_the_ece_is_named(study: Path) -> None:
     assert "The temperature raises" not in text_with(0.5, 1.0, 0.9)
     text = text_with(2.0, 1.0, 0.5)
     assert f"The temperature raises the ECE of {first} on test: it was fitted on the validation split" in text
-    assert "predict --uncalibrated omits it." in text
+    assert "predict --uncalibrated does not use the temperature." in text
 
 
 def test_everything_is_in_full_text_at_any_width(study: Path) -> None:

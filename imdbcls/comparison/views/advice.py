@@ -12,9 +12,9 @@ MAX_NAMED = 4  # groups in one clause
 def advice(comparison: Comparison) -> list[str]:
     """Return sentences on how many seeds or documents would decide the undecided pairs of the best group.
 
-    Also name the groups of all pairs that need a third seed. Pairs with a one-seed group are left out. Pairs of a
-    planned study are also left out, because the plan fixes the number of seeds. If no group has learned anything, only
-    say how to change the training.
+    Also name every group that needs a third seed. Pairs with a one-seed group are left out. Pairs of a planned study
+    are also left out, because the plan fixes the number of seeds. If no group has learned anything, return only advice
+    on training.
     """
     if learned_nothing(comparison):
         return [LEARN_MORE]
@@ -57,7 +57,7 @@ def names_of(pairs: Sequence[PairResult], best: str) -> str:
 
 
 def collapsed(comparison: Comparison) -> list[str]:
-    """Return a sentence about seeds that predict one class for nearly all documents, if there are any."""
+    """Return one sentence about the seeds that predict one class for nearly all documents, or an empty list."""
     counts = [
         f"{group.num_collapsed} of {len(group.seeds)} seeds of {group.name}"
         for group in comparison.groups

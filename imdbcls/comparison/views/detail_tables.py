@@ -10,7 +10,7 @@ from imdbcls.comparison.views.quantities import NONE, interval_text, title_of, u
 from imdbcls.comparison.views.tables import Table, integer, percent
 
 MAX_RUNS = 200
-MAX_CLASSES = 12  # of a confusion matrix; with more, the most frequent confusions are listed
+MAX_CLASSES = 12  # classes in a confusion matrix; with more classes, the most frequent confusions are listed
 MAX_CONFUSIONS = 10  # per group
 NUM_SHADES = 8  # number of shades for the cells of a confusion matrix
 
@@ -57,7 +57,10 @@ def runs(comparison: Comparison) -> Table:
     header = ["run", "group", "seed", f"validation {title}", f"test {title}", "best epoch", "training s"]
     note = ""
     if any(run.best_epoch is not None for group in comparison.groups for run in group.runs):
-        note = "Best epoch: the epoch with the best validation score, whose model is evaluated on the test documents."
+        note = (
+            "Best epoch: the epoch with the best validation score. The model of this epoch is evaluated on the test "
+            "documents."
+        )
     if len(rows) > MAX_RUNS:
         note += f" Only the first {MAX_RUNS} of {len(rows):,} runs are shown. comparison.json contains all runs."
     return Table("runs", "Which runs were compared?", header, rows[:MAX_RUNS], note.strip())

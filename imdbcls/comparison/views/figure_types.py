@@ -60,16 +60,16 @@ class IntervalPlot:
     rows: tuple[Interval, ...]
     x: Axis
     margin: float | None  # equivalence margin; 0: equivalence is not tested; None: not a plot of differences
-    notes: tuple[str, ...]  # lines below the title of the axis that explain the intervals
+    notes: tuple[str, ...]  # lines that explain the intervals, below the axis title
     reference: tuple[float, str] | None = None  # a value to compare with, and its name
 
 
 @dataclass(frozen=True)
 class BestEpoch:
-    """An epoch that is the best one of at least one seed of a group."""
+    """An epoch that is the best epoch of at least one seed of a group."""
 
     epoch: float
-    value: float  # of the group's curve
+    value: float  # value of the group's curve at this epoch
     num_seeds: int
 
 
@@ -188,7 +188,7 @@ def nice_step(rough: float) -> float:
 def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
     """Return the range of the values, extended on each side by the fraction `share` of its length.
 
-    If all values are equal, extend it by the fraction `share` of the value, or by 1 if the value is 0.
+    If all values are equal, extend the range by the fraction `share` of the value, or by 1 if the value is 0.
     """
     low, high = min(values), max(values)
     padding = (high - low) * share or abs(high) * share or 1.0

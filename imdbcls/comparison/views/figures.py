@@ -35,7 +35,7 @@ CURVES = {  # keys of GroupSummary.learning_curves, and their metrics
     f"val/{name}": METRICS[name] for name in ("accuracy", "f1", "auroc", "loss")
 }
 ALWAYS = ("val/accuracy", "val/loss")  # curves that are shown for every metric of the comparison
-MAX_TRAIN_CURVES = 6  # groups; with more, the training loss is left out
+MAX_TRAIN_CURVES = 6  # groups; with more groups, the training loss is left out
 FAR_AWAY = 0.5  # a reference value is drawn up to this distance from the values, as a fraction of their range
 LOG_FACTOR = 20  # the axis is logarithmic if the largest cost is more than this many times the smallest
 
@@ -117,7 +117,7 @@ def interval_plot(
     notes: tuple[str, ...],
     reference: tuple[float, str] | None = None,
 ) -> IntervalPlot:
-    """Describe an interval plot. Leave out a reference value far from all rows, because it would squeeze them."""
+    """Describe an interval plot. Leave out a reference value that is so far away that the intervals would be tiny."""
     values = [value for row in rows for value in (row.low, row.high, *row.dots)]
     values += (0.0, -margin, margin) if margin is not None else ()
     if reference is not None:
@@ -178,7 +178,7 @@ def scaled(curve: Sequence[CurvePoint], scale: float) -> tuple[CurvePoint, ...]:
 
 
 def best_epochs(group: GroupSummary, curve: Sequence[CurvePoint]) -> tuple[BestEpoch, ...]:
-    """Return the best epochs of the seeds, each with the value of the curve and the number of seeds that share it."""
+    """Return the best epochs of the seeds. Each has the value of the curve and the number of seeds with this epoch."""
     counts = Counter(run.best_epoch for run in group.runs)
     return tuple(
         BestEpoch(point.epoch, point.mean, counts[int(point.epoch)])

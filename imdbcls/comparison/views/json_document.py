@@ -11,7 +11,7 @@ one, never percent. `comparison.results` documents what null means for each fiel
   per group if they differ; empty: the group does not have this key), `notes` (on runs that were left out and on
   possible confounds), `cautions` (the notes that the headline also contains)
 - `groups[]`, best first: `name`, `head`, `backbone`, `varied.{key}` (choices in which the groups differ), `rank` (equal
-  groups share it), `seeds`, `num_failed` (runs), `num_documents`,
+  groups have the same rank), `seeds`, `num_failed` (runs), `num_documents`,
   `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
@@ -22,10 +22,10 @@ one, never percent. `comparison.results` documents what null means for each fiel
   `num_collapsed` (runs that predict one class for nearly all documents), `largest_collapse_rate` (95 % limit);
   `runs[]` with `name`, `seed`, `validation`, `test` (the metric that decides), `best_epoch`, `train_seconds`, `url`
   (of the W&B page; null: not recorded);
-  `cost` (means over seeds, by key of cost.COSTS), `cost_range` (lowest and highest seed, by the same keys);
+  `cost` (means over seeds, by key of cost.COSTS), `cost_range` (lowest and highest value over seeds, by the same keys);
   `confusion_matrix[][]` (documents by true and by predicted class, summed over seeds; null: more than 100 classes);
   `class_scores[]` with `name`, `num_documents`, `precision`, `recall`, `f1` (means over seeds);
-  `parts.{length, truncated, class}[]` with `part`, `documents`, `mean`, `low`, `high`;
+  `parts.{length, truncated, class, part}[]` with `part`, `documents`, `mean`, `low`, `high`;
   `reliability[]` with `confidence`, `accuracy`, `share`;
   `learning_curves.{val/accuracy, val/f1, val/auroc, val/loss, train/loss}[]` with `epoch`, `mean`, `low`, `high`
   (lowest and highest seed), `seeds`

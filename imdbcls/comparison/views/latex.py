@@ -15,7 +15,7 @@ from imdbcls.printable import printable_line
 from imdbcls.runtime.text_table import wrapped
 
 COMMENT_WIDTH = 100
-MAX_ROWS = MAX_PAIRS  # of a table, so that it fits on a page
+MAX_ROWS = MAX_PAIRS  # rows of a table; a longer table does not fit on a page
 ESCAPES = {
     **{character: f"\\{character}" for character in "{}$&%#_"},
     "\\": r"\textbackslash{}",
@@ -126,7 +126,10 @@ def name_of(group: GroupSummary, comparison: Comparison) -> Latex:
 
 
 def has_bold_names(comparison: Comparison) -> bool:
-    """Return whether to use bold for the groups that may be the best: they must be known and not be all groups."""
+    """Return whether the names of the groups that may be the best are bold.
+
+    They are bold if these groups are known and are not all groups.
+    """
     return comparison.short_list is not None and len(comparison.short_list) < len(comparison.groups)
 
 
@@ -187,5 +190,5 @@ def caption_of_pairs(comparison: Comparison) -> str:
 
 
 def slug(text: str) -> str:
-    """Return the text in lower case for a LaTeX label. Hyphens replace all except ASCII letters and digits."""
+    """Return the text for a LaTeX label, in lower case. Characters except ASCII letters and digits become hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "study"

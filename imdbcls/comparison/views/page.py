@@ -124,7 +124,7 @@ def sections(tables: Mapping[str, Table], figures: Mapping[str, str]) -> list[tu
 def baseline_sentence(comparison: Comparison, is_drawn: bool) -> str:
     """Return a sentence on the metric of a model that always predicts the largest class.
 
-    Return an empty string if the metric is not defined for this prediction.
+    Return an empty string if the metric is not defined for this model.
     """
     metric, baseline = comparison.metric, comparison.baseline.get(comparison.metric.key)
     if baseline is None:

@@ -127,7 +127,7 @@ def units(comparison: Comparison) -> str:
 
 
 def best(comparison: Comparison) -> str:
-    """Return a sentence with the metric of the best group and, if it is defined, of a prediction without a model."""
+    """Return a sentence with the metric of the best group, and with the metric of the baseline if it is defined."""
     metric, first = comparison.metric, comparison.groups[0]
     value = f"{value_text(metric, first.primary.mean)}{percentage_sign(metric)}"
     interval = f"95 % confidence interval {interval_text(metric, first.primary.low, first.primary.high)}"
@@ -169,7 +169,10 @@ def effects(comparison: Comparison) -> Iterator[str]:
 
 
 def effect(pair: PairResult, name: str, metric: Metric) -> str:
-    """Return the name of the pair's other group, with the difference (`name` minus it), its interval and p-value."""
+    """Return the name of the other group in the pair, with the difference, its interval and its p-value.
+
+    The difference is the metric of the group `name` minus the metric of the other group.
+    """
     difference, low, high = pair.difference, pair.simultaneous_low, pair.simultaneous_high
     if name != pair.a:
         difference, low, high = -difference, -high, -low

@@ -15,12 +15,12 @@ def title_of(metric: Metric) -> str:
 
 
 def unit_of(metric: Metric) -> str:
-    """Return the unit of a difference, to follow a number."""
+    """Return the unit of a difference with a leading space, or an empty string."""
     return " points" if metric.is_percentage else ""
 
 
 def percentage_sign(metric: Metric) -> str:
-    """Return the unit of a value, to follow a number."""
+    """Return the unit of a value with a leading space, or an empty string."""
     return " %" if metric.is_percentage else ""
 
 

@@ -34,7 +34,7 @@ class Document:
     id: str
     label: str
     tokens: int | None  # before truncation; None: unknown
-    tokens_read: int | None  # by the models; None: unknown, split into windows, or different between groups
+    tokens_read: int | None  # tokens after truncation; None: unknown, split into windows, or different between groups
     text: str | None  # None: could not be read on this machine
     reasons: tuple[str, ...]  # keys of ReadingList.reasons
     predictions: tuple[GroupPrediction, ...]
@@ -48,7 +48,7 @@ class ReadingList:
 
 
 def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str]) -> ReadingList:
-    """Choose, for each reason to list documents, those that show it best. `texts` maps ids to the available texts.
+    """Choose the clearest examples for each reason to list a document. `texts` maps ids to the available texts.
 
     Only the groups returned by `shown_groups` are included, because the list grows with the number of groups and pairs.
     """

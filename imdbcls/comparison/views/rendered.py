@@ -29,9 +29,9 @@ class Rendered:
 
 
 def render(study: Study, metric: Metric, margin: float | None, folder: Path) -> Rendered:
-    """Compare a study. Earlier looks at it are read from `comparison.json` in `folder`.
+    """Compare a study. Earlier looks at the study are read from `comparison.json` in `folder`.
 
-    Raises BadRunError as in `compare_study`.
+    Raise BadRunError as `compare_study` does.
     """
     comparison = with_earlier_looks(compare_study(study, metric, margin), folder, study.num_unfinished)
     figures = figures_of(comparison)

@@ -67,7 +67,7 @@ def text(x: float, y: float, content: str, name: str = "label", anchor: str = "s
 
 
 def vertical_text(x: float, y: float, content: str) -> str:
-    """Return the title of a vertical axis, which reads from bottom to top."""
+    """Return the title of a vertical axis. The text reads from bottom to top."""
     place = f'transform="translate({x:g} {y:g}) rotate(-90)"'
     return f'<text class="title" {place} text-anchor="middle">{html.escape(content)}</text>'
 

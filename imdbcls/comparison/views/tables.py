@@ -245,7 +245,8 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
     if any(group.calibration is not None and group.calibration.temperatures is not None for group in groups):
         note += (
             " Temperature: the number that divides the logits, fitted on validation (geometric mean over seeds). ECE "
-            "scaled: the ECE after this division, which predict applies. The other columns are without it."
+            "scaled: the ECE after this division, which predict also applies. The other columns do not use the "
+            "temperature."
             f"{note_on_temperatures(groups)}"
         )
     table = Table("calibration", "Are the probabilities calibrated?", header, rows, note, (9, 7, 4))
@@ -253,7 +254,10 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
 
 
 def note_on_temperatures(groups: Sequence[GroupSummary]) -> str:
-    """Return " " and a sentence on the groups whose ECE, as displayed, the temperature raises; "" if there are none."""
+    """Return a sentence, after a space, on the groups whose displayed ECE is higher after temperature scaling.
+
+    Return an empty string if there is no such group.
+    """
     raised = [
         group.name
         for group in groups
@@ -265,7 +269,7 @@ def note_on_temperatures(groups: Sequence[GroupSummary]) -> str:
         return ""
     return (
         f" The temperature raises the ECE of {listed(raised)} on test: it was fitted on the validation split, which "
-        "may be too small or differ from test. predict --uncalibrated omits it."
+        "may be too small or differ from test. predict --uncalibrated does not use the temperature."
     )
 
 

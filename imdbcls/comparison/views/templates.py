@@ -1,4 +1,4 @@
-"""Templates, styles and scripts of the HTML pages. Other packages share them for pages of their own."""
+"""Load the templates, styles and scripts of the HTML pages. Other packages also use them for their pages."""
 
 import base64
 import hashlib

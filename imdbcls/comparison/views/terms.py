@@ -18,7 +18,8 @@ TERMS = {  # by a regular expression that matches the whole column title
     r"ensemble": Term("ensemble", "The metric of the probabilities averaged over all seeds of the group."),
     r"(macro )?F1( %)?": Term("f1", "Harmonic mean of precision and recall."),
     r"AUROC( %)?": Term(
-        "f1", "Probability that a class gets a higher probability for a document of this class than for any other."
+        "f1",
+        "Probability that a document of a class gets a higher score for this class than a document of another class.",
     ),
     r"simultaneous": Term(
         "simultaneous", "With 95 % confidence, every one of these intervals contains the true difference of its pair."

@@ -33,7 +33,7 @@ def write_tuning_files(folder: Path, results: TuningResults) -> None:
 
 
 def tuning_document(results: TuningResults) -> dict[str, Any]:
-    """Return the content of tuning.json. Values are fractions of one for percentages, as in result.json."""
+    """Return the content of tuning.json. Percentages are fractions of one, as in result.json."""
     return {
         FORMAT_VERSION: TUNING,
         "study": results.study,

@@ -95,7 +95,10 @@ def headline(results: TuningResults) -> str:
 
 
 def hours_sentence(results: TuningResults) -> str:
-    """Return a sentence on the leaders by hours; empty if the groups share no range of hours, or for one group."""
+    """Return a sentence on the leaders by hours.
+
+    Return an empty string if there is only one group, or if the groups share no range of hours.
+    """
     leads = results.leads_by_hours if len(results.groups) > 1 else ()
     return (
         f"On validation, by time: {leads_text(leads, lambda hours: duration(SECONDS_PER_HOUR * hours))}."
@@ -105,7 +108,7 @@ def hours_sentence(results: TuningResults) -> str:
 
 
 def cautions(results: TuningResults) -> list[str]:
-    """Return sentences that limit the headline: no test of the lead, the accuracy of guessing, and collapsed trials."""
+    """Return caveats to the headline: the untested lead, the accuracy of guessing, and trials with one class."""
     found = []
     if len(results.groups) > 1:
         found.append(

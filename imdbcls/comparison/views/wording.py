@@ -107,7 +107,7 @@ def undecided(pair: PairResult, metric: Metric) -> str:
 def limited_by_seeds(pair: PairResult) -> bool:
     """Return whether more seeds are the first remedy, although no number of seeds is known to suffice.
 
-    This is so if the test has few degrees of freedom, far fewer than documents, so that they come from the seeds.
+    The test then has few degrees of freedom, and far fewer than there are documents: the few seeds limit them.
     """
     df = pair.degrees_of_freedom
     few_df = df is not None and df < min(FEW_DF, pair.shared_documents / 2)
@@ -127,7 +127,7 @@ def few_documents(pair: PairResult) -> str:
 
 
 def brief_verdict(pair: PairResult, metric: Metric) -> tuple[str, str]:
-    """Return the verdict on one pair as a word of `WORDS` and a clause, without advice and caveats about seeds."""
+    """Return the verdict on one pair as a word of `WORDS` and a clause that is shorter than `verdict`."""
     word, clause = brief_clause(pair, metric)
     return word, clause if pair.outcome is Outcome.UNTESTED else f"{clause}{few_documents(pair)}"
 
@@ -255,7 +255,7 @@ def kind_of(pair: PairResult, best: str, possibly_best: Sequence[str] | None) ->
 
 
 def ranking_sentence(comparison: Comparison, max_listed: int) -> str:
-    """Return a sentence that names the groups with the best metric, followed by "It", which refers to the first one."""
+    """Return a sentence that names the groups with the best metric, and then the word "It" for the first of them."""
     title = comparison.metric.title
     extreme = "highest" if comparison.metric.higher_is_better else "lowest"
     first, *others = best_groups(comparison)
@@ -285,7 +285,7 @@ def short_list(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
 
 
 def listed(names: Sequence[str], word: str = "and", max_listed: int = MAX_LISTED) -> str:
-    """Join names with commas and a word. If there are more than `max_listed`, give the number of the last names."""
+    """Join names with commas and a word. If there are more than `max_listed`, replace the last ones by their number."""
     if len(names) > max_listed:
         names = [*names[: max_listed - 1], f"{len(names) - max_listed + 1:,} others"]
     return joined(names, word)
