@@ -59,7 +59,7 @@ def run_study(
 class AdaptiveStudy:
     """A planned study that this command trains and tests.
 
-    `failed` maps the index of a group in the plan to a message about its failed run. These groups are left out.
+    `failed` maps the index of a group in the plan to a message about its failed run. Groups in `failed` are left out.
     """
 
     folder: Path
@@ -177,7 +177,7 @@ class AdaptiveStudy:
         return None
 
     def record_ended_jobs(self) -> None:
-        """Record how long Slurm jobs ran that ended after the last command had stopped waiting for them."""
+        """Record the running times of the Slurm jobs that ended while no command was waiting for them."""
         for run in self.runs.planned():
             files = JobFiles(self.folder / FOLDER, self.runs.folder(run).path.name)
             seconds = files.uncollected_seconds()

@@ -1,7 +1,7 @@
 """Share jobs between processes, so that each job runs in only one process at a time.
 
-A claim is a locked file. The kernel releases it when the process ends, even after SIGKILL, so a job whose process is
-dead can be claimed again. On a folder that several machines share, see `runtime.locks`.
+A claim is a locked file. The kernel releases the lock when the process ends, even after SIGKILL, so a job whose process
+is dead can be claimed again. For a folder that several machines share, see `runtime.locks`.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ class Claims:
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
-        """Run the block in one process at a time, for a decision that must not be made twice."""
+        """Run the block in only one process at a time, so that two processes cannot make the same decision."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             lock = file_lock(self._folder / "all.lock")

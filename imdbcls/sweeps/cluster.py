@@ -1,7 +1,7 @@
-"""Train runs as jobs of a Slurm cluster, which submitit submits as one array and requeues at their time limits.
+"""Train runs as jobs of a Slurm cluster. submitit submits the jobs as one array, and requeues them at time limits.
 
 This process only waits for the jobs. If it ends, the jobs continue, and the same command waits for them again. The
-folder `.submitit` of a study contains submitit's own files and those of `slurm_job`.
+folder `.submitit` of a study contains submitit's own files and the files of `slurm_job`.
 """
 
 import logging
@@ -114,7 +114,7 @@ class Cluster:
         return ids
 
     def _collect(self, sweep: Sweep, folder: Path, job: Waiting, queued: Mapping[str, str] | None) -> bool:
-        """Record the outcome of a job and return True if the job has ended."""
+        """If a job has ended, record its outcome and return True; else return False."""
         files = JobFiles(folder, job.task.name)
         reason = read_text(files.end)
         if queued is not None:
@@ -137,8 +137,8 @@ class Cluster:
 def known_jobs(jobs: Sequence[SlurmJob]) -> Mapping[str, str]:
     """Return the jobs in Slurm's queue as `queued_jobs` does, or none if no earlier command has submitted a run.
 
-    If an earlier command began to submit jobs less than `SUBMISSION_SECONDS` ago and ended before it knew their ids,
-    wait, because the jobs may still appear in the queue. Raise UserError if Slurm does not answer.
+    An earlier command may have ended while it submitted jobs, before it knew their ids. Wait until this submission is
+    `SUBMISSION_SECONDS` old, because its jobs may still appear in the queue. Raise UserError if Slurm does not answer.
     """
     if not any(job.files.job.exists() for job in jobs):
         return {}

@@ -1,4 +1,4 @@
-"""What runs cost: seconds and bytes per document, measured on a sample, and their sums over all runs of a study."""
+"""The cost of runs: seconds and bytes per document, measured on a sample, and their sums over all runs of a study."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ def encoded_splits(config: Config) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class SharedCost:
-    """The cost, per document of any split, of the work that is shared by all runs with the same documents and encoder.
+    """The cost per document of the work that all runs with the same documents and encoder share.
 
     - `tokenize_seconds`: tokenization.
     - `encode_seconds`: computing and caching the output of a frozen encoder; 0 if it is not cached.
@@ -98,8 +98,8 @@ def mean_cost(costs: Sequence[RunCost]) -> RunCost:
 class SharedWork:
     """The work that several groups share and do once: tokenization, and encoding with a frozen encoder.
 
-    `num_documents` is the number of documents in all splits, and `num_encoded` in the splits that are encoded.
-    `is_done` is true if a run of these groups has finished, so that the results of the work are in the cache.
+    `num_documents` is the number of documents in all splits. `num_encoded` is their number in the encoded splits.
+    `is_done` is true if a run of these groups has finished: the results of the work are then in the cache.
     """
 
     cost: SharedCost
@@ -153,7 +153,7 @@ class Estimate:
     """The estimated cost of all remaining runs.
 
     `start_seconds` is the time to import all modules and to read the documents. `measured_seconds` is the time that
-    the measurement took, and `load` the mean number of busy processes just before it.
+    the measurement took. `load` is the mean number of busy processes just before the measurement.
     """
 
     groups: tuple[GroupEstimate, ...]

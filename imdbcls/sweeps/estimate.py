@@ -63,8 +63,8 @@ class Group:
 def estimate(groups: Mapping[str, Sequence[Config]]) -> Estimate:
     """Return the estimated cost of the unfinished runs. `groups` maps a group's name to the configs of its runs.
 
-    If a group cannot be measured, the reason is logged, and it is the `problem` of the group's estimate. Raise
-    SystemExit after a signal.
+    If a group cannot be measured, the reason is logged and is the `problem` of the group's estimate. Raise SystemExit
+    after a signal.
     """
     found = [group_of(name, configs) for name, configs in groups.items()]
     estimates = {group.name: group.estimated(None, ()) for group in found}
@@ -141,7 +141,7 @@ class Measuring:
         return work, [self.group(group, work) for group in groups]
 
     def group(self, group: Group, work: SharedWork) -> GroupEstimate:
-        """Measure as many runs of a group in parallel as will train in parallel, because they slow each other down."""
+        """Measure as many parallel runs of a group as will train in parallel: parallel runs slow each other down."""
         config = group.remaining[0]
         copies = min(num_jobs(config), len(group.remaining))
         key = key_of_speed(config, copies)

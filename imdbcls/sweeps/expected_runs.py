@@ -24,8 +24,8 @@ DISAGREEMENT = 2 * (GROUP_SD**2 + RUN_SD**2)
 def expected_runs(plan: Plan, num_documents: int, step: float) -> float:
     """Return the mean number of runs if each group is worse than the group before it by `step` (a fraction of one).
 
-    The constants `*_SD` are typical of sentiment classifiers with an accuracy of about 90 %. The metric must
-    be one whose values are fractions of one.
+    The constants `*_SD` are typical of sentiment classifiers with an accuracy of about 90 %. The values of the metric
+    must be fractions of one.
     """
     generator = np.random.default_rng(0)
     shifts = -step * np.arange(len(plan.groups), dtype=np.float64)

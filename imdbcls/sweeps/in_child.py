@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 def in_child(function: Callable[[], T]) -> T:
-    """Return the result of a module-level function, or a partial of one, that runs in a forked process.
+    """Run a module-level function, or a partial of such a function, in a forked process. Return its result.
 
-    Raise its exception, or RuntimeError if the process is killed.
+    Raise the exception that the function raises, or RuntimeError if the process is killed.
     """
     with ProcessPoolExecutor(1, get_context("fork"), initializer=follow_parent, initargs=(os.getpid(),)) as pool:
         try:

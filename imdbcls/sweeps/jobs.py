@@ -77,8 +77,8 @@ class Sweep:
         """Begin a sweep. `messages` are those that an earlier sweep has shown. This sweep does not show them again."""
         self.is_tuning = is_tuning  # whether the jobs are trials; `Tuning` then logs how each of them ended
         self.outcomes: list[Outcome] = []
-        self.studies: dict[Path, Config] = {}  # the folders of the jobs' studies, with the config of a job
-        self.study_of: dict[int, Path] = {}  # the study of a job by the job's index in `outcomes`, if it is known
+        self.studies: dict[Path, Config] = {}  # the config of one job of each study, by study folder
+        self.study_of: dict[int, Path] = {}  # the study folder of a job, if known, by the job's index in `outcomes`
         self.is_search = False  # whether a sweeper chooses the jobs by the results of earlier jobs
         self.stopped_by: int | None = None
         self.num_expected = 0  # number of jobs in the batches of Hydra's sweeper or the rounds of a study; 0: unknown
@@ -138,7 +138,7 @@ class Sweep:
             self.outcomes.append(outcome_of(name, 0, "", read_result()))
 
     def failed(self, name: str, error: BaseException) -> None:
-        """Log an error that occurred in this process instead of the job's process. Record the job as failed."""
+        """Log an error that occurred in this process, not in the job's own process. Record the job as failed."""
         self.outcomes.append(Outcome(name, "failed", reason_of(log_error(error))))
 
     def _prepared(self, name: str, prepare: Callable[[], object]) -> bool:
@@ -183,7 +183,7 @@ class Sweep:
         used = {running.slot for running in self._running.values()}
         slot = next(number for number in range(len(used) + 1) if number not in used)
         parent = os.getpid()
-        # Block signals until the child process has replaced the sweep's handlers, which it inherits.
+        # The child process inherits the sweep's handlers. Block signals until it has replaced these handlers.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             child = os.fork()
@@ -223,7 +223,7 @@ class Sweep:
         self._wait(fewer_than=1)
 
     def _wait(self, fewer_than: int, jobs: int = 1) -> None:
-        """Wait until fewer than `fewer_than` job processes run. Record and log the outcome of each one that ends.
+        """Wait until fewer than `fewer_than` job processes run. Record and log the outcome of each job that ends.
 
         `jobs` is the number of parallel jobs.
         """
@@ -334,7 +334,7 @@ def set_parent_death_signal(parent: int) -> None:
 
 
 def exit_code_of(job: Callable[[], object], error_input: int) -> int:
-    """Run a job in this process and return its exit code. Log an error, and write its first line to the pipe."""
+    """Run a job in this process and return its exit code. If it raises, log the error and write a line to the pipe."""
     try:
         job()
         code = 0

@@ -145,7 +145,7 @@ class LiveTable:
 
 
 class JobLines:
-    """Cells of jobs as lines of a terminal. A narrow terminal leaves out columns, and then shortens the names."""
+    """The lines of the live table. A narrow terminal leaves out columns, and then shortens the names of the jobs."""
 
     def __init__(self, rows: Sequence[Sequence[str]]) -> None:
         self._rows = [[printable_line(cell) for cell in row] for row in rows]

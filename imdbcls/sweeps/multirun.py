@@ -39,7 +39,7 @@ sweep = Sweep()  # the jobs of this process's command
 def run_command(main: Callable[[], object]) -> int:
     """Run `main`, which Hydra has decorated, with the arguments of the command line.
 
-    Returns the exit code of a multirun, else 0.
+    Return the exit code of a multirun, else 0.
     """
     with entry.stdout_is_secondary():  # the results are in the run folders, not on stdout
         sys.argv[1:] = commandline.answer_command(sys.argv[1:])
@@ -119,7 +119,7 @@ def run_job(cfg: DictConfig, overrides: str, train: Train, *, is_search: bool) -
 
 
 def log_start(jobs: int) -> None:
-    """Log how many runs the sweep has, before the modules and the documents are loaded, which takes seconds."""
+    """Log how many runs the sweep has before the modules and the documents are loaded. Loading them takes seconds."""
     at_a_time = f", {jobs} at a time" if jobs > 1 else ""
     runs = f"{counted(sweep.num_expected, 'run')}{at_a_time}" if sweep.num_expected > 1 else "Sweep"
     logger.info(f"{runs}: loading the modules and the documents")

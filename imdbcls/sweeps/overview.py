@@ -61,7 +61,7 @@ class JobMessages:
         return self._shared.is_new(record.getMessage())
 
     def _shows_progress(self, epoch_seconds: float | None) -> bool:
-        """Return whether to show a line about an epoch that took `epoch_seconds`; None: about the steps of an epoch."""
+        """Return whether to show a line about a finished epoch that took `epoch_seconds`, or about steps if None."""
         now = time.monotonic()
         if epoch_seconds is not None and self._has_long_epochs is None:
             self._has_long_epochs = epoch_seconds >= MIN_SECONDS

@@ -11,7 +11,7 @@ from imdbcls.runs.folder import RunFolder, write_holder
 from imdbcls.runs.plan import FILE, Plan, PlannedGroup, has_plan, read_plan, write_plan
 from imdbcls.runtime.locks import file_lock
 
-MIN_CHANCE = 0.1  # of a verdict; with `futility`, a group with a smaller chance is stopped
+MIN_CHANCE = 0.1  # with `futility`, a group with a smaller chance of a verdict is stopped
 
 
 def make_plan(groups: Sequence[GridGroup], settings: StudySettings) -> Plan:
@@ -62,7 +62,7 @@ def locked(study: Path) -> Iterator[None]:
 def fix_plan(study: Path, wanted: Plan) -> Plan:
     """Return the plan of a study. If the study has none, write and return `wanted`.
 
-    Raise UserError if the study has another plan, or if it has no plan but finished runs of these groups.
+    Raise UserError if the study has another plan, or if it has no plan and already has finished runs of these groups.
     """
     fixed = known_plan(study, wanted)
     if fixed is not None:

@@ -105,8 +105,8 @@ def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
 def first_sizes(config: Config) -> dict[str, int]:
     """Return the number of documents per split in the first pass.
 
-    Sampling `MANY` training documents costs little time, except with a feature cache, for which each of them is
-    encoded. Then only `FEW` are sampled, or as many as `MIN_STEPS` batches need.
+    Without a feature cache, sampling `MANY` training documents costs little time. With a feature cache, each sampled
+    document is encoded, so only `FEW` are sampled, or as many as `MIN_STEPS` batches need.
     """
     num_train = max(FEW if config.uses_feature_cache else MANY, MIN_STEPS * config.batch_size)
     return {"train": num_train, "validation": FEW, "test": FEW}
@@ -154,9 +154,9 @@ def between(least: int, value: float, most: int) -> int:
 
 
 def build(config: Config, path: Path, sample: Corpus) -> tuple[float, Run]:
-    """Build a run on a part of the documents twice. The first build fills the caches.
+    """Build a run twice on a part of the documents. The first build fills the caches.
 
-    Return how many seconds the second build took, and the run.
+    Return the seconds that the second build took, and the run.
     """
     keep_as(config.data, sample)
     folder = RunFolder(path)
@@ -187,7 +187,7 @@ def train(trainer: Trainer, num_steps: int, seconds: float, most: int) -> tuple[
 
 
 def spread_plan(batches: TrainBatches, num_steps: int) -> list[NDArray[np.int64]]:
-    """Return `num_steps` batches of an epoch, in random order, that are evenly spaced in the order of their length."""
+    """Return `num_steps` batches of an epoch in random order. Their lengths represent those of all batches."""
     plan = batches.plan(0)
     if num_steps >= len(plan):
         return plan

@@ -86,7 +86,10 @@ def _publish(folder: Path, settings: dict[str, object], outcomes: Sequence[Outco
 
 
 def counts(outcomes: Sequence[Outcome]) -> str:
-    """Return how many runs are done, and the first reason why a run is not; "" if the command had no runs to train."""
+    """Return a sentence on how many runs are done, and a sentence on the first run that is not done.
+
+    Return an empty string if the command had no runs to train.
+    """
     if not outcomes:
         return ""
     undone = [outcome for outcome in outcomes if outcome.state != "done"]

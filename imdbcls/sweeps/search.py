@@ -11,7 +11,7 @@ from imdbcls.runs.selection import metric_of
 def objective_of(result: Mapping[str, Any]) -> float:
     """Return the validation score of a finished run, in the metric that selected its best epoch.
 
-    Raises UserError if the score is undefined, as AUROC is for a single class.
+    Raise UserError if the score is undefined, as AUROC is for a single class.
     """
     key = f"val/{metric_of(result)}"
     value = result.get(key)

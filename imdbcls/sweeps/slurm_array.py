@@ -1,7 +1,8 @@
 """Submit runs as one array of Slurm jobs with submitit, so that a later command finds the jobs.
 
-Before the submission, `<run>.job` names the array and the index of the run in it. After the submission, it also has the
-id of the job. If the command is killed in between, the next command finds the array by its name in Slurm's queue.
+Before the submission, the file `<run>.job` contains the name of the array and the index of the run in the array. After
+the submission, the file also contains the id of the job. If the command is killed in between, the next command finds
+the array by its name in Slurm's queue.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""What runs on a node of the cluster: the training of a run, which records its time and its end.
+"""Train a run on a node of the cluster, and record its time and its end.
 
 The folder `.submitit` of a study has three small files for each job whose outcome is not recorded yet: `<run>.job`
 names the job, `<run>.seconds` contains the time that its processes have used, and `<run>.end` contains the error of a
@@ -73,7 +73,7 @@ class SlurmJob:
         write_atomically(self.files.end, reason)
 
     def checkpoint(self) -> "DelayedSubmission":
-        """Return what submitit calls after it has requeued the job at its time limit."""
+        """Return the call that submitit makes after it has requeued the job at its time limit."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)

@@ -47,7 +47,7 @@ def bounds(found: Estimate, settings: StudySettings) -> str:
 def expectation(found: Estimate, plan: Plan) -> Iterator[str]:
     """Yield sentences on the expected number of runs and the detectable difference.
 
-    They need a metric in percent and a known number of test documents.
+    Yield nothing if the metric is not in percent, or if the number of test documents is not known.
     """
     num_documents = next((each.cost.num_documents["test"] for each in found.groups if each.cost is not None), None)
     if num_documents is None or plan.metric in LOWER_IS_BETTER:

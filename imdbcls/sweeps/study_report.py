@@ -26,7 +26,7 @@ SMALLEST_P = 0.0001
 
 @dataclass
 class StudyReport:
-    """Logs the progress of a study. An integer that stands for a group is an index into `Plan.groups`."""
+    """Log the progress of a study. Group indices refer to `Plan.groups`."""
 
     folder: Path
     runs: StudyRuns
@@ -121,7 +121,7 @@ class StudyReport:
         return f"stopped: {state.chance:.0%} chance of a verdict in the comparison with {other}: {difference}"
 
     def difference(self, group: int, other: int, looked: "Round") -> str:
-        """Return the difference from `group` to `other`, with an interval and a p-value that hold for all looks."""
+        """Return the metric of `group` minus that of `other`, with an interval and a p-value for all looks together."""
         inference = looked.inferences[min(group, other), max(group, other)]
         sign = 1 if group < other else -1
         low, high = sorted(sign * end for end in inference.simultaneous)

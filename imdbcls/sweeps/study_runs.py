@@ -89,7 +89,7 @@ class StudyRuns:
     def seconds(self, run: PlannedRun) -> float | None:
         """Return the recorded wall time of a finished run, or its `train_seconds` if no wall time is recorded.
 
-        Return None if the run is not finished, or has neither.
+        Return None if the run is not finished, or if neither time is recorded.
         """
         result = self.result(run)
         if result is None:

@@ -16,7 +16,7 @@ SECONDS_PER_HOUR = 3600.0
 
 
 def values_text(values: Mapping[str, Any]) -> str:
-    """Return the values of a trial with three digits, such as `lr=5.26e-05 head_lr=92.8`.
+    """Return the values of a trial with three significant digits, such as `lr=5.26e-05 head_lr=92.8`.
 
     Keys are shown without their section, unless two keys would be equal.
     """
@@ -52,8 +52,8 @@ def number_of(groups: Sequence[GroupTrials], budget: TuneBudget) -> str:
 def seconds_left(groups: Sequence[GroupTrials], budget: TuneBudget, jobs: int) -> float | None:
     """Return the expected time until all groups have used their budget, with `jobs` trials at a time.
 
-    Trials that have not ended are expected to take the mean time of the ended trials of their group, or of all ended
-    trials if the group has none. Return None if no trial or every trial has ended.
+    With a budget in trials, each trial that has not ended is expected to take the mean time of the ended trials of its
+    group, or of all ended trials if the group has none. Return None if no trial has ended or no time is left.
     """
     every = [seconds_of(trial) for trials in groups for trial in ended(trials)]
     if not every:

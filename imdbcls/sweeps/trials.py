@@ -68,7 +68,7 @@ class Storage:
 
 
 def propose_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Let another process train a trial whose process is dead, as a new trial with the same values."""
+    """Enqueue a new trial with the values of a trial whose process is dead, so that another process can train it."""
     study.enqueue_trial(trial.params, user_attrs={**trial.user_attrs, "replaces": trial.number})
 
 
@@ -149,7 +149,7 @@ class GroupTrials:
     def has_had(self, hours: float) -> bool:
         """Return whether a budget of at most `hours` is recorded.
 
-        Such a budget allows the recorded trials, even if the last of them exceeded it.
+        The recorded trials are then within the budget, even if the last trial took longer than the budget allows.
         """
         earlier = self._study.user_attrs.get(HOURS)
         return earlier is not None and earlier <= hours

@@ -1,7 +1,7 @@
 """Train the trials of a tuning study, with the same budget for each group.
 
-The groups take turns. Several processes can work on the same study: each claims its trials (see `claims`). A trial
-whose process is dead continues from its checkpoint, in any other command that works on the study.
+The groups take turns. Several processes can work on the same study: each claims its trials (see `claims`). If the
+process of a trial is dead, any other command that works on the study continues the trial from its checkpoint.
 """
 
 import logging
@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 
 TrainTrial = Callable[[Config, Callable[[int, float], bool]], object]
 
-MAX_ATTEMPTS = 2  # a trial that fails for another reason than a NaN loss is trained again once
+MAX_ATTEMPTS = 2  # a trial that fails for a reason other than a NaN loss is trained again once
 STATES = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -186,7 +186,7 @@ class Tuning:
     def _claim(self) -> Claim | None:
         """Claim a trial whose process is dead, else the next trial of the group that has used the least budget.
 
-        Return None if there is none.
+        Return None if there is no trial to claim.
         """
         pairs = list(zip(self.groups, self._trials, strict=True))
         for group, trials in pairs:
@@ -213,8 +213,8 @@ class Tuning:
     def _claimed(self, group: GridGroup, trials: GroupTrials, trial: Trial) -> Claim | None:
         """Return the claim of a trial, or None if this process must not train it.
 
-        This process must not train a trial if another process trains this trial or a trial with the same values, or has
-        just ended this trial. If the values of the trial cannot be combined, record the trial as failed.
+        This process must not train the trial if another process has just ended it, or is training this trial or a trial
+        with the same values. If the values of the trial cannot be combined, record the trial as failed.
         """
         try:
             config = self._config_of(group, trial.params)
@@ -264,7 +264,7 @@ class Tuning:
                 claim.lock.release()
 
     def _begin(self, claim: Claim) -> bool:
-        """Record the run of a claimed trial. Return whether it is to be trained.
+        """Record the run of a claimed trial. Return whether the trial must still be trained.
 
         If the trial already has a result, record it. Also record the failure of a Slurm job that ended while no command
         waited for it.
@@ -310,7 +310,7 @@ class Tuning:
             return True
         logger.info(
             f"{claim.name}: no heartbeat for more than {duration(GRACE_SECONDS)}, so a new trial with the same values "
-            "replaces it. A result in this folder is used for the new trial."
+            "replaces this trial. If this run has a result, the new trial uses it."
         )
         return False
 
@@ -336,7 +336,7 @@ class Tuning:
         self._log_end(claim, reason)
 
     def _log_start(self) -> None:
-        """Log the budget, what the scores are, and the state of a study that is continued."""
+        """Log the budget, the metric, and the number of trials that ended earlier."""
         budget, num_ended = self._settings.budget, sum(len(trial_lines.ended(trials)) for trials in self._trials)
         limit = f"{budget.hours:g} hours" if budget.max_trials is None else counted(budget.max_trials, "trial")
         done = f"; {counted(num_ended, 'trial')} ended earlier" if num_ended else ""

@@ -64,7 +64,10 @@ def first_seed(winners: Sequence[GridGroup]) -> int:
 
 
 def start_or_report(config: Config, sweep: Sweep, jobs: ClaimedJobs, claims: Claims, train: Train) -> bool:
-    """Start a run if it is not complete, or report it. Return False if another process trains it or after a signal."""
+    """Start a run that is not complete, or report a complete run.
+
+    Return False if another process trains the run, or if a signal has stopped the sweep.
+    """
     folder = run_folder(config)
     sweep.add_to_study(folder.study, config)
     if sweep.stopped_by is not None:
