@@ -1,4 +1,4 @@
-"""The Python interface gives the same results as the commands, with types; heads may come from a user's package."""
+"""The Python interface is typed and gives the same results as the commands. Heads may come from a user's package."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""The two commands that the README leads with, exactly as written, against a local hub; and the W&B logs they leave."""
+"""Run the first two commands of the README exactly as written, against a local hub, and check their W&B logs."""
 
 import json
 import os
@@ -64,11 +64,11 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def run_as_written(command: str, folder: Path, endpoint: str) -> str:
-    """Run a command of the README in an empty folder of a new user, and return what it writes to stderr."""
+    """Run a command of the README in an empty folder, as a new user would. Return its stderr."""
     home = folder / "home"
     home.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(PERSONAL)}
-    # The second variable prevents requests to a server other than the hub, which counts downloads.
+    # HF_UPDATE_DOWNLOAD_COUNTS=0 prevents requests to another server, which counts downloads.
     variables = {"HOME": str(home), "HF_ENDPOINT": endpoint, "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
     program, *arguments = shlex.split(command)
     assert program == "python"
@@ -85,7 +85,7 @@ def run_as_written(command: str, folder: Path, endpoint: str) -> str:
 
 
 def assert_logged(run: Path) -> dict[str, Any]:
-    """Assert that a run's only W&B log agrees with its folder, and return the config in the log."""
+    """Assert that the only W&B log of a run agrees with the files in the run folder. Return the config in the log."""
     result = json.loads((run / "result.json").read_text())
     (log,) = run.parent.glob(f"wandb/offline-run-*/run-{run.name}-*.wandb")
     shown = summary(log)

@@ -75,7 +75,7 @@ def test_a_mistake_is_explained_on_stderr(arguments: list[str], sentence: str) -
 
 
 def test_m_means_multirun_and_both_forms_are_the_same_command(tmp_path: Path, launch: Launch) -> None:
-    """`imdbcls train -m` is Hydra's `--multirun`. `python -m imdbcls.train` then finds the sweep's run done."""
+    """`imdbcls train -m` is Hydra's `--multirun`. Afterwards, `python -m imdbcls.train` skips the finished run."""
     sweep = launch(tmp_path, "cli", "train", "-m", "head=mean", *TINY, "epochs=1")
     assert re.search(r"^mean-s0-\w+ +done ", sweep.stderr, re.MULTILINE)
     again = launch(tmp_path, "train", "head=mean", *TINY, "epochs=1")
@@ -87,7 +87,7 @@ def test_m_means_multirun_and_both_forms_are_the_same_command(tmp_path: Path, la
 
 @pytest.mark.parametrize(("safe_path", "is_first"), [("", True), ("1", False)])
 def test_the_users_packages_are_found_in_the_working_directory(safe_path: str, is_first: bool, tmp_path: Path) -> None:
-    """Unless PYTHONSAFEPATH is set, as with `python -m`. `sys.argv` is also that of `python -m`."""
+    """As with `python -m`, PYTHONSAFEPATH prevents this. `sys.argv` also equals that of `python -m`."""
     code = (
         "import sys, imdbcls.doctor, imdbcls.cli\n"
         "imdbcls.doctor.command = lambda: sys.exit(print(sys.path[0], sys.argv[1:], sys.argv[0], sep='|'))\n"
@@ -116,7 +116,7 @@ LINES = {
     "train head=lstm head.": "head.bidirectional= head.dropout=",
     "train head=cls,lstm --multirun see": "seed=",
     "train epochs=": "3 ",
-    "train lr=": "",  # its default is that of the backbone
+    "train lr=": "",  # the default of lr depends on the backbone
     "train --cfg ": "job hydra all",
     "train head=cls --mu": "--multirun ",
     "train data.train_l": "data.train_limit=",

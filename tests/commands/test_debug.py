@@ -1,4 +1,4 @@
-"""The presets `debug=overfit|fast|limit|profile` do what they say, and their runs stay apart from other runs."""
+"""The presets `debug=overfit|fast|limit|profile` have the documented effects, and their runs are stored separately."""
 
 import gzip
 import json

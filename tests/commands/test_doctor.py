@@ -1,4 +1,4 @@
-"""The doctor reports what the machine has and how to get the rest, even if the machine has faults."""
+"""`imdbcls.doctor` reports what the machine has and how to add what is missing, even on a faulty machine."""
 
 import os
 import re
@@ -109,7 +109,7 @@ def test_wandb_status_matches_training(
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(wandb_setup, "_singleton", None)  # it has cached the environment of an earlier test
+    monkeypatch.setattr(wandb_setup, "_singleton", None)  # wandb has cached the environment of an earlier test
     wbauth.unauthenticate_session(update_settings=False)  # an earlier test may have used a key
     found = doctor.wandb()
     assert words in found and "aaaa" not in found

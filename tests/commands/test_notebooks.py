@@ -15,7 +15,7 @@ MAX_BYTES = 100_000
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs(path: Path, tmp_path: Path) -> None:
-    """Running a notebook raises the error of a cell. The kinds of the outputs are those that are saved."""
+    """If a cell fails, running the notebook raises its error. The outputs have the same kinds as the saved outputs."""
     executed = runpy.run_path(str(ROOT / "docs/notebooks.py"))["executed"](path, tmp_path)
     assert kinds(executed) == kinds(nbformat.read(path, as_version=4))
     assert "Traceback" not in json.dumps(executed) and '"stderr"' not in json.dumps(executed)

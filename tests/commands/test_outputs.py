@@ -24,7 +24,7 @@ ONE_RUN = (*TINY, "epochs=1", "tracker=none", "progress=none")
 
 
 def _command(module: str, arguments: Sequence[str], folder: str, paths: Sequence[str], encoding: str) -> None:
-    """Run a command as `python -m` does, with standard streams that open these paths, are CLOSED or have NO_READER."""
+    """Run a command as `python -m` does. Each path names a file for a standard stream, or is CLOSED or NO_READER."""
     os.chdir(folder)
     read, write = os.pipe()
     os.close(read)
@@ -40,7 +40,7 @@ def _command(module: str, arguments: Sequence[str], folder: str, paths: Sequence
         stream = None if path == CLOSED else open(descriptor, mode, encoding=encoding, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
     sys.argv = [module, *arguments]
-    warnings.filterwarnings("ignore", message=".*found in sys.modules")  # preloaded
+    warnings.filterwarnings("ignore", message=".*found in sys.modules")  # the fork server has imported the module
     runpy.run_module(module, run_name="__main__")
 
 
@@ -95,7 +95,7 @@ def test_full_disk_for_stdout_gives_one_sentence(name: str, finished: Path, tmp_
     assert code == 2, messages
     assert messages.count("Writing to stdout failed: No space left on device") == 1
     assert "Traceback" not in messages and "Exception ignored" not in messages
-    if name == "compare":  # the requested file exists
+    if name == "compare":  # its files are nevertheless written
         assert json.loads((tmp_path / "compared/comparison.json").read_text())["groups"]
 
 
@@ -242,7 +242,7 @@ def test_full_disk_keeps_the_old_comparison_complete(finished: Path, tmp_path: P
     assert run(tmp_path, "compare", str(study))[0] == 0
     before = {path: path.read_bytes() for path in study.rglob("comparison*") if path.is_file()}
     sizes = sorted((len(content), path) for path, content in before.items())
-    limit, (_, largest) = str(sizes[-2][0] + 1000), sizes[-1]  # enough for every file except one
+    limit, (_, largest) = str(sizes[-2][0] + 1000), sizes[-1]  # enough for every file except the largest
     limited = (
         "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
         "sys.dont_write_bytecode = True; "  # Python would leave truncated .pyc files

@@ -100,7 +100,7 @@ def test_probabilities_are_calibrated_unless_uncalibrated(finished: Path, tmp_pa
     for before, after in zip(raw, calibrated, strict=True):
         assert log_odds(after) == pytest.approx(log_odds(before) / temperature) and before["label"] == after["label"]
 
-    earlier = tmp_path / "earlier"  # a run of a version that did not record a temperature
+    earlier = tmp_path / "earlier"  # a run of an earlier version, which recorded no temperature
     shutil.copytree(finished, earlier)
     result = {name: value for name, value in run.result.items() if "temperature" not in name}
     (earlier / "result.json").write_text(json.dumps(result))
@@ -297,7 +297,7 @@ def test_copied_columns_get_unique_names() -> None:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 4, 4, 8 and then 16 texts."""
+    """Make `predict` read chunks of 4, 4, 8 and then 16 texts."""
     monkeypatch.setattr("imdbcls.data.unlabeled.FIRST_CHUNK", 4)
     monkeypatch.setattr("imdbcls.data.unlabeled.CHUNK", 16)
 

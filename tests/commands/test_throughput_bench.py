@@ -1,4 +1,4 @@
-"""The throughput benchmark on a tiny encoder: its output, and that all systems compute the same. Tests no speed."""
+"""The throughput benchmark on a tiny encoder: its output, and that all systems compute the same. No speed is tested."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The facts line says what was compared, and only what every run recorded."""
+"""The line of facts on a comparison says what was compared, using only what every run recorded."""
 
 import json
 from pathlib import Path

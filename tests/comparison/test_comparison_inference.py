@@ -1,4 +1,4 @@
-"""Critical values, variances and predicted chances against published tables, scipy and draws.
+"""Check critical values, variances and predicted chances against published tables, scipy and random draws.
 
 Cases computed by hand are in test_comparison_statistics.py.
 """
@@ -62,7 +62,7 @@ def test_dunnett_agrees_with_the_multivariate_t_of_scipy(num_comparisons: int, d
 @pytest.mark.parametrize("num_comparisons", [1, 2, 99])
 @pytest.mark.parametrize("df", [0.0, 1e-3, 0.3, 0.5, 0.7, 1.0])
 def test_dunnett_with_hardly_any_degrees_of_freedom_is_large(num_comparisons: int, df: float) -> None:
-    """Two films of very unequal size have nearly none. The short list then keeps all groups."""
+    """Two films of very unequal size give nearly no degrees of freedom. The short list then keeps all groups."""
     assert dunnett(num_comparisons, df) >= stats.t.isf(0.05, max(df, 0.5)) - 1e-9
     assert (dunnett(num_comparisons, df) == np.inf) == (df < 0.5)
 
@@ -78,7 +78,7 @@ def test_dunnett_agrees_with_the_test_of_scipy() -> None:
 
 
 def test_with_floor_variance_is_that_of_exactly_these_models() -> None:
-    """If the floor binds, documents and seeds together vary as much as the mean outcome over documents does."""
+    """If the floor applies, the variance is that over documents of the outcome averaged over seeds."""
     correct_SN = random_outcomes(3, 400)
     correct_SN[:, :200] = correct_SN[0, :200]  # the seeds agree on half of the documents
     sample = sample_of(correct_SN, Units(400))
@@ -128,7 +128,7 @@ def test_short_list_keeps_groups_within_the_critical_difference() -> None:
 
 
 def test_chance_to_settle_agrees_with_draws_from_its_posterior() -> None:
-    """Draw the seed variance, the mean with many seeds, and the later mean; then count verdicts."""
+    """Draw the seed variance, the mean over very many seeds, and the mean over `later` seeds. Then count verdicts."""
     estimate = Estimate(0.004, (SeedVariance(1e-5, 2, 3), SeedVariance(1e-5, 2, 3)), 1e-6, 5_000)
     level, margin, later, num_draws = 0.05, 0.003, 8, 200_000
     generator = np.random.default_rng(5)
@@ -137,7 +137,7 @@ def test_chance_to_settle_agrees_with_draws_from_its_posterior() -> None:
     seed_now, seed_later = scale * 2e-5 / 3, scale * 2e-5 / later
     weight = estimate.value**2 / (estimate.value**2 + seed_now)
     truth = generator.normal(weight * estimate.value, np.sqrt(weight * seed_now))  # the mean over very many seeds
-    # The mean of all `later` seeds is that of the present ones, and of new ones around the truth.
+    # The mean over all `later` seeds combines the present seeds with new ones, which are drawn around `truth`.
     new = generator.normal(truth, np.sqrt(scale * 2e-5 / (later - 3)))
     mean = (3 * estimate.value + (later - 3) * new) / later
     larger_df = Estimate(0, (SeedVariance(1e-5, 7, 8), SeedVariance(1e-5, 7, 8)), 1e-6, 5_000).degrees_of_freedom
@@ -151,7 +151,7 @@ def test_chance_to_settle_agrees_with_draws_from_its_posterior() -> None:
 
 @pytest.mark.parametrize("margin", [None, 0.003, 0.01])
 def test_chance_by_flat_prior_agrees_with_draws(margin: float | None) -> None:
-    """The mean of new seeds has Student's t distribution around the present mean; then count verdicts."""
+    """Draw the later mean from Student's t distribution around the present mean. Then count verdicts."""
     estimate = Estimate(0.004, (SeedVariance(1e-5, 2, 3), SeedVariance(1e-5, 2, 3)), 1e-6, 5_000)
     levels, later = (0.01, 0.02), 8
     draws = np.random.default_rng(6).standard_t(4, 400_000)

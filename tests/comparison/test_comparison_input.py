@@ -258,7 +258,7 @@ def test_recorded_metric_decides_unless_another_is_chosen(study: Path) -> None:
 
 
 def test_config_without_the_key_metric_means_accuracy(study: Path) -> None:
-    """Earlier versions did not have the key; this is not a difference between groups."""
+    """Configs of earlier versions lack the key. This is not a difference between groups."""
     for seed in (0, 1):
         config = study / f"cls-s{seed}" / "config.yaml"
         config.write_text(config.read_text() + "metric: accuracy\n")
@@ -292,7 +292,7 @@ def test_config_differences_other_than_head_are_noted(study: Path) -> None:
 
 
 def test_group_names_show_every_choice_in_which_the_groups_differ(study: Path) -> None:
-    """Other encoders have other keys anyway, so a name shows their choice and not each key."""
+    """Two encoders always differ in many keys, so a group name shows only which encoder was chosen."""
     for seed in (0, 1):
         folder = study / f"cls-s{seed}"
         change_result(folder, backbone="roberta-base")
@@ -309,7 +309,7 @@ def test_group_names_show_every_choice_in_which_the_groups_differ(study: Path) -
 def test_run_without_a_result_says_whether_it_is_training_or_was_killed(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The comparison then is an early look, which the headline says."""
+    """If a run is not finished, the headline says that the comparison is an early look."""
     (study / "cls-s1" / "result.json").unlink()
     with file_lock(study / "cls-s1" / ".lock"):
         (note,) = [note for note in compared(study)["notes"] if note.startswith("cls-s1")]
@@ -329,7 +329,7 @@ def test_run_without_a_result_says_whether_it_is_training_or_was_killed(
 
 
 def test_group_names_show_keys_of_two_sections_with_the_same_last_part() -> None:
-    """No group has both keys, so neither key is a copy of the other one."""
+    """No group has both keys, so neither key is a copy of the other."""
     configs = ({"loss": {"gamma": 1}}, {"schedule": {"gamma": 2}}, {"schedule": {"gamma": 3}})
     runs = [RecordedRun({"head": "cls", "group_hash": "1a2b"}, config) for config in configs]
     assert distinct_names(runs, varied_choices(runs)) == ["cls gamma=1", "cls schedule.gamma=2", "cls schedule.gamma=3"]
@@ -384,7 +384,7 @@ def test_closed_stdout_exits_silently_and_writes_files(study: Path) -> None:
 
 
 def test_clusters_change_intervals_and_p_values(tmp_path: Path) -> None:
-    """Clusters are resampled as units for all values. Runs without clusters use those of other runs."""
+    """Clusters affect every interval and p-value. Runs without clusters use the clusters of other runs."""
     single = make_study(tmp_path / "single", heads=HEADS[:2], num_documents=400)
     films = make_study(tmp_path / "films", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
     mixed = make_study(tmp_path / "mixed", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
@@ -406,7 +406,7 @@ def test_clusters_change_intervals_and_p_values(tmp_path: Path) -> None:
 
 
 def test_parts_with_different_documents_show_counts_per_group(tmp_path: Path) -> None:
-    """One group has max_length 256 and the other 128, so different documents are within it."""
+    """One group has max_length 256 and the other 128, so different documents are truncated."""
     study = make_study(tmp_path / "runs", heads=HEADS[:1], num_documents=400)
     make_study(study, heads=HEADS[1:2], num_documents=400, max_length=128)
     assert main([str(study)]) == 0
@@ -510,7 +510,7 @@ def test_torch_and_wandb_are_not_imported(study: Path) -> None:
 
 
 def test_clusters_come_from_any_run_that_recorded_them(tmp_path: Path) -> None:
-    """A run may lack clusters, and groups may have recorded different ones. The order of the groups does not matter."""
+    """Runs may lack clusters, and groups may have different clusters. The order of the groups does not matter."""
     study = make_study(tmp_path / "runs", heads=HEADS[:2], num_documents=400, documents_of_a_film=40)
     complete = compared(study)["pairs"][0]
     file = study / "cls-s0" / "predictions" / "test.parquet"

@@ -1,8 +1,7 @@
 """Error rates of the comparison in simulated studies, whose true differences are known.
 
-The studies are those of experiments/null_simulation, with fewer documents; its README has precise numbers. Every rule
-that keeps the error rates down is also switched off, and the error rate must then leave the bounds that it keeps with
-the rule.
+The studies are those of experiments/null_simulation, with fewer documents; its README has precise numbers. Each rule
+that limits an error rate is also switched off. The rate must then exceed the bound that it keeps with the rule.
 """
 
 from dataclasses import replace
@@ -99,7 +98,7 @@ def test_simulation_agrees_with_the_command() -> None:
     ids=["2x2", "2x10", "2x5-no-seed-effect", "7x2", "7x3", "unstable", "7-unstable", "3v10", "3-3-2", "films"],
 )
 def test_error_rates_stay_low(setting: Setting) -> None:
-    """If the true rate is 5 %, more than 9 % of 200 studies have probability 0.007. Some true rates are far lower."""
+    """With a true rate of 5 %, errors in over 9 % of 200 studies have probability 0.007. Some rates are far lower."""
     units, generator = setting.units(), generator_of(2)
     better, equivalent, interval, all_intervals = np.mean(
         [judged(draw_samples(setting, generator, units), setting.accuracies, infer) for _ in range(200)], axis=0
@@ -122,7 +121,7 @@ def test_error_rates_stay_low(setting: Setting) -> None:
     ],
 )
 def test_without_a_rule_an_error_rate_leaves_its_bound(rule: str, number: int, num_studies: int, bound: float) -> None:
-    """The floor keeps p at or above the p of exactly these models. Other rules keep false "better" below a bound."""
+    """The floor keeps p-values at or above those for exactly these models. The other rules limit false "better"."""
     found = rule_studies(rule, RULE_SETTINGS[rule], generator_of(3), num_studies).mean(axis=0)
     with_rule, without_rule = found[2 * number : 2 * number + 2]
     assert with_rule <= bound < without_rule
@@ -151,7 +150,7 @@ def test_short_list_of_equal_heads_loses_the_best_too_often_with_an_uncorrected_
 
 
 def test_predicted_chances_agree_with_realised_shares() -> None:
-    """Averaged over effects. A prediction cannot be right for every single effect, because it does not know it."""
+    """Compare averages over three effects. A prediction cannot be right for each effect: the true effect is unknown."""
     rows = np.concatenate(
         [
             settle_studies(
@@ -174,14 +173,14 @@ def test_other_metrics_keep_error_rates_with_few_positives() -> None:
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_calibrated_models_are_rarely_called_miscalibrated(num_seeds: int) -> None:
-    """The plug-in ECE is above zero by chance, so an interval around it rarely has the true value."""
+    """The plug-in ECE is above zero by chance, so an interval around it rarely contains the true value."""
     interval, rejected = calibration_studies(num_seeds, 1.6, generator_of(8), 40).mean(axis=0)
     assert rejected <= 0.1
     assert interval <= 0.6
 
 
 def test_unseen_collapse_is_within_the_reported_limit() -> None:
-    """No interval can show a collapse that did not happen in these seeds; the limit of its rate does."""
+    """No interval can show a collapse that did not happen in these seeds. The upper limit of its rate allows for it."""
     setting = Setting((3, 3), (0.1, 0.1), 10_000, collapse=(0.0, 0.05))
     *_, interval, none_seen, limit_holds = collapse_studies(setting, generator_of(9), 100).mean(axis=0)
     assert none_seen > 0.7 and interval < 0.5
@@ -199,7 +198,7 @@ def test_minimum_detectable_difference_has_80_percent_power() -> None:
     units, generator = setting.units(), generator_of(11)
     found = [infer(draw_samples(setting, generator, units), [Pair(0, 1)], MARGIN)[0] for _ in range(400)]
     detectable = np.mean([minimum_detectable_difference(each.estimate, LEVEL) for each in found])
-    assert detectable == pytest.approx(0.0205, rel=0.1)  # the true difference is close to the detectable one
+    assert detectable == pytest.approx(0.0205, rel=0.1)  # close to the true difference
     assert 0.74 <= np.mean([each.outcome == Outcome.BETTER for each in found]) <= 0.86
 
 

@@ -60,7 +60,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for file in [*small.glob("transformer-*/result.json"), *small.glob("cls-*/result.json")]:
         file.write_text(json.dumps(json.loads(file.read_text()) | {"label_names": ["<i>neg</i>", "pos"]}))
     large = make_study(folder / "heads", seeds=range(5), num_documents=25_000)
-    (small / "<img src=x onerror=alert(2)>").mkdir()  # this run is left out and has a note
+    (small / "<img src=x onerror=alert(2)>").mkdir()  # a note says that this run is left out
     (small / "<img src=x onerror=alert(2)>/result.json").write_text("{}")
     write_page(small, folder / "small.html", hostile=True)
     started = time.process_time()

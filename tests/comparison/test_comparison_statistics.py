@@ -140,7 +140,7 @@ def test_permutation_agrees_with_scipy(num_seeds: int) -> None:
 
 
 def test_permutation_by_hand() -> None:
-    # Only the first gets five documents right: 2 of 32 sign patterns are as extreme.
+    # Only the first model is right on five documents: 2 of 32 sign patterns are as extreme.
     first, second = np.ones((1, 8), np.float32), np.array([[0, 0, 0, 0, 0, 1, 1, 1]], np.float32)
     assert permutation_p(first, second, Units(8)) == pytest.approx(2 / 32, rel=1e-12)
     assert permutation_p(first, first, Units(8)) == 1.0
@@ -148,7 +148,7 @@ def test_permutation_by_hand() -> None:
 
 
 def test_permutation_flips_clusters_as_units() -> None:
-    # The first gets all documents of three films right and the second those of a fourth: sums 3, 2, 2 and -1.
+    # The first model is right on all documents of three films, the second on those of a fourth: sums 3, 2, 2 and -1.
     first = np.array([[1, 1, 1, 1, 1, 1, 1, 0]], np.float32)
     films_N = np.array([0, 0, 0, 1, 1, 2, 2, 3])
     assert permutation_p(first, 1 - first, Units(8, films_N)) == pytest.approx(
@@ -246,7 +246,7 @@ def test_one_seed_equals_paired_t_test_over_documents() -> None:
 
 
 def test_floor_is_the_variance_that_documents_cause_between_seeds() -> None:
-    """Seeds with equal accuracy get the variance within documents, with the degrees of freedom of the documents."""
+    """The floor is the variance over documents that seeds do not share. Its degrees of freedom are the documents'."""
     influence_NS = np.random.default_rng(0).normal(size=(500, 3))
     sample = sample_with([0.9, 0.9, 0.9], influence_NS)
     covariance_SS = influence_NS.T @ influence_NS / 500 / 499
@@ -302,7 +302,7 @@ def test_zero_variance_is_not_an_error() -> None:
     estimate = Estimate(0.0, (), 0.0, 99)
     assert estimate.p_value() == 1.0
     assert estimate.interval() == (0.0, 0.0)
-    assert estimate.p_equivalence(0.003) == 1.0, "no variance is no evidence"
+    assert estimate.p_equivalence(0.003) == 1.0, "without any variance, equivalence cannot be shown"
     assert replace(estimate, value=0.1).p_value() == 0.0
 
 
@@ -336,7 +336,7 @@ def test_chance_to_settle_grows_with_seeds_and_knows_its_limits() -> None:
     one_seed = Estimate(0.004, (SeedVariance(1e-5, 2, 3),), 1e-6, 24_999)
     assert np.isnan(chances_to_settle(one_seed, 0.05, 0.003)).all()
     exact = chances_to_settle(estimate_of(0.0, 0.0, 0.0), 0.05, margin=0.003)
-    assert exact[MAX_SEEDS] == 1.0, "no variance at all: equivalent for certain"
+    assert exact[MAX_SEEDS] == 1.0, "without any variance, a verdict is predicted for certain"
 
 
 def test_verdicts_are_corrected_for_all_pairs() -> None:
@@ -360,7 +360,7 @@ def test_verdicts_are_corrected_for_all_pairs() -> None:
 
 
 def test_interval_of_significant_difference_excludes_zero() -> None:
-    """Holm's method can find a difference whose Bonferroni interval reaches over zero. The interval ends at zero."""
+    """Holm's method can find a difference whose Bonferroni interval contains zero. The interval ends at zero."""
     groups = [sample_with([m - 0.01, m, m + 0.01]) for m in (0.10, 0.50, 0.5255)]
     first, _, third = infer(groups, [Pair(0, 1), Pair(0, 2), Pair(1, 2)], margin=None)
     assert first.outcome is third.outcome is Outcome.BETTER
@@ -401,7 +401,7 @@ def test_short_list_excludes_groups_below_dunnetts_limit() -> None:
 
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_metrics_agree_with_result_json(num_classes: int) -> None:
-    """The metrics of the comparison are its own; those of a run come from scikit-learn and torchmetrics."""
+    """`compare` computes metrics with its own code, a run with scikit-learn and torchmetrics."""
     given = random_predictions(num_classes)
     ours = {name: metric.evaluate(given)[0] for name, metric in METRICS.items()}
     ours["ece"] = ece(given.probabilities.max(axis=1).astype(float), given.correct)
@@ -474,7 +474,7 @@ def test_ensemble_averages_probabilities() -> None:
     second = np.array([[0.6, 0.4], [0.8, 0.2], [0.7, 0.3], [0.3, 0.7]])
     group = group_of(*(predictions(labels, each.argmax(axis=1), each) for each in (first, second)))
     found = ensemble_of(group)
-    assert found["test/accuracy"] == 0.75, "of the documents, only the third is wrong: 0.55 for the first class"
+    assert found["test/accuracy"] == 0.75, "only the third document is wrong, with 0.55 for the first class"
     assert found["test/brier"] == pytest.approx(np.mean(2 * np.array([0.25, 0.4, 0.55, 0.375]) ** 2))
     assert ensemble_of(group_of(group.runs[0].predictions)) == {}
 

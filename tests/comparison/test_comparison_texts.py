@@ -1,4 +1,4 @@
-"""Document texts on the page: only documents with the split hash of the run, and never from the network."""
+"""The page shows texts only if the documents have the split hash of the run, and never reads them from the network."""
 
 import os
 import socket
@@ -35,7 +35,7 @@ def write_documents(folder: Path) -> dict[str, Any]:
 
 
 def study_on(folder: Path, data: dict[str, Any], split_hash: str, ids: list[str] | None = None) -> Path:
-    """Make a study whose runs claim to be trained on this data."""
+    """Make a study whose configs and results say that its runs were trained on this data."""
     name = data["name"]
     data = data | {"source": {"_target_": f"imdbcls.data.{name}.read_{name}", **data["source"]}}
     study = make_study(folder / "study", HEADS[:2], seeds=[0, 1], num_documents=200, split_hash=split_hash)

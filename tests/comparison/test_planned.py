@@ -39,7 +39,7 @@ def plan_of(heads: tuple[Head, ...], **changes: object) -> Plan:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study in which every head has all seeds, with a plan."""
+    """A study with a plan, in which every head has all planned seeds."""
     heads = (CLEAR, CLOSE, POOR)
     study = make_study(tmp_path_factory.mktemp("planned") / "heads", heads, range(NUM_SEEDS), num_documents=8_000)
     write_plan(study, plan_of(heads))
@@ -115,7 +115,7 @@ def test_groups_have_their_names_in_the_plan(study: Path) -> None:
 
 
 def test_order_of_the_pair_does_not_matter(study: Path) -> None:
-    """The best group may come after the other in the plan: differences and intervals then change their sign."""
+    """The best group may come after the other group in the plan. Differences and intervals then change their sign."""
     expected = compare_runs(study)
     write_plan(study, plan_of((POOR, CLOSE, CLEAR)))
     found = compare_runs(study)
@@ -246,7 +246,7 @@ def test_growing_study_counts_its_looks(study: Path, tmp_path: Path) -> None:
         keep_seeds(study, head, 3)
     first, notes = looks()
     assert first == [9] and "growing study" not in notes
-    assert looks()[0] == [9]  # the same runs again are not another look
+    assert looks()[0] == [9]  # comparing the same runs again is not another look
     for head in (CLEAR, CLOSE, POOR):
         shutil.copytree(complete / f"{head.name}-s3", study / f"{head.name}-s3")
     second, notes = looks()

@@ -340,7 +340,7 @@ def test_parquet_that_is_refused(tmp_path: Path) -> None:
 
 
 def test_parquet_bombs_are_refused(tmp_path: Path) -> None:
-    """A small file whose strings or pages expand to gigabytes."""
+    """The strings or the pages of these small files expand to gigabytes."""
     path = tmp_path / "a.parquet"
     number = 200_000
     columns = {name: pa.array(["a"] * number) for name in ("system", "label", "prediction")}

@@ -28,9 +28,10 @@ def plan_of(num_groups: int, num_seeds: int = 6, **changes: object) -> Plan:
 
 
 def head(mean: float, sd: float = 0.002, *, num_seeds: int = 6, documents: float = 0.002, seed: int = 0) -> Sample:
-    """Return a sample with exactly this mean after 3 seeds and after each pair of seeds more.
+    """Return a sample that has exactly this mean after 3, 5, 7, … seeds.
 
-    `documents` is the standard error of the mean over documents, which is independent between heads.
+    `documents` is the standard error of the mean over documents. The effects of documents are independent between heads
+    with different means.
     """
     pattern_S = sd * np.array([1.0, -1.0, 0.0] + [1.0, -1.0] * num_seeds)[:num_seeds]
     of_documents_N = np.random.default_rng([seed, round(1e6 * abs(mean))]).standard_normal(NUM_DOCUMENTS)
@@ -144,7 +145,7 @@ def test_failed_group_stops_and_the_others_continue() -> None:
     rounds = race(samples, plan_of(3), failed={1})
     assert rounds[2].standings[1] == Standing(State.FAILED, None, 5) and rounds[2].dropped == [1]
     assert list(rounds[2].inferences) == [(0, 2)] and len(rounds) == 4
-    assert rounds[3].num_tests == 3  # a failed group does not make the tests of the others less strict
+    assert rounds[3].num_tests == 3  # a failed group does not make the tests of the other groups less strict
     assert race(samples, plan_of(3), failed={0, 2})[:2] == waiting  # a failure after the trained seeds
 
 
@@ -181,10 +182,10 @@ def test_intervals_hold_for_all_planned_pairs_after_some_are_decided() -> None:
 
 
 def test_equivalent_pairs_that_are_tested_again_are_still_counted() -> None:
-    """Of six pairs, the one of groups 1 and 2 is equivalent at the first look, but neither is the leader.
+    """Groups 1 and 2 are equivalent at the first look. Neither is the leader, so both continue.
 
-    Both continue. At the next look, this pair has the smallest p-value again. The other pairs must be corrected for
-    the five that are not decided, as if the decided pair were not tested.
+    This decides one of six pairs. At the next look, the pair has the smallest p-value again. The p-values of the other
+    pairs must be corrected for the five undecided pairs, as if the decided pair were not tested.
     """
     shared_N = head(0.9).sums_GS[:, 0]
     values_S = 0.9 - 0.0001 * np.array([1.0, -1.0, 0.0, 1.0, -1.0, 0.0])
@@ -202,7 +203,7 @@ def test_equivalent_pairs_that_are_tested_again_are_still_counted() -> None:
 
 
 def test_seeds_beyond_a_look_do_not_matter() -> None:
-    """A study that was killed and continued decides as one that never stopped."""
+    """A study that was killed and continued makes the same decisions as a study that never stopped."""
     samples = random_samples(5, 8, np.random.default_rng(8))
     plan = plan_of(5, 8, futility=0.1)
     whole = race(samples, plan)

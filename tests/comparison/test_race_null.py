@@ -1,7 +1,8 @@
 """Error rates of planned studies in simulated studies whose true differences are known.
 
 The studies are those of `adaptive` in experiments/null_simulation, with fewer documents; its README has precise
-numbers. A test after each seed without the levels for planned looks must leave the bounds that the plan keeps.
+numbers. With a test after each seed, but without the levels for planned looks, the error rates must exceed the bounds
+that a plan keeps.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ FALSE_BETTER, IS_WORSE, RUNS, INTERVALS = range(4)
 
 
 def setting_of(num_heads: int, behind: tuple[float, ...] = ()) -> Setting:
-    """Return heads whose seeds vary much more than the documents cause, for which planned looks are least strict."""
+    """Return heads for which planned looks are least strict: seeds vary much more than documents cause."""
     return Setting((10,) * num_heads, (2.0,) * num_heads, 300, behind)
 
 
@@ -56,7 +57,7 @@ def test_two_equal_heads_are_rarely_called_different() -> None:
 
 
 def test_two_equal_heads_with_a_mutation(mutate: Callable[[], None]) -> None:
-    """The test above finds levels of 5 % at every look."""
+    """The test above would fail if every look had a level of 5 %."""
     mutate()
     assert false_better(2, PLANNED, 400, seed=2) > 0.09
 
@@ -66,7 +67,7 @@ def test_a_test_after_each_seed_errs_too_often_with_two_heads() -> None:
 
 
 def test_a_test_after_each_seed_errs_too_often_with_seven_heads() -> None:
-    """Floor and shrinkage keep some of the errors down, so the old rules err more often."""
+    """The floor and shrinkage prevent some of the errors, so the old rules err more often."""
     found = adaptive_studies(setting_of(7), [NAIVE, NAIVE_OLD], np.random.default_rng([20, 6]), 200)
     assert found[:, FALSE_BETTER].mean() > 0.06 and found[:, 6 + FALSE_BETTER].mean() > 0.12
 
@@ -86,7 +87,7 @@ def test_intervals_hold_although_the_study_stops_at_a_large_difference() -> None
     found = adaptive_studies(setting, [PLANNED, NAIVE], np.random.default_rng([20, 7]), 400).mean(axis=0)
     assert found[INTERVALS] >= 0.94
     assert found[IS_WORSE] > 0.65 and found[RUNS] < 18
-    assert found[6 + IS_WORSE] > found[IS_WORSE]  # that is why people do it
+    assert found[6 + IS_WORSE] > found[IS_WORSE]  # the advantage of a test after each seed
 
 
 def test_intervals_of_three_heads_hold_together() -> None:
@@ -104,7 +105,7 @@ def test_futility_saves_seeds_of_equal_heads_and_finds_no_more_differences() -> 
 
 
 def test_compressed_samples_have_the_same_p_values() -> None:
-    """The simulation replaces the influences of documents with fewer numbers with the same covariances."""
+    """The simulation replaces the influences of documents by fewer numbers that have the same covariances."""
     setting = replace(setting_of(3), behind=(0.0, 1.0, 4.0))
     samples = draw_samples(setting, np.random.default_rng(1), setting.units())
     compressed = draw_compressed(setting, np.random.default_rng(1))

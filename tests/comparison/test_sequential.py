@@ -115,7 +115,7 @@ def test_repeated_p_rises_with_p_and_is_never_below_it(
 
 
 def test_p_of_zero_is_not_significant_before_any_error_is_spent() -> None:
-    """At 2 of 50 seeds, O'Brien and Fleming's spending has spent less than 1e-27."""
+    """At 2 of 50 seeds, O'Brien and Fleming's spending function has spent less than 1e-27 of the error."""
     look = Look(information(50, first_look=2), 0, "obrien_fleming")
     assert look.level(0.05) == pytest.approx(2 * stats.norm.sf(FARTHEST))
     assert look.repeated_p(0.0) > 0.05

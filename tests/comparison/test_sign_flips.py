@@ -1,4 +1,4 @@
-"""Check the exact permutation test against full enumeration, McNemar's test, and in the far tail."""
+"""Check the exact permutation test against full enumeration and McNemar's test, also in the far tail."""
 
 import time
 from collections import Counter

@@ -20,7 +20,7 @@ from imdbcls.comparison.statistics import Estimate, Sample, SeedVariance, Units,
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.runs.predictions import Predictions
 
-EQUAL_WIDTH = 0.03  # a difference of 3 points is not excluded by 65 documents
+EQUAL_WIDTH = 0.03  # 65 documents cannot exclude a difference of 3 points
 
 
 def accuracies(*groups: np.ndarray, clusters_N: np.ndarray | None = None) -> list[Sample]:
@@ -33,7 +33,7 @@ def accuracies(*groups: np.ndarray, clusters_N: np.ndarray | None = None) -> lis
 
 
 def paired(only_first: int, only_second: int, num_documents: int) -> Estimate:
-    """Return the difference in accuracy of two models, of which each alone is right on some documents."""
+    """Return the difference in accuracy of two models, given on how many documents only one of them is right."""
     first_N, second_N = np.ones((2, num_documents))
     first_N[:only_second] = 0
     second_N[only_second : only_second + only_first] = 0
@@ -156,7 +156,7 @@ def test_many_differing_documents_hardly_change_anything() -> None:
 
 
 def test_seeds_with_low_degrees_of_freedom_do_not_widen_the_documents_part() -> None:
-    """With two seeds, t is large because the seed variance is hardly known. The steps do not multiply it again."""
+    """With two seeds, t is large because the seed variance is hardly known. Steps do not widen the interval further."""
     variance = SeedVariance(4e-3, 1, 2)
     plain, stepped = (Estimate(0.02, (variance, variance), 1e-3, 59, step) for step in (0.0, 1 / 60))
     assert stepped.interval() == plain.interval()
@@ -179,7 +179,7 @@ def test_clusters_multiply_the_step_by_their_design_effect() -> None:
     (independent,) = accuracies(same_in_film_N[None])
     assert independent.step == pytest.approx(1 / 100)
     (all_right,) = accuracies(np.ones((1, 100)), clusters_N=films_N)
-    assert all_right.step == pytest.approx(1 / 20), "nothing is known about the correlation within films"
+    assert all_right.step == pytest.approx(1 / 20), "equal outcomes say nothing about the correlation within films"
 
 
 def test_step_of_macro_f1_is_that_of_accuracy_for_balanced_classes_only() -> None:

@@ -82,7 +82,7 @@ def test_temperature_that_raises_the_ece_is_named(study: Path) -> None:
     comparison = compared(study)
 
     def text_with(*factors: float) -> str:
-        """Return the text of the comparison if the temperature multiplies the ECE of each group by its factor."""
+        """Return the terminal output for groups whose temperatures multiply their ECEs by these factors."""
         groups = []
         for group, factor in zip(comparison.groups, factors, strict=True):
             assert group.calibration is not None
@@ -148,7 +148,7 @@ def test_equal_groups_do_not_lead(tmp_path: Path) -> None:
 
 
 def test_headline_agrees_with_itself_if_only_the_joint_test_rules_a_group_out(tmp_path: Path) -> None:
-    """A pair can be undecided although the short list leaves the other group out."""
+    """A pair can be undecided although the short list leaves out one of its groups."""
     study = make_study(tmp_path / "three", [Head("a", 0.6), Head("b", 0.5), Head("c")], seeds=[0, 1, 2])
     comparison = compared(study)
     best, *others = [group.name for group in comparison.groups]
