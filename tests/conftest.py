@@ -17,7 +17,7 @@ from imdbcls.runtime.process import fix_sums
 
 pytest_plugins = ["support.fake_wandb.fixtures", "support.requirements"]
 
-# Before any test computes: without these settings at MKL's first product, results would differ from the commands'.
+# MKL reads these settings at its first product. Without them, tests would not compute the same results as commands.
 fix_sums()
 # On a busy machine, compiling the kernels may take longer than the limit for a compiler that hangs.
 building._BUILD_SECONDS = building._VERSION_SECONDS = HANG_SECONDS
@@ -75,7 +75,7 @@ def finished(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def second(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a finished run of `head=weight_avg` on the same documents. It is read-only, too."""
+    """Return the folder of a finished run of `head=weight_avg` on the same documents. It is also read-only."""
     folder = tmp_path_factory.mktemp("second")
     launch(folder, "train", "head=weight_avg", *TINY, "epochs=1", "tracker=none", "runs_dir=runs", "study=other")
     (run,) = (folder / "runs" / "other").iterdir()

@@ -1,4 +1,4 @@
-"""Test every validation rule, reports of several mistakes, and the refusal of foreign `_target_`s in any place."""
+"""Test every validation rule, reports of several mistakes, and the refusal of foreign `_target_`s in any section."""
 
 import copy
 import re
@@ -217,7 +217,7 @@ EARLIER = {"_partial_": True, "mode": "offline", "project": "films", "entity": N
 def test_the_tracker_of_an_earlier_version_still_loads(
     tracker: dict[str, Any], chosen: list[str], sound: dict[str, Any]
 ) -> None:
-    """One tracker had its `_target_` and its arguments in the section `tracker` itself."""
+    """In earlier versions, a single tracker had its `_target_` and its arguments in the section `tracker` itself."""
     values = with_later_keys({**sound, "tracker": tracker, "plugins": ["my_trackers"]})
     config = require_valid(values)
     assert list(config.tracker.chosen) == chosen
@@ -268,8 +268,8 @@ def test_missing_keys_are_reported(sound: dict[str, Any]) -> None:
 
 
 def test_choices_without_a_key_are_valid() -> None:
-    require_valid(composed("head=mean"))  # it has no dropout
-    require_valid(composed("tracker=none"))  # it has no tracker
+    require_valid(composed("head=mean"))  # this head has no dropout
+    require_valid(composed("tracker=none"))  # no section for a tracker
 
 
 def test_a_micro_batch_larger_than_the_batch_is_refused(sound: dict[str, Any]) -> None:
@@ -444,7 +444,7 @@ def test_training_the_head_first_needs_other_epochs(key: str, sentence: str) -> 
 
 
 def test_recipes_that_are_off_are_not_part_of_the_hash() -> None:
-    """Runs of versions without these keys keep their names."""
+    """A run from an earlier version, which lacked these keys, keeps its name."""
     keys = {"reinit_layers", "head_first_epochs", "head_first_lr", "swa_start", "greedy_soup"}
     off = require_valid(composed("backbone=minilm", "data=sample")).choices()
     assert not keys & {*off["backbone"], *off["trainer"]}
@@ -496,7 +496,7 @@ OWN_PLACES = {
 
 
 def test_a_target_is_allowed_in_its_own_section_only(sound: dict[str, Any]) -> None:
-    """This covers further targets that a user may write; test_conf validates every YAML file."""
+    """Test targets that a user may write. test_conf validates the targets of every YAML file."""
     for place in PLACES:
         for home, target in OWN_PLACES.items():
             assert is_allowed(place, target, ()) == (place == home)

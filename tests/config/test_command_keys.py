@@ -98,5 +98,5 @@ def test_a_command_refuses_to_run_in_several_processes(monkeypatch: pytest.Monke
 
 
 def test_files_of_commands_have_no_interpolations() -> None:
-    """They are read without Hydra."""
+    """These files are read without Hydra, so an interpolation would not be resolved."""
     assert "${" not in (ROOT / "conf" / STUDY).read_text()

@@ -25,7 +25,7 @@ from imdbcls.runtime import installation
     ],
 )
 def test_our_loader_composes_the_same_as_hydras(overrides: list[str]) -> None:
-    """Composing in run mode is repeated: the second time uses the caches that the first one filled."""
+    """Compose twice in run mode: the second time, the loader uses the caches that it filled the first time."""
     with initialize_config_module("imdbcls.conf", version_base="1.3"):
         ours = make_loader(overrides, None)
         plain = ConfigLoaderImpl(ours.get_search_path())
@@ -79,7 +79,7 @@ def test_environment_variables_become_numbers_and_flags(monkeypatch: pytest.Monk
     monkeypatch.setenv("RATE", "fast")
     with pytest.raises(UserError, match="lr=fast is not a number above 0"):
         compose(["backbone=tiny", "data=sample", "lr=${oc.env:RATE}"])
-    monkeypatch.setenv("RATE", "${batch_size}")  # a string, which is never resolved
+    monkeypatch.setenv("RATE", "${batch_size}")  # a string from the environment is never resolved
     with pytest.raises(UserError, match=r"head.dropout=\$\{batch_size\} is not a number from 0"):
         compose(["backbone=tiny", "data=sample", "head.dropout=${oc.env:RATE}"])
 

@@ -132,7 +132,7 @@ def take_one_step(config: Config, folder: RunFolder) -> None:
 
 
 def test_groups_interpolate_top_level_keys() -> None:
-    """A value that a user sets once at the top level is used everywhere."""
+    """A value that a user sets at the top level applies everywhere."""
     (cfg,) = compositions(["lr=0.125", "max_length=77", "seed=5", "head=weight_avg", "optimizer=sgd"])
     config = typed(cfg)
     assert config.optimizer.arguments["lr"] == 0.125

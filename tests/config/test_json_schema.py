@@ -1,4 +1,4 @@
-"""Test the JSON schema for editors: it accepts shipped experiments, knows every key and refuses wrong values."""
+"""Test the JSON schema for editors: it accepts the shipped experiments, knows every key and refuses wrong values."""
 
 import json
 from typing import Any

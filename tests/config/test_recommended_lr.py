@@ -1,4 +1,4 @@
-"""The default learning rate is the backbone's own, and a frozen encoder needs another one."""
+"""The default learning rate is that of the backbone. With a frozen encoder, a warning recommends a higher rate."""
 
 import pytest
 

@@ -48,7 +48,7 @@ def test_source_and_imported_signatures_agree(target: str) -> None:
     module, _, name = target.rpartition(".")
     found = getattr(importlib.import_module(module), name)
     read = own_signature(target)
-    if read is None:  # it inherits its constructor, so it must be imported
+    if read is None:  # the class inherits its constructor, so it must be imported
         assert inspect.isclass(found) and "__init__" not in vars(found)
         return
     imported = signature_of(found)

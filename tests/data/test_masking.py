@@ -134,7 +134,7 @@ def test_micro_batches_contain_the_same_masked_tokens(truncation: str | Windows)
     ),
 )
 def test_words_begin_where_the_tokenizer_marks_them(family: str, text: str, words: int, tmp_path: Path) -> None:
-    """A word may have many tokens: the vocabularies are small. Only WordPiece separates punctuation."""
+    """A word may have many tokens, because the vocabularies are small. Only WordPiece separates punctuation."""
     tokenizer = AutoTokenizer.from_pretrained(make_folder(tmp_path, family))
     begins_word_V = word_beginnings(tokenizer, family)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,4 +1,4 @@
-"""Files for a finished run: the format of its data is the default, and files with one column or none are read."""
+"""Files for a finished run have the format of its data by default. Files with one column need no delimiter."""
 
 import io
 from pathlib import Path
@@ -34,7 +34,7 @@ def texts_in(path: Path, data: dict[str, Any], **options: Any) -> list[str | Non
             ['schön "da"'],
             "--encoding latin-1, --delimiter pipe, --quoting none",
         ),
-        ('Müll,t\n"schön, da",a\n'.encode(), ["schön, da"], None),  # evidently UTF-8, with commas
+        ('Müll,t\n"schön, da",a\n'.encode(), ["schön, da"], None),  # the file is evidently in UTF-8, with commas
         ('Müll|t\n"schön"|a\n'.encode("utf-16"), ['"schön"'], "--delimiter pipe, --quoting none"),
         ('Müll|t\n"schön"|a\n'.encode("utf-8-sig"), ['"schön"'], "--delimiter pipe, --quoting none"),
     ],
@@ -57,7 +57,7 @@ def test_options_come_before_the_format_of_the_run(tmp_path: Path) -> None:
     path = tmp_path / "new.csv"
     path.write_bytes('Müll|x;t\n"ä|1";a\n'.encode("cp1252"))
     found = texts_in(path, DATA, delimiter="semicolon", encoding="cp1252", text_column=["Müll|x"])
-    assert found == ["ä|1"]  # another delimiter: the quoting is detected, too
+    assert found == ["ä|1"]  # with another delimiter, the quoting is also detected
     same = {**DATA, "delimiter": "semicolon"}
     assert texts_in(path, same, delimiter="semicolon", encoding="cp1252", text_column=["Müll|x"]) == ['"ä|1"']
     assert texts_in(path, {"encoding": "no-such-encoding", "delimiter": 3}, encoding="cp1252", text_column=["t"]) == [

@@ -111,7 +111,7 @@ def test_utf_16_without_a_byte_order_mark_is_refused(suffix: str, tmp_path: Path
     match = rf"a\.{suffix} is not utf-16 \(.*\)\. Use another data\.encoding, such as data\.encoding=cp1252, or save"
     with pytest.raises(UserError, match=match):
         read_table(str(path), "data.train", request, WITH_LINES)
-    if suffix in ("csv", "tsv"):  # the other formats report it when the rows are read
+    if suffix in ("csv", "tsv"):  # the other formats report this only when rows are read
         with pytest.raises(UserError, match=match):
             require_columns(path, request)
 

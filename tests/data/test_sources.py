@@ -346,7 +346,7 @@ def test_whole_number_labels_are_in_numeric_order(tmp_path: Path) -> None:
         ("True", "true"),
         ("FALSE", "false"),
         (10**20, "100000000000000000000"),
-        # These are not other spellings of numbers or booleans, so they do not change.
+        # These values are not alternative spellings of a number or boolean, so they do not change.
         ("01", "01"),
         ("01.0", "01.0"),
         ("1.5", "1.5"),
@@ -569,7 +569,7 @@ def test_doubtful_labels_are_noted(tmp_path: Path) -> None:
 
 
 def test_all_rows_without_a_text_or_label_are_counted_together(tmp_path: Path) -> None:
-    """The rows of both columns and of both files are reported at once, as many as `data.skip_empty=true` skips."""
+    """Report the rows of both columns and both files at once, as many as `data.skip_empty=true` would skip."""
     train, test = tmp_path / "train.csv", tmp_path / "test.csv"
     train.write_text("text,label\nfilm,x\n,y\nplay,y\nopera,\n , \nsong,x\n")
     test.write_text("text,label\nfilm,x\nplay,\n")
@@ -592,7 +592,7 @@ def test_skip_empty_skips_rows_without_a_text_or_label(tmp_path: Path) -> None:
         "train/000000",
         "train/000002",
         "train/000005",
-    ]  # the indices are rows of the file
+    ]  # the numbers are rows of the file
     assert source.notes == (
         f"Read 6 rows from {path}.",
         f"{path}: 3 of 6 rows are skipped: 2 with no text in 'text', 1 with no label in 'label' "

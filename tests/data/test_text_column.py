@@ -1,4 +1,4 @@
-"""Texts in a memory-mapped file are the same sequence as texts in a list, and give the same corpus and errors."""
+"""Texts in a memory-mapped file form the same sequence as texts in a list, and give the same corpus and errors."""
 
 import json
 import os
@@ -25,7 +25,7 @@ VALUES = [*(f"text {row} größer" for row in range(600)), None, 5, "half \ud83d
 
 @pytest.fixture
 def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Write columns of more than 1,000 characters to a file. Return the folder of such files."""
+    """Make columns of more than 1,000 characters be written to a file. Return the folder of such files."""
     monkeypatch.setattr("imdbcls.data.text_column.MAX_CHARACTERS", 1000)
     monkeypatch.setattr("imdbcls.data.text_column.MAX_NAME_CHARACTERS", 100)
     monkeypatch.setattr("imdbcls.data.text_column.BATCH_CHARACTERS", 500)

@@ -1,4 +1,4 @@
-"""Test the counts of lost and unknown tokens, the warnings about large losses, and those about one-class models."""
+"""Test the counts of lost and unknown tokens, and the warnings about large losses and one-class models."""
 
 from pathlib import Path
 from typing import Any

@@ -119,7 +119,7 @@ def test_a_hostile_tokenizer_is_refused_within_limits(
 def test_a_valid_tokenizer_is_tried_only_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load(folder)
     with monkeypatch.context() as patched:
-        patched.setattr("imdbcls.data.tokenizer_check.problem_of", lambda path: pytest.fail("it was tried again"))
+        patched.setattr("imdbcls.data.tokenizer_check.problem_of", lambda path: pytest.fail("tried again"))
         load(folder)
     change(folder / "tokenizer.json", lambda t: t.update(pre_tokenizer=split_by("(a+)+$")))
     assert "retry-limit" in refusal(folder)

@@ -1,4 +1,4 @@
-"""Test that the token cache is correct and shared, and that it survives kills and concurrent builds silently."""
+"""Test that the token cache is correct and shared, and that kills and concurrent builds do not damage it."""
 
 import json
 import os
@@ -150,7 +150,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def start_build(cache: Path, num_builders: int) -> subprocess.Popen[str]:
-    """Start a process that builds an entry, and renames it when `num_builders` processes have built one."""
+    """Start a process that builds an entry, and renames it as soon as `num_builders` processes have built an entry."""
     environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
     return subprocess.Popen(
         [sys.executable, "-c", BUILD, str(cache), str(num_builders)],
@@ -168,7 +168,7 @@ def test_two_processes_build_one_entry_and_may_fork_afterwards(tmp_path: Path) -
         # A fork that hangs in the tokenizer's threads would reach the timeout.
         out, err = builder.communicate(timeout=HANG_SECONDS)
         assert builder.returncode == 0, err
-        assert out.splitlines()[:2] == ["built", "done"]  # both built the entry, because neither found the other's
+        assert out.splitlines()[:2] == ["built", "done"]  # both built the entry, because neither found an entry
         assert "TOKENIZERS_PARALLELISM" not in err
     assert len(entries(tmp_path / "cache")) == 1
 

@@ -99,7 +99,7 @@ def test_short_documents_give_the_same_batches_without_windows() -> None:
 
 
 def test_evaluation_batches_count_windows_in_their_budget() -> None:
-    lengths = np.concatenate([LONG % 300 + 3, [3000]])  # the last has 65 windows, more than fit into a batch
+    lengths = np.concatenate([LONG % 300 + 3, [3000]])  # the last document has 65 windows, more than fit into a batch
     batches = list(make_eval(lengths, Windows(0.25, 100), batch_size=8))
     assert sorted(np.concatenate([batch.rows for batch in batches])) == list(range(204))
     alone = [batch for batch in batches if batch.input_ids_BT.numel() > 8 * 64]

@@ -61,7 +61,7 @@ def test_linear_model_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def runs(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> dict[str, imdbcls.FinishedRun]:
-    """Return a float32 run of each head that shows its weights, one of them with windows."""
+    """Return float32 runs of the heads `weight_avg` and `attention`, which have pooling weights."""
     folder = tmp_path_factory.mktemp("explained")
     shared = (*TINY, "epochs=1", "data.train_limit=32", "precision=fp32", "tracker=none", "runs_dir=runs")
     launch(folder, "train", "head=weight_avg", *shared, "study=weight_avg", "data.truncation=head_tail")
@@ -96,7 +96,7 @@ def test_logits_are_those_of_predict_and_scores_are_complete(
     assert (
         sum(no_words.values()) == pytest.approx(1) and max(no_words, key=no_words.__getitem__) == found.baseline_label
     )
-    if len(no_words) == 2:  # the logits of both classes are known from their difference
+    if len(no_words) == 2:  # two probabilities follow from the difference of the two logits
         other = explain(run, text, next(name for name in run.label_names if name != found.target))
         margin = (found.baseline_logit - other.baseline_logit) / run.temperature
         assert no_words[found.target] == pytest.approx(1 / (1 + np.exp(-margin)), abs=1e-5)

@@ -95,7 +95,7 @@ def test_rows_of_the_check_begin_with_the_first_token_of_a_document(num_rows: in
 
 
 def test_cost_of_int8_is_measured_on_all_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The validation documents are sorted by id, and the first half is of one class."""
+    """The validation documents are sorted by id, and the first half has one class."""
     texts = ["word " * (1 + i % 10) for i in range(40)]
     documents = Documents([f"{i:03}" for i in range(40)], texts, np.repeat([0, 1], 20))
     for name in (onnx_file.MODEL, int8.INT8_MODEL):

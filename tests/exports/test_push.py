@@ -23,7 +23,7 @@ FILES = {
 
 @pytest.fixture
 def exported(finished: Path, tmp_path: Path) -> Path:
-    """A marked folder in a run, which is sent as it is, and a file that the export did not write."""
+    """Return an export folder of a run with its marker, and with one file that the export did not write."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     folder = run / "export" / "huggingface"
@@ -71,7 +71,7 @@ def test_folder_that_is_not_the_export_of_the_run_is_not_sent(exported: Path, tm
 def test_link_in_an_export_is_not_followed(exported: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")
-    elsewhere = exported.rename(tmp_path / "elsewhere")  # links in the run folder are refused when it is opened
+    elsewhere = exported.rename(tmp_path / "elsewhere")  # opening a run folder with links is refused
     (elsewhere / "model.safetensors").unlink()
     (elsewhere / "model.safetensors").symlink_to(secret)
     command = ["--to", "huggingface", "--push", "owner/name", "--dry-run", "--output", str(elsewhere)]

@@ -150,7 +150,7 @@ def test_lstm_by_hand() -> None:
 
 
 def test_transformer_by_hand() -> None:
-    """A document of one token attends only to itself. Values and output are identities; only the norms remain."""
+    """A single token attends only to itself. Value and output projections are identities, so only norms remain."""
     head = TransformerHead(hidden_size=2, num_labels=1, dropout=0.5)
     head.layer.self_attn.in_proj_weight.data[4:] = torch.eye(2)
     head.layer.self_attn.out_proj.weight.data = torch.eye(2)

@@ -1,4 +1,4 @@
-"""Every head in a complete run: an interrupted run continues to the same bits."""
+"""For every head, an interrupted run continues to the same bits."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -29,7 +29,7 @@ def sigmoid(number: float) -> float:
 
 
 def by_hand_1d(head: nn.Module) -> float:
-    """Return the logit of `TOKENS` and one padding token, in one dimension; `output` sums the pooled vector."""
+    """Return the logit for `TOKENS` and one padding token, after setting `output` to sum the pooled vector."""
     nn.init.ones_(head.output.weight)
     nn.init.zeros_(head.output.bias)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_modernbert_by_hand() -> None:
     head.dense.weight.data = torch.tensor([[3.0, 0.0], [0.0, -3.0]])
     head.norm.weight.data = torch.tensor([2.0, 0.5])
     first, second = (x * (1 + erf(x / sqrt(2))) / 2 for x in (5.0, -1.0))  # GELU of 3 * 5/3 and -3 * 1/3
-    half = (first - second) / 2  # the distance of both from their mean, so the variance is its square
+    half = (first - second) / 2  # the distance of both numbers from their mean; the variance is half ** 2
     normed = half / sqrt(half**2 + 1e-5)
     assert by_hand(head) == pytest.approx(2 * normed - 0.5 * normed)
 
@@ -102,7 +102,7 @@ def test_bilstm_by_hand(pooling: str) -> None:
         (1, 0.0, 3.0),  # the tokens sum to 1, 2 and 3
         (2, 0.5, 5.5),  # windows of two tokens sum to 3 and 5
         (3, -1.0, 5.0),
-        (4, 0.0, 6.0),  # the document is shorter than the window, which is filled with zeros
+        (4, 0.0, 6.0),  # the document is shorter than the window, so zeros fill the window
         (2, -9.0, 0.0),  # ReLU
     ],
 )
@@ -197,6 +197,6 @@ def test_pooling_weights_of_self_attentive_are_the_mean_over_hops() -> None:
     torch.testing.assert_close(weights_BT.sum(dim=1), torch.ones(len(LENGTHS)))
     assert (weights_BT[~mask_BT] == 0).all()
     nn.init.zeros_(head.output.bias)
-    nn.init.constant_(head.output.weight, 0.25)  # the logits are then the sum of the mean of the hops' averages
+    nn.init.constant_(head.output.weight, 0.25)  # each logit then sums the elements of the mean of the four hops
     expected_B = torch.einsum("bt,btd->b", weights_BT, hidden_BTD)
     torch.testing.assert_close(head(hidden_BTD, mask_BT)[:, 0], expected_B, rtol=1e-4, atol=1e-4)

@@ -86,13 +86,13 @@ def script(path: Path, text: str) -> Path:
 
 
 def load(capsys: pytest.CaptureFixture[str]) -> tuple[loading.Kernels | None, str]:
-    """Load the kernels like a new process, for DTYPE even if runs do not use it; return them and the log output."""
+    """Load the kernels for DTYPE as in a new process, even if runs do not use DTYPE. Return them and the log output."""
     forget()
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "supports_float32_kernels", lambda: not HAS_HALF)
         found = loading.load(DTYPE)
-        assert loading.load(DTYPE) is found  # and logs nothing again
+        assert loading.load(DTYPE) is found  # loading again logs nothing
     return found, capsys.readouterr().err
 
 
@@ -269,7 +269,7 @@ def test_hanging_compiler_is_tried_once_a_day(
     loaded, logged = load(capsys)
     assert loaded is None and "slow did not finish within" in logged and logged.count("\n") == 1
     num_calls = len(calls.read_text().splitlines())
-    for _ in range(2):  # other processes
+    for _ in range(2):  # simulate other processes
         loaded, logged = load(capsys)
         assert loaded is None and logged.count("\n") == 1
         assert "run python -m imdbcls.doctor to try the compiler again" in logged and "0.0 hours ago" in logged
@@ -285,7 +285,7 @@ def test_hanging_compiler_is_tried_once_a_day(
     (record,) = (cache / "kernels").glob("*.hung")
     record.write_text(json.dumps(json.loads(record.read_text()) | {"time": time.time() - 25 * 3600}))
     load(capsys)
-    assert len(calls.read_text().splitlines()) > num_calls  # after a day it is tried again
+    assert len(calls.read_text().splitlines()) > num_calls  # the compiler is tried again after a day
     num_calls = len(calls.read_text().splitlines())
     for damaged in ("", "[]", '{"time": "now"}', '{"time": 1e999, "reason": 3}'):
         record.write_text(damaged)
@@ -308,7 +308,7 @@ def test_repaired_compiler_is_tried_immediately(
     stamp = compiler.stat().st_mtime_ns
     assert load(capsys)[0] is None and record.exists()
     script(compiler, 'exec cc "$@"'.ljust(30))
-    os.utime(compiler, ns=(stamp, stamp))  # size and time are unchanged, so only the doctor tries it
+    os.utime(compiler, ns=(stamp, stamp))  # size and time are unchanged, so only the doctor tries the compiler
     assert load(capsys)[0] is None
     assert loading.status().startswith(f"{'avx512_bf16' if HAS_HALF else 'avx2_fp32'}")
     assert list((cache / "kernels").iterdir()) == []
@@ -465,7 +465,7 @@ def test_two_libraries_are_never_confused(cache: Path, capsys: pytest.CaptureFix
     """The loader identifies a library by its path, which here contains the number of a descriptor."""
     first = load(capsys)[0]
     assert first is not None
-    spare = os.open("/dev/null", os.O_RDONLY)  # the next descriptor reuses this number
+    spare = os.open("/dev/null", os.O_RDONLY)  # the next descriptor gets this number
     os.close(spare)
     building.object_path(DTYPE).unlink()
     second = load(capsys)[0]

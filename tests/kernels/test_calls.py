@@ -23,7 +23,7 @@ DTYPES = [
     pytest.param(HALF, id="bf16", marks=needs_bf16),
     pytest.param(torch.float32, id="fp32", marks=needs_avx2),
 ]
-# Each allocation decrements `failing`; the one that reaches 0 fails. If it starts at 0, none fails.
+# Each allocation decrements `failing`, and the allocation that reaches 0 fails. If `failing` starts at 0, none fails.
 SHIM = """
 #include <stdlib.h>
 __attribute__((weak)) int failing = 0;

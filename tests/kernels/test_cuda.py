@@ -31,7 +31,7 @@ BF16 = ("device=cuda", "precision=bf16", "backbone.dropout=0.1")
 
 
 def classifier(name: str, model_type: str = "roberta") -> Classifier:
-    """Build a small encoder with a head; the same weights in each call."""
+    """Build a small encoder with a head. Every call gives the same weights."""
     encoder = make_encoder(model_type)
     head = MAKERS[name](encoder.config.hidden_size)
     return Classifier(encoder, head).eval()

@@ -263,7 +263,7 @@ def test_linear_layer_and_gradients(loaded: loading.Kernels, num_rows: int, inpu
 
 
 def test_float32_product_of_a_row_does_not_depend_on_other_rows() -> None:
-    """So a document's vectors do not depend on its batch. In bfloat16, with oneDNN, this is only approximately true."""
+    """A document's vectors therefore do not depend on its batch. With bfloat16 and oneDNN, this is only approximate."""
     loaded, _ = loading.find_or_build(torch.float32)
     x_NK, weight_OK, bias_O = torch.randn(211, 500), torch.randn(70, 500), torch.randn(70)
     prepared = products.prepare(loaded, weight_OK)

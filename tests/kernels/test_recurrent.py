@@ -39,8 +39,8 @@ def outputs_and_gradients(
 ) -> dict[str, Tensor]:
     """Return the outputs of both directions and all gradients of a fixed function of them, keyed by name.
 
-    The outputs are the final ones, or those at all tokens with `all_tokens`. Use the kernels `using` if they support
-    the width, else PyTorch's layer, in bfloat16 with `bf16`.
+    The outputs are those after the last token, or after each token with `all_tokens`. Use the kernels `using` if they
+    support the width, else PyTorch's layer. With `bf16`, compute in bfloat16.
     """
     if all_tokens:
         output = pytorch_outputs if using is None else partial(recurrent.token_outputs, using)

@@ -85,7 +85,7 @@ def test_hidden_states_equal_the_librarys(family: str, fast: bool) -> None:
 def test_fast_layers_return_all_hidden_states(
     model_type: str, bf16: bool, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Values and gradients equal the library's in fp32; in bf16 they are as close to these as the library's in bf16."""
+    """Values and gradients equal the library's in fp32. In bf16, they are as close to fp32 as the library's are."""
     use_layers(path, monkeypatch)
     library = make_encoder(model_type)
     fast = copy.deepcopy(library)
@@ -114,7 +114,7 @@ def test_fast_layers_return_all_hidden_states(
 
 
 def test_last_of_all_hidden_states_equals_the_usual_output() -> None:
-    """With the same dropout masks, the last hidden states equal the output of a pass for the last layer only."""
+    """With the same dropout masks, the last hidden states equal the output of a pass without `all`."""
     encoder = make_encoder("bert", hidden_dropout_prob=0.2).train()
     kernels.accelerate(encoder)
     ids_BT, mask_BT = make_batch(encoder)

@@ -83,7 +83,7 @@ def test_numeric_path_names_encoder_and_head_kernels(both: None, monkeypatch: py
     assert path(half, dropped, training=False) == "avx512_bf16+amx"
     recomputing = classifier(heads["cls"])
     recomputing.encoder.encoder.layer[0].gradient_checkpointing = True
-    for training in (True, False):  # also in evaluation, because the setting decides, not the mode
+    for training in (True, False):  # the same in evaluation: the setting decides, not the mode
         assert path(half, recomputing, training=training) == "pytorch"
     monkeypatch.setattr("imdbcls.kernels.recurrent.computes_bf16", lambda device: False)
     assert path(half, classifier(heads["lstm"]), training=True) == "avx2_fp32 and avx512_bf16+amx"

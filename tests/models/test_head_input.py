@@ -1,4 +1,4 @@
-"""Tests for the hidden states that heads get which read several layers: from every encoder, from the cache, in runs."""
+"""Tests for the input of heads that read several layers: from every encoder, from the cache, and in runs."""
 
 import copy
 import json
@@ -51,7 +51,7 @@ def expected_input(states: tuple[Tensor, ...], head_input: HeadInput, mask_BT: T
 def test_values_and_gradients_equal_the_librarys(
     model_type: str, path: str, bf16: bool, head_input: HeadInput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are equal up to rounding in float32. In bf16, they are as close to float32 as the library's are."""
+    """In float32, values and gradients are equal up to rounding. In bf16, both are equally close to float32."""
     use_layers(path, monkeypatch)
     library = make_encoder(model_type)
     ours = copy.deepcopy(library)
@@ -77,7 +77,7 @@ def test_values_and_gradients_equal_the_librarys(
 
     exact, found = run(library, False, True), run(ours, bf16, False)
     theirs = run(library, bf16, True)
-    unseen = exact.keys() - found.keys()  # see `first_token_of`
+    unseen = exact.keys() - found.keys()  # `first_token_of` says why
     assert found.keys() <= exact.keys() and all(name.endswith("key.bias") for name in unseen)
     assert found["hidden"].shape == exact["hidden"].shape
     largest = max(float(exact[name].abs().max()) for name in exact if name != "hidden")
@@ -92,7 +92,7 @@ def test_values_and_gradients_equal_the_librarys(
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("family", sorted(set(FAMILIES.values())))
 def test_pooled_input_gives_the_logits_of_all_tokens(family: str, fast: bool) -> None:
-    """For every head and encoder, in evaluation; a document has the same logits in any batch."""
+    """Check every head and encoder in evaluation mode. A document has the same logits in any batch."""
     encoder = make_model(family).eval()
     if fast:
         kernels.accelerate(encoder)

@@ -1,4 +1,4 @@
-"""The masked language model equals the one of transformers, with the weights that a model folder contains."""
+"""The masked language model equals that of transformers, with the weights from a model folder."""
 
 from pathlib import Path
 from typing import Any

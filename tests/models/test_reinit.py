@@ -48,7 +48,7 @@ def test_only_the_top_layer_is_new_and_follows_the_seed(family: str, tmp_path: P
 
 
 def test_new_weights_come_from_the_models_own_initializer(tmp_path: Path) -> None:
-    """BERT's initializer: a normal distribution of the config's width, biases of zero, and norms that do nothing."""
+    """BERT draws weights with the config's standard deviation, sets biases to zero, and norms to gain 1 and bias 0."""
     folder = make_folder(tmp_path / "model", "bert")
     trained = AutoModel.from_pretrained(folder)
     with torch.no_grad():

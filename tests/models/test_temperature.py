@@ -1,4 +1,4 @@
-"""A temperature fits the validation labels best, changes no predicted class, and is 1 where none can be fitted."""
+"""A temperature fits the validation labels best, changes no predicted class, and is 1 if it cannot be fitted."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_temperature_is_bounded() -> None:
     wrong_NC = np.where(labels_N[:, None] == np.arange(2), 0.1, 0.9)
     found = fit_temperature(labels_N, wrong_NC)
     assert found.value == HIGHEST and found.reason == "the best temperature is higher than the limit of 100"
-    constant_NC = np.tile([0.7, 0.3], (100, 1))  # with equally frequent classes, as uniform as possible is best
+    constant_NC = np.tile([0.7, 0.3], (100, 1))  # if classes are equally frequent, uniform is best
     assert fit_temperature(labels_N, constant_NC).value == HIGHEST
     timid_NC = np.where(labels_N[:, None] == np.arange(2), 0.5001, 0.4999)
     timid_NC[0] = timid_NC[0][::-1]  # one document is wrong, so that a temperature can be fitted

@@ -1,4 +1,4 @@
-"""A run folder may name hub ids of the form owner/name, and only sources that the user has trained on here."""
+"""Data sources that a run folder names: hub ids are owner/name, and the user has trained on the source here."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""An encoder of an earlier run: were the documents that are now held out also held out there?"""
+"""For an encoder of an earlier run, check whether that run held out the documents that are held out now."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def corpus(held_out_hash: str = "h", split_hash: str = "b") -> Corpus:
 
 
 def earlier_run(folder: Path, result: dict[str, Any] | None, *overrides: str) -> Path:
-    """Write the files that make a folder a run, and its `result.json`."""
+    """Write the files that identify a run folder, and optionally its `result.json`."""
     for file in ("checkpoints/best/model.safetensors", "backbone/config.json"):
         (folder / file).parent.mkdir(parents=True)
         (folder / file).write_text("{}")

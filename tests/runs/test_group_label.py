@@ -1,4 +1,4 @@
-"""The label of a group names its choices, and runs that differ only in their seeds share it."""
+"""The label of a group names its choices. Runs that differ only in their seeds have the same label."""
 
 import subprocess
 import sys

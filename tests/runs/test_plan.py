@@ -1,4 +1,4 @@
-"""The plan of a study on disk: what it may contain, and what a damaged or hostile file leads to."""
+"""The plan of a study on disk: what it may contain, and how a damaged or hostile file is refused."""
 
 import json
 import os

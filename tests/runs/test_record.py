@@ -166,7 +166,7 @@ def test_damaged_predictions_are_reported_and_rewritten(
 
 
 def test_predictions_without_checksums_are_checked_for_truncation(copied: Path, steps: list[int]) -> None:
-    """Older runs: complete files are accepted, and truncated files are written again."""
+    """For older runs, complete files are accepted, and truncated files are written again."""
     lose("predictions_sha256")(copied)
     path = copied / "predictions" / "test.parquet"
     assert train_again(copied).result.get("predictions_sha256") is None

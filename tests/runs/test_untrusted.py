@@ -80,7 +80,7 @@ def untrusted_run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(autouse=True)
 def quickly() -> Iterator[None]:
-    """Limit the CPU time of each test, which a decompression bomb would exceed. CPU time does not count other load."""
+    """Limit the CPU time of each test. A decompression bomb would exceed the limit; other programs do not matter."""
 
     def late(*_: object) -> None:
         raise TimeoutError("this took longer than a minute")
@@ -219,7 +219,7 @@ def test_package_is_located_without_importing_it(path: str, tmp_path: Path, monk
 
 @pytest.fixture
 def foreign_documents(untrusted_run: Path, tmp_path: Path) -> Path:
-    """Make the run's config name files of this machine that no training here has read. Return their folder."""
+    """Change the run's config to read files of this machine that no run here has read. Return their folder."""
     sample, folder = read_sample(), tmp_path / "private"
     folder.mkdir()
     for name, split in (("train", sample.train), ("test", sample.test)):
@@ -247,7 +247,7 @@ def test_documents_are_read_only_with_user_permission(
         patched.setattr(read, lambda path, key: pytest.fail(f"{path} was opened"))
         assert f"data.train={foreign_documents}/train.jsonl" in (sentence := refusal(untrusted_run))
         assert "--trust-source" in sentence and "--data PATH" in sentence
-        load_run(untrusted_run).predict(["A quiet, patient film."])  # this needs no documents
+        load_run(untrusted_run).predict(["A quiet, patient film."])  # prediction needs no documents
     evaluate(untrusted_run, "validation", trust_source=True)
     foreign_documents.rename(foreign_documents.with_name("copy"))
     evaluate(untrusted_run, "validation", data=str(foreign_documents.with_name("copy")))

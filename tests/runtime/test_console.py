@@ -117,7 +117,7 @@ warning: word word word word word word
 def test_a_terminal_that_does_not_know_its_width_has_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    ours, theirs = pty.openpty()  # its width is 0
+    ours, theirs = pty.openpty()  # reports a width of 0
     with open(theirs, "w") as stream:
         assert columns_of(stream) == 80
     os.close(ours)

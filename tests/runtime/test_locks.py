@@ -54,7 +54,7 @@ def test_run_lock_is_released_when_its_process_is_killed(tmp_path: Path, monkeyp
     holder.communicate()
     with folder.locked():
         assert (folder.path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
-    with folder.locked():  # also after this process has released it
+    with folder.locked():  # the lock can be acquired again after its release
         pass
 
 

@@ -59,7 +59,7 @@ def test_plain_lines_are_sparse_and_complete(clock: Clock, capsys: pytest.Captur
 
 
 def test_time_left_includes_evaluation(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    """Until an evaluation was timed, it is assumed to take a third of the training time per document."""
+    """Before the first evaluation, an evaluation is assumed to take a third of the training time per document."""
     shown = Progress("plain")
     shown.start(40, num_epochs=2, batch_size=4, documents_to_evaluate=2 * 60 + 120)
     train(shown, clock, 1, 20, seconds=12.0)  # 3 seconds per document
@@ -161,7 +161,7 @@ def test_the_live_line_is_one_line() -> None:
     output = on_terminal(TRAIN, columns=80)
     paints = re.findall(r"(epoch \d/\d  step[^\r\n\x1b]*)", output)
     screen = screen_of(output)
-    # It is painted five times a second, and at the start, after both messages, at the last step and at the end.
+    # The line is painted five times a second, and at the start, after both messages, at the last step and at the end.
     assert 3 <= len(paints) <= float(screen[2]) / 0.2 + 5
     assert paints[-1].rstrip() == "epoch 2/2  step 200/200  100 %  loss 0.5000  80.0 documents/s"
     assert screen[0] == "warning: something was changed" and "\x1b[33mwarning:\x1b[0m something" in output

@@ -1,4 +1,4 @@
-"""A signal inside an interruptible block ends it with Interrupted, whatever the code in the block does with that."""
+"""A signal in an interruptible block ends the block with Interrupted, even if code in the block catches everything."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def test_a_signal_raises_inside_the_block() -> None:
 
 
 def test_failing_cleanup_does_not_hide_the_signal() -> None:
-    """OmegaConf, for example, fails in a `finally` that an exception reaches at an unexpected point."""
+    """For example, OmegaConf fails in a `finally` block if a signal interrupts it at an unexpected point."""
     with pytest.raises(Interrupted) as stopped, stop_requests() as stop, stop.interruptible():
         try:
             send_sigterm()

@@ -1,4 +1,4 @@
-"""The JSON endpoints and the page answer as the run predicts, keep their limits, and never return markup of a text."""
+"""The JSON endpoints and the page give the run's predictions, keep their limits, and never return texts as markup."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ class Server:
         return self.client.post(path, json=value)
 
     def error(self, path: str, value: Any, status: int) -> str:
-        """Return the sentence of an answer that has only an error."""
+        """Return the error message of an answer, which must contain nothing else."""
         answer = self.post(path, value)
         assert answer.status_code == status and list(answer.json()) == ["error"], answer.text
         return answer.json()["error"]
@@ -166,7 +166,7 @@ def test_invalid_bodies_are_refused(server: Server, body: bytes, status: int) ->
 
 
 def test_a_request_without_the_json_content_type_is_refused(server: Server) -> None:
-    """A page of another site can send such a request without asking the server first."""
+    """A page of another site can send such a request without a preflight request."""
     answer = server.client.post("/predict", content=json.dumps({"texts": "a"}), headers={"Content-Type": "text/plain"})
     assert answer.status_code == 422
 

@@ -10,7 +10,7 @@ BOS, EOS, PAD = 500, 501, 502
 
 
 def make_tokens(lengths: np.ndarray) -> Tokens:
-    """Return tokens of documents with these lengths, including special tokens. Document i is i, i + 1, … modulo 499."""
+    """Return tokens of documents with these lengths. Document i has the tokens i, i + 1, …, modulo 499."""
     offsets = np.concatenate([[0], np.cumsum(lengths - 2)]).astype(np.int64)
     ids = np.concatenate([(row + np.arange(length - 2)) % 499 for row, length in enumerate(lengths)])
     return Tokens(ids.astype(np.uint16), offsets, (BOS,), (EOS,), PAD)

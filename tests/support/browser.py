@@ -22,7 +22,7 @@ def find_chromium() -> str | None:
 
 
 class Browser:
-    """A page. `console` collects errors, exceptions and policy violations; `requests` all requested URLs."""
+    """A page. `console` collects errors, exceptions and policy violations. `requests` collects all requested URLs."""
 
     def __init__(self, profile: Path):
         to_browser, self.write_end = os.pipe()

@@ -14,7 +14,7 @@ PLUGINS = {"PYTHONPATH": str(Path(__file__).parent / "plugins")}
 FAULTY = ("+plugins=[faulty]", "head._target_=faulty.FaultyHead")
 
 
-WAITING = "the faulty head waits"  # its output when a fault that waits begins
+WAITING = "the faulty head waits"  # printed when a fault that waits begins
 
 
 def faulty(fault: str, at: int = 1) -> dict[str, str]:

@@ -33,7 +33,7 @@ def hub(repositories: Mapping[str, Path], uploads: "Uploads | None" = None) -> I
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answer requests for a repository's description, its list of files and their content. Answer 404 to others."""
+    """Answer requests for a repository's description, list of files and files. Answer 404 to all other requests."""
 
     protocol_version = "HTTP/1.1"
     repositories: dict[str, Path]
@@ -122,9 +122,9 @@ class Uploads:
     """The uploads that a hub has received. The hub accepts uploads with the token `secret`."""
 
     created: list[dict[str, Any]] = field(default_factory=list)
-    objects: dict[str, bytes] = field(default_factory=dict)  # large files by SHA-256
-    files: dict[str, bytes] = field(default_factory=dict)  # after the commit; the keys are paths
-    commits: list[str] = field(default_factory=list)  # their summaries
+    objects: dict[str, bytes] = field(default_factory=dict)  # uploaded large files by SHA-256
+    files: dict[str, bytes] = field(default_factory=dict)  # the committed files by path
+    commits: list[str] = field(default_factory=list)  # the summaries of the commits
 
     def answer(self, path: str, body: bytes, authorization: str | None, host: str) -> Any:
         """Return the answer to a POST request, or None if it is not authorized."""

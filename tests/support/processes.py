@@ -183,7 +183,7 @@ def start(
 ) -> Command:
     """Start a command with `folder` as its working directory. `file_limit` is in bytes (RLIMIT_FSIZE).
 
-    The process of the command calls `prepare` first.
+    The new process calls `prepare` before the command.
     """
     log = folder.with_name(f"{folder.name}-log-{time.monotonic_ns()}")  # outside `folder`, whose disk may be full
     variables = {"IMDBCLS_CACHE": str(folder / "cache"), **(environment or {})}
@@ -245,7 +245,7 @@ def wait_after_runs(number: int) -> None:
 
 
 def wait_for_runs(number: int) -> None:
-    """Let the runs of a sweep wait before their first step until `number` of them have come so far."""
+    """Let the runs of a sweep wait before their first step until `number` of them are ready for it."""
 
     def must_wait(trainer: "Trainer") -> bool:
         if trainer.state.step > 0:
@@ -268,9 +268,9 @@ def wait_before_result() -> None:
 
 
 def wait_after_checkpoint(step: int) -> None:
-    """Let this process wait soon after the checkpoint of a step is on disk, or before its result, if that is earlier.
+    """Let this process wait soon after the checkpoint of a step is on disk, or before it writes its result.
 
-    When a step begins, up to two checkpoints are not on disk yet.
+    The process waits three steps later, because up to two checkpoints are still being written when a step begins.
     """
     wait_before_step(step + 4)
     wait_before_result()

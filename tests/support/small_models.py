@@ -56,7 +56,7 @@ def make_model(family: str) -> PreTrainedModel:
     sizes = {**SIZES, "vocab_size": VOCABULARY, "initializer_range": SPREAD}
     config: PretrainedConfig
     if family == "roberta":
-        # RoBERTa needs 514 positions for 512 tokens: it counts from its padding id + 1. eps is from its config.json.
+        # RoBERTa needs 514 positions for 512 tokens, because its positions begin at the padding id + 1.
         config = RobertaConfig(**sizes, max_position_embeddings=514, pad_token_id=1, layer_norm_eps=1e-5)
         return RobertaModel(config)
     if family == "modernbert":

@@ -12,7 +12,7 @@ from imdbcls.runs.untrusted import sha256
 
 
 def variant(run: Path, folder: Path, number: int) -> Path:
-    """Copy a run of a head with a layer `output`, with other weights and another temperature for each number."""
+    """Copy a run whose head has a layer `output`. Each `number` gives other weights and another temperature."""
     shutil.copytree(run, folder)
     best = folder / "checkpoints" / "best"
     weights = load_file(best / "model.safetensors")

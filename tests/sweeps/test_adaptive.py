@@ -1,6 +1,6 @@
 """A planned study as real processes: rounds, stopped groups, failures, signals, kills, and the budget.
 
-Two learning rates learn to tell good from bad, one does not: it is stopped at the first look.
+With two of the learning rates, the model learns to tell good from bad. The third is stopped at the first look.
 """
 
 import json
@@ -22,7 +22,7 @@ TINY = (
 )
 GROUPS = ("head=mean", "lr=1e-2,5e-3,1e-9")
 SEEDS = ("seeds.first=2", "seeds.max=3")
-NUM_RUNS = 3 * 2 + 2  # before and after the first look
+NUM_RUNS = 3 * 2 + 2  # six before and two after the first look
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def finish(folder: Path, *arguments: str, code: int = 0, environment: dict[str, 
 
 
 def runs(folder: Path) -> dict[str, list[int]]:
-    """Return the seeds of the finished runs by learning rate."""
+    """Map each learning rate to the seeds of its finished runs."""
     found: dict[str, list[int]] = {}
     for path in sorted(folder.glob("runs/default/*/result.json")):
         if json.loads(path.read_text())["status"] == "done":
@@ -58,7 +58,7 @@ def runs(folder: Path) -> dict[str, list[int]]:
 
 
 def verdict(output: str) -> list[str]:
-    """Return the last look of an output, without times."""
+    """Return the part of the output from the last look on, without times."""
     lines = output[output.rindex("\nLook ") :].strip().splitlines()
     return [re.sub(r"(, about)? [\d.]+ (s|min)\b", "", line) for line in lines]
 
@@ -83,13 +83,13 @@ def test_worse_groups_get_no_further_seeds(folder: Path) -> None:
     times = json.loads((folder / "runs/default/wall_times.json").read_text())["seconds"]
     assert len(times) == NUM_RUNS and all(seconds > 0 for seconds in times.values())
 
-    again = finish(folder, "head=mean", "lr=1e-9,5e-3,1e-2", *SEEDS)  # the order of the groups is no difference
+    again = finish(folder, "head=mean", "lr=1e-9,5e-3,1e-2", *SEEDS)  # the order of the groups does not matter
     assert verdict(again) == verdict(output) and "Round" not in again
 
 
 @pytest.mark.parametrize("num_finished", [1, 7])
 def test_killed_study_continues_with_the_same_decisions(num_finished: int, folder: Path, tmp_path: Path) -> None:
-    """SIGKILL in the first round, and after the first look."""
+    """The study gets SIGKILL in the first round, or after the first look."""
     command = study(folder, *GROUPS, *SEEDS, prepare=partial(wait_after_runs, num_finished))
     assert wait_for(lambda: sum(map(len, runs(folder).values())) >= num_finished, command)
     command.kill()

@@ -22,7 +22,7 @@ from imdbcls.sweeps.slurm_job import JobFiles, SlurmJob
 
 SIGTERM = f"kill -TERM {os.getpid()}"
 ACCEPTS = 'echo "$1" >> submissions; echo Submitted batch job 7'
-NAME_OF_ARRAY = "sed -n 's/^#SBATCH --job-name=//p' \"$(head -1 submissions)\""  # of the first submission
+NAME_OF_ARRAY = "sed -n 's/^#SBATCH --job-name=//p' \"$(head -1 submissions)\""  # of the first job array
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def command(name: str, script: str) -> None:
 
 
 def after_asking(number: int, script: str) -> str:
-    """Return a script for `squeue` that runs another script when `squeue` is called for the given time."""
+    """Return a script for `squeue` that runs another script at call `number` of `squeue`."""
     counter = Path(f"asked-{number}")
     counter.unlink(missing_ok=True)
     return f'echo >> {counter}; test "$(wc -l < {counter})" = {number} && {{ {script}; }}; true'
@@ -88,7 +88,7 @@ def test_a_signal_stops_the_waiting_and_the_next_command_submits_nothing(
 
 @pytest.mark.parametrize("names", [("cls-s0",), ("cls-s0", "cls-s1")])
 def test_a_command_killed_by_its_submission_finds_the_jobs_again(slurm: Cluster, names: tuple[str, ...]) -> None:
-    """SIGKILL after Slurm has accepted the jobs, and before the command knows their ids."""
+    """The command gets SIGKILL after Slurm has accepted the jobs, and before it knows their ids."""
     command("sbatch", f"{ACCEPTS}; kill -9 $PPID")
     with pytest.raises(RuntimeError, match="was killed"):
         in_child(partial(train, slurm, *names))

@@ -17,7 +17,7 @@ SWEEP = ("--multirun", *TINY, "head=cls,mean", "seed=0,1")
 
 
 def estimate(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Command:
-    """Run a command with --dry-run in a folder, with a folder of its own for temporary files."""
+    """Run a command with --dry-run in a folder, with a separate folder for temporary files."""
     temporary = folder.with_name(f"{folder.name}-temporary")
     temporary.mkdir(exist_ok=True)
     variables = {"TMPDIR": str(temporary), **(environment or {})}
@@ -25,13 +25,13 @@ def estimate(folder: Path, *arguments: str, environment: dict[str, str] | None =
 
 
 def rows(command: Command) -> dict[str, list[str]]:
-    """Return the other cells of each row of the table, by the first cell."""
+    """Map the first cell of each row of the table to the other cells."""
     cells = [re.split(r"\s{2,}", line.strip()) for line in command.output.splitlines() if "  " in line]
     return {name: others for name, *others in cells}
 
 
 def left_in(folder: Path) -> list[str]:
-    """Return the files and folders of a command, except for the compiled kernels and messages."""
+    """Return the names of the files that a command left in its folders, except the compiled kernels."""
     found = [*folder.iterdir(), *folder.with_name(f"{folder.name}-temporary").iterdir(), *(folder / "cache").iterdir()]
     return sorted(path.name for path in found if path.name not in ("cache", "kernels"))
 
@@ -62,7 +62,7 @@ def test_a_sweep_is_estimated_and_finished_runs_are_not_counted_again(tmp_path: 
     table = rows(again)
     assert table["cls"] == ["2", "0", "done"] and table["mean"][:2] == ["2", "1"]
     assert "4 runs, 3 of them done" in again.output
-    assert "encoding" not in again.output.split("Estimate")[1]  # its output is in the cache
+    assert "encoding" not in again.output.split("Estimate")[1]  # the encoder's output is already cached
     assert left_in(folder) == before
 
 
@@ -114,7 +114,7 @@ def test_the_runs_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.M
     found = groups_of_command([*TINY, "head=cls,lstm", "warmup=0,0.2", "seed=0,1", "--multirun"])
     assert list(found) == ["cls warmup=0", "cls warmup=0.2", "lstm warmup=0", "lstm warmup=0.2"]
     assert found["lstm warmup=0.2"] == [compose((*TINY, "head=lstm", "warmup=0.2", f"seed={seed}")) for seed in (0, 1)]
-    seven = groups_of_command(["experiment=heads", "data=sample"])  # it sweeps heads and seeds by itself
+    seven = groups_of_command(["experiment=heads", "data=sample"])  # the experiment itself sweeps heads and seeds
     assert list(seven) == ["cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max"]
     assert {len(runs) for runs in seven.values()} == {3}
     assert not os.listdir(tmp_path)

@@ -1,4 +1,4 @@
-"""A function in a forked process returns its result, raises its exception, and its death is reported."""
+"""A forked process returns the result of a function or raises its exception. If it dies, this is reported."""
 
 import os
 import signal

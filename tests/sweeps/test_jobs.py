@@ -1,4 +1,4 @@
-"""Multiruns: the other jobs after one fails, is killed or gets a signal, for sequential and parallel jobs."""
+"""What happens to the other jobs of a multirun, sequential or parallel, if one fails, is killed or gets a signal."""
 
 import contextlib
 import errno

@@ -24,7 +24,7 @@ SLEEPY = ("plugins=[sleepy]", "head._target_=sleepy.SleepyHead")
 
 @pytest.fixture(autouse=True)
 def all_documents(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Measurements replace the documents of this process, which otherwise belongs to one run."""
+    """Clear the documents that this process keeps, because a measurement replaces them with fewer documents."""
     monkeypatch.syspath_prepend(PLUGINS["PYTHONPATH"])
     construction._kept_corpus.clear()
     yield
@@ -67,7 +67,7 @@ def config_in(folder: Path, *choices: str) -> Config:
 
 
 def test_the_estimate_of_a_run_is_the_time_and_size_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "FEW", 16)  # documents, so that the measurement is smaller than the run
+    monkeypatch.setattr(probe, "FEW", 16)  # 16 documents, so that the measurement is smaller than the run
     clock = Clock()
     monkeypatch.setattr(probe, "time", clock)
     monkeypatch.setattr("sleepy.time", clock)

@@ -150,7 +150,7 @@ def test_a_preempted_and_a_timed_out_job_end_like_undisturbed_runs(environment: 
 def test_a_killed_study_finds_its_jobs_again_and_counts_all_their_time(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """SIGKILL when Slurm has just accepted the round, and again after a requeued job has continued.
+    """The study gets SIGKILL when Slurm has just accepted the round, and again after a requeued job has continued.
 
     The jobs then end while no command waits for them. No command submits them again.
     """

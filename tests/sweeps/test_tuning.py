@@ -20,7 +20,7 @@ TINY = (
     *("backbone=tiny", "data=files", "data.train=train.csv", "data.test=test.csv", "tracker=none", "progress=none"),
     *("max_length=16", "batch_size=8", "epochs=2", "device=cpu", "precision=fp32", "study=s"),
 )
-# Some learning rates learn to tell good from bad, others do not, so asha prunes trials after the first epoch.
+# The model learns to tell good from bad only with some learning rates, so asha prunes trials after the first epoch.
 SEARCH = ("head=mean,max", "lr=tag(log,interval(1e-8,3e-2))", "pruner=asha", "sampler=random")
 # The number, the name and the state of a trial that has ended; the state of a finished trial is empty.
 END_OF_TRIAL = (

@@ -149,7 +149,7 @@ def test_project_uri_and_experiment_name_are_respected(tmp_path: Path, monkeypat
 
 
 def test_variables_of_other_trackers_have_no_effect(launch: Launch, tmp_path: Path) -> None:
-    """`config.yaml` records W&B's project, but the MLflow experiment is that of MLflow's variable."""
+    """`config.yaml` records W&B's project, but the name of the MLflow experiment comes from MLflow's variable."""
     variables = {"WANDB_PROJECT": "films", "WANDB_MODE": "offline", "MLFLOW_EXPERIMENT_NAME": "mine"}
     launch(tmp_path, "train", *TINY, "tracker=[wandb,mlflow]", "study=both", "epochs=1", **variables)
     (run,) = runs(f"sqlite:///{tmp_path}/runs/both/mlflow/mlflow.db", project="mine")

@@ -354,7 +354,7 @@ def test_server_that_stops_answering_gives_one_warning(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The server freezes while the workspace is saved: the comparison is published, and the report is not tried."""
+    """If the server freezes while the workspace is saved, the comparison is published, but no report is sent."""
     monkeypatch.setenv("HOME", str(tmp_path))
     for name, value in fake_wandb.environment.items():
         monkeypatch.setenv(name, value)

@@ -15,7 +15,7 @@ from imdbcls.tracking import Tracker, Trackers
 
 
 class Recorder(Tracker):
-    """Records its calls, and raises in those that `failing` names."""
+    """Records its calls, and raises an error in the methods that `failing` names."""
 
     def __init__(self, failing: Iterable[str] = (), error: Exception | None = None) -> None:
         self.calls: list[str] = []

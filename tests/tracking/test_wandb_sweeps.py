@@ -119,7 +119,7 @@ def test_an_agent_trains_the_runs_of_a_grid(fake_wandb: FakeWandb, tmp_path: Pat
 def test_an_interrupted_run_that_is_handed_out_again_continues(
     blow: signal.Signals, fake_wandb: FakeWandb, tmp_path: Path
 ) -> None:
-    """After a machine is preempted, W&B hands the run out again. It continues under the id that the sweep set."""
+    """After a machine is preempted, W&B hands the run out again. The run continues under the id from the sweep."""
     parameters = {"seed": {"values": [0]}}
     arguments = ("epochs=30", "checkpoint.every_minutes=1e-9", "study=kept")
     agent = Agent(definition("grid.yaml", parameters, *arguments), fake_wandb, tmp_path)
@@ -176,7 +176,7 @@ def test_a_run_that_is_stopped_on_the_website_can_be_continued(fake_wandb: FakeW
     assert (run.exit_code, run.summary["status"]) == (0, "stopped")
     steps = len(run.history)
 
-    command = start(tmp_path, *arguments, environment=faster)  # the user wants it after all
+    command = start(tmp_path, *arguments, environment=faster)  # the user continues the run
     assert wait_for(lambda: len(fake_wandb.runs()[0].history) > steps + 5, command)
     command.signal(signal.SIGTERM)
     assert command.wait() == 128 + signal.SIGTERM

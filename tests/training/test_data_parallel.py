@@ -51,7 +51,7 @@ def process_variables(num_processes: int) -> list[dict[str, str]]:
 def start_processes(folder: Path, num_processes: int, *arguments: str, last_step: int | None = None) -> list[Command]:
     """Start the processes of one run as torchrun does, with `folder` as their working directory.
 
-    After `last_step`, the last process waits for a signal, and the others wait for it.
+    After `last_step`, the last process waits for a signal, and the other processes wait for the last one.
     """
     folder.mkdir(exist_ok=True)
     *first, last = process_variables(num_processes)
@@ -256,7 +256,7 @@ def test_an_error_of_one_process_while_it_builds_the_run_ends_all(failing: int) 
 
 @pytest.mark.slow
 def test_torchrun(tmp_path: Path) -> None:
-    """The launcher itself: one run, the same command again, and a sweep, which is refused."""
+    """Test the launcher itself with one run, with the same command again, and with a sweep, which is refused."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(PERSONAL)}
     environment = {**kept, "HOME": str(tmp_path), "IMDBCLS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     share_kernels(tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""Every process computes the same bits, on crowded cores and whatever MKL would choose by default."""
+"""Every process computes the same bits, even on crowded cores, and whatever MKL would choose by default."""
 
 import os
 import subprocess
@@ -53,7 +53,7 @@ for threads in (1, 2, 3, 4):
 
 
 def hashes(threads: tuple[int, ...], seconds: float, **environment: str) -> list[str]:
-    """Run several processes in parallel, each with its number of threads; return the hashes that they print."""
+    """Run a process for each number of threads, all in parallel. Return the hashes that each process prints."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "OMP_", "GOMP_"))}
     started = [
         subprocess.Popen(
@@ -87,7 +87,7 @@ def test_number_of_threads_does_not_change_float32_products() -> None:
         return set(found)
 
     assert len(products()) == 1
-    assert len(products(MKL_CBWR="AUTO")) > 1  # without the setting the bits differ; the user's setting is respected
+    assert len(products(MKL_CBWR="AUTO")) > 1  # the user's setting is respected, and the bits differ
 
 
 LATE = """

@@ -135,7 +135,7 @@ def test_signal_interrupts_a_long_step(tmp_path: Path, uninterrupted_faulty: Pat
 
 @pytest.mark.parametrize("place", ("config.yaml", "backbone/config.json"))
 def test_signal_during_preparation_is_recorded(place: str, tmp_path: Path) -> None:
-    """At the start, during tokenization, and while the trainer is built."""
+    """The signal arrives before the first step, when the run folder already contains the given file."""
     command = start(tmp_path, *TINY, prepare=partial(wait_before_step, 1))
     assert wait_for(lambda: bool(list(tmp_path.glob(f"runs/*/*/{place}"))), command)
     command.signal(signal.SIGTERM)

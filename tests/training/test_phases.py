@@ -39,7 +39,7 @@ def test_each_phase_has_its_own_schedule(tmp_path: Path) -> None:
         [0.02 * share for share in (0, 1 / 2, 1, 1 / 2)]
         + [1e-3 * share for share in (0, 1 / 4, 2 / 4, 3 / 4, 1, 3 / 4, 2 / 4, 1 / 4)]
     )
-    assert rates[2] == pytest.approx([0.1, 0.1])  # the head's learning rate is a multiple, in both phases
+    assert rates[2] == pytest.approx([0.1, 0.1])  # in both phases, head_lr multiplies the learning rate
     assert sorted(set(rates[8])) == pytest.approx([1e-3, 5e-3])
 
 
@@ -77,7 +77,7 @@ def test_a_full_cache_does_not_promise_the_same_result_without_it(tmp_path: Path
 
 
 def test_the_best_epoch_may_be_one_that_trains_only_the_head(tmp_path: Path) -> None:
-    """A huge learning rate makes the second phase worse. The best weights then have the encoder as it was before."""
+    """A huge learning rate makes the second phase worse. The best weights then contain the encoder unchanged."""
     trainer = make(tmp_path, *OPTIONS, "epochs=2", "schedule=constant", "warmup=0", "optimizer=sgd", "lr=30")
     start, head_trained, _ = weights_after_epochs(trainer)
     assert trainer.state.best_epoch == 1

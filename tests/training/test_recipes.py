@@ -201,7 +201,7 @@ def test_only_ratios_of_class_weights_matter() -> None:
     assert weights_of_classes(None, LABELS, names) is None
     of_flags = weights_of_classes(
         {True: 5, False: 1}, LABELS.clip(max=1), ["false", "true"]
-    )  # in the spelling of the labels
+    )  # booleans match the labels "true" and "false"
     assert of_flags is not None and (of_flags / of_flags[0]).tolist() == pytest.approx([1, 5])
     equal = weights_of_classes([3, 3, 3], LABELS, names)
     assert equal is not None and equal.tolist() == pytest.approx([1, 1, 1])

@@ -20,7 +20,7 @@ OPTIONS = ("trainer.greedy_soup=true", "epochs=5", "lr=2e-3", "schedule=constant
 
 
 def test_soup_has_the_best_epoch_and_those_that_do_not_make_it_worse() -> None:
-    """The best weight is 2. The mean of 2.4 and 1.2 is closer to it than 2.4, and every further mean is farther."""
+    """The best weight is 2. The mean of 2.4 and 1.2 is closer to 2 than 2.4 is. A third weight makes the mean worse."""
     after = {1: 4.0, 2: 1.2, 3: 2.4, 4: 8.0}
     tried: list[tuple[int, ...]] = []
 

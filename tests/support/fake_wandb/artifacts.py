@@ -239,7 +239,7 @@ def manifest_object(store: Store, artifact: Artifact) -> Object:
 
 
 def upload_objects(store: Store, given: Mapping[str, Any]) -> list[Object]:
-    """Return where the client uploads files. A file that the server already has gets no URL."""
+    """Return the URLs to which the client uploads files."""
     found = []
     for file in given["artifactFiles"]:
         artifact = store.artifacts[file["artifactID"]]

@@ -21,7 +21,7 @@ Kind = TypeVar("Kind", Run, Artifact, Sweep, View)
 
 
 class FakeWandb:
-    """A fake W&B server. `folder` is where it keeps its data, which can be read even after the server is killed.
+    """A fake W&B server. It keeps its data in `folder`, where tests can read the data even after the server is killed.
 
     Options: With `is_deaf`, the server answers only GET requests. With `known_step`, the server claims that it already
     has steps 1 to `known_step` of every run.

@@ -156,7 +156,7 @@ def project_object(store: Store, entity: str, project: str) -> Object | None:
 
 
 def view_id(store: Store) -> str:
-    """Return a new id in the format of W&B's: clients decode it from the URL of a report."""
+    """Return a new id in W&B's format, because clients decode the id of a report from its URL."""
     return base64.b64encode(f"View:{store.new_id('')}".encode()).decode()
 
 

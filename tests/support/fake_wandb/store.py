@@ -21,7 +21,7 @@ def project_fields(entity: str, project: str) -> dict[str, Any]:
 
 
 def now() -> str:
-    """Return the current time to the millisecond, and a later time than the previous call did."""
+    """Return the current time to the millisecond. Each call returns a later time than the previous call."""
     global _latest
     with _clock:
         _latest = max(datetime.now(UTC), _latest + timedelta(milliseconds=1))
@@ -30,7 +30,7 @@ def now() -> str:
 
 @dataclass
 class Run:
-    """A run. `name` is its id in URLs. `history` and `events` are JSON lines, and `console` are lines of output."""
+    """A run. `name` is its id in URLs. `history` and `events` contain JSON lines, and `console` lines of output."""
 
     entity: str
     project: str
@@ -96,13 +96,13 @@ class Artifact:
     state: str = "PENDING"
     version: int | None = None
     contents: dict[str, Any] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)  # path in the artifact: MD5 of the file in hexadecimal
+    files: dict[str, str] = field(default_factory=dict)  # maps paths in the artifact to MD5 digests
     created_at: str = field(default_factory=now)
 
 
 @dataclass
 class Sweep:
-    """A sweep. `config` is the parsed YAML; `queue` are ids of runs that were handed out and must be continued."""
+    """A sweep. `config` is the parsed YAML. `queue` lists runs that were handed out and must be continued."""
 
     id: str
     name: str
@@ -115,7 +115,7 @@ class Sweep:
     num_handed_out: int = 0
     agents: dict[str, str | None] = field(default_factory=dict)  # the run that each agent works on
     queue: list[str] = field(default_factory=list)
-    arguments: dict[str, dict[str, Any]] = field(default_factory=dict)  # by run
+    arguments: dict[str, dict[str, Any]] = field(default_factory=dict)  # the arguments of each run
     created_at: str = field(default_factory=now)
 
 
@@ -147,7 +147,7 @@ class Store:
         self.artifacts: dict[str, Artifact] = {}
         self.sweeps: dict[str, Sweep] = {}
         self.views: dict[str, View] = {}
-        self.projects: dict[tuple[str, str], str] = {}  # (entity, project) to creation time
+        self.projects: dict[tuple[str, str], str] = {}  # maps (entity, project) to the time of creation
         self._numbers = itertools.count(1)
 
     def new_id(self, kind: str) -> str:
