@@ -5,14 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-MAX_NAME_LENGTH = 128  # of an artifact and of an alias
+MAX_NAME_LENGTH = 128  # characters in the name of an artifact, and in an alias
 MODEL_FILES = ("config.yaml", "result.json", "backbone/*", "checkpoints/best/*")  # read by `imdbcls.predict`
 
 
 def dataset_artifact(name: str, split_hash: str, sizes: Mapping[str, int], source: Mapping[str, Any]) -> Any:
     """Return an artifact of type `dataset` that refers to the splits of the data by their hash. No text is uploaded.
 
-    Its digest depends only on `split_hash`, so W&B stores one version for equal splits. `sizes` are in documents.
+    The digest of the artifact depends only on `split_hash`, so W&B stores one version for equal splits. `sizes` are in
+    documents.
     """
     import wandb
     from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
@@ -20,7 +21,7 @@ def dataset_artifact(name: str, split_hash: str, sizes: Mapping[str, int], sourc
 
     metadata = {"split_hash": split_hash, "documents": dict(sizes), "source": dict(source)}
     artifact = wandb.Artifact(valid_name(name), "dataset", metadata=metadata)
-    # `add_reference` is not used, because it warns that it cannot read this URI.
+    # `add_reference` is not used: it would warn that W&B cannot read this URI.
     reference = f"imdbcls://splits/{split_hash}"
     artifact.manifest.add_entry(ArtifactManifestEntry(path=LogicalPath("splits"), ref=reference, digest=split_hash))
     return artifact

@@ -99,7 +99,7 @@ def without_ignored() -> Iterator[None]:
 
 
 def run_id(study_folder: Path, name: str) -> str:
-    """Return the W&B id of a run: its name and its study's token, or in a W&B sweep, the id that the agent sets.
+    """Return the W&B id of a run: the run's name and its study's token. In a W&B sweep, the agent sets the id.
 
     A run that is resumed or started again in the same folder keeps its id. The token is random, so two studies with the
     same name on different machines never overwrite each other's runs.

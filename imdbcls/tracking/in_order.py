@@ -13,7 +13,8 @@ logger = logging.getLogger(__name__)
 class InOrder:
     """A queue of requests that a background thread calls in order.
 
-    The first exception of a request is logged as a warning that starts with `name`. Later exceptions are ignored.
+    The first exception that a request raises is logged as a warning that starts with `name`. Later exceptions are
+    ignored.
     """
 
     def __init__(self, name: str) -> None:

@@ -64,7 +64,7 @@ def log_views(run: Any, rendered: Rendered) -> None:
 
 
 def views_of(rendered: Rendered) -> dict[str, Any]:
-    """Return the tables, the figures and the HTML page as W&B objects, keyed by the name to log them under."""
+    """Return the tables, the figures and the HTML page as W&B objects, keyed by their names in the W&B run."""
     import wandb
 
     views: dict[str, Any] = {

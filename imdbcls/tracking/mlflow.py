@@ -47,7 +47,7 @@ class MlflowTracker(Tracker):
     MLFLOW_EXPERIMENT_NAME, or to `imdbcls` if this variable is not set.
 
     A background thread sends all requests, so a slow server does not delay training. The end of the run waits for this
-    thread for at most `finish_seconds`. Raises UserError if `mode` is `online` and MLFLOW_TRACKING_URI is not set.
+    thread for at most `finish_seconds`. Raise UserError if `mode` is `online` and MLFLOW_TRACKING_URI is not set.
     """
 
     def __init__(

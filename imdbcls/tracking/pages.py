@@ -59,7 +59,7 @@ def mistakes_table(mistakes: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def final_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers in `result.json`, keyed by dotted key.
+    """Return the numbers in `result.json` by dotted key.
 
     The prefix `final/` distinguishes `val/` and `train/` metrics from the curves with the same names.
     """

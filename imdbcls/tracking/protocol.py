@@ -24,7 +24,7 @@ class RunIdentity:
 
 
 class Tracker(Protocol):
-    """The interface of a tracker, which is a context manager. An exception in the block marks the run as failed.
+    """The interface of a tracker. A tracker is a context manager: an exception in the block marks the run as failed.
 
     A class that inherits from `Tracker` overrides only the methods that it needs. Its constructor may declare any of
     these parameters:

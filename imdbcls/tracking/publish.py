@@ -53,7 +53,7 @@ def publish(
     have no W&B runs, so no workspace and no report are saved for them. If W&B fails or stops responding, a single
     warning is logged.
 
-    Raises UserError if the mode is `online` and no valid key is configured.
+    Raise UserError if the mode is `online` and no valid key is configured.
     """
     has_runs = rendered.study.file is None
     hint = f"Publish it with: {offline_command(folder)}" if has_runs else None
@@ -85,7 +85,7 @@ def publish(
 def compare_folder(folder: Path) -> Rendered:
     """Compare the runs in a study folder by the study's metric, and write the files of the comparison to the folder.
 
-    Raises UserError if the study cannot be compared, or if a file cannot be written.
+    Raise UserError if the study cannot be compared, or if a file cannot be written.
     """
     study = read_study(folder)
     rendered = render(study, *chosen(study), folder)
@@ -113,7 +113,7 @@ def send_alert(folder: Path, settings: Mapping[str, Any], alert: Alert) -> None:
 
 def publish_views(steps: "Steps", rendered: Rendered, place: Place, run: Any) -> dict[str, str]:
     """Set the group names of the W&B runs, and save the workspace and the report. Return their named URLs."""
-    for client in CLIENTS:  # before the steps, whose time limits are for the server
+    for client in CLIENTS:  # import them before the steps, because the steps' time limits are for the server
         with contextlib.suppress(ImportError):
             import_module(client)
     study, comparison = rendered.study, rendered.comparison

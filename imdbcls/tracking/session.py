@@ -73,7 +73,7 @@ class Session:
     def open(self) -> None:
         """Start the run, unless the mode is `disabled`. If this fails, log a warning, and `run` stays None.
 
-        Raises UserError if the mode is `online` and no valid key is configured.
+        Raise UserError if the mode is `online` and no valid key is configured.
         """
         if self._mode == "disabled":
             return
@@ -106,7 +106,7 @@ class Session:
     def log_views(self, views: Mapping[str, Any], patience: float, *, commit: bool = True) -> None:
         """Log tables, plots and pages. If `commit` is false, metrics can still be logged for W&B's current step.
 
-        Raises TimeoutError if the server does not answer, or if logging takes longer than `patience * finish_seconds`.
+        Raise TimeoutError if the server does not answer, or if logging takes longer than `patience * finish_seconds`.
         """
         # wandb waits for the server when it logs a table, so check first that the server answers.
         if not self.run.offline and not is_reachable(self.run.settings.base_url, patience * self._finish_seconds):
@@ -142,7 +142,7 @@ class Session:
 
     @contextlib.contextmanager
     def guarded(self, what: str) -> Iterator[None]:
-        """Catch exceptions in the block. Log only the run's first one, as a warning that starts with `W&B {what}`."""
+        """Catch exceptions in the block. Log the first exception of the run as a warning that begins `W&B {what}`."""
         try:
             yield
         except Exception as error:
@@ -172,7 +172,7 @@ class Session:
     def _choose_mode(self, settings: Any) -> str:
         """Return `online`, `offline` or `disabled`, without sending a request or asking the user for a key.
 
-        The mode `auto` is resolved from WANDB_MODE and the configured key. Raises UserError if the mode is `online` and
+        The mode `auto` is resolved from WANDB_MODE and the configured key. Raise UserError if the mode is `online` and
         no valid key is configured.
         """
         if self._mode == "offline":

@@ -51,10 +51,10 @@ class WandbTracker(Tracker):
     - `project`, `entity` and `notes` default to W&B's environment variables if they are None.
     - `tags` are added to the tags in `identity`.
     - `connect_seconds` and `finish_seconds` limit the wait for the server at the start and at the end.
-    - `console` logs the messages of the run, and `log_model` logs the best weights.
+    - If `console` is true, the messages of the run are logged. If `log_model` is true, the best weights are logged.
     - `publish` has no effect on a run. A sweep reads it after its last run.
 
-    If W&B fails, a warning is logged and training continues. Raises UserError if `mode` is `online` and no valid API
+    If W&B fails, a warning is logged and training continues. Raise UserError if `mode` is `online` and no valid API
     key is configured.
     """
 
@@ -246,7 +246,8 @@ class WandbTracker(Tracker):
         """Return the last step in the local logs of earlier processes of this run.
 
         Return -1 for a new run, or if there are no such logs. The log of a killed process may lack the last steps. If
-        it ends inside a record, this record is removed. For a log that cannot be read, `resumed_step` is assumed.
+        a log ends inside a record, the record is removed. If a log cannot be read, its last step is assumed to be
+        `resumed_step`.
         """
         if self._resumed_step is None:
             return -1

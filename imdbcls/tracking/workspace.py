@@ -10,7 +10,7 @@ from imdbcls.tracking.panels import WIDE, PanelSection
 from imdbcls.tracking.runsets import GROUP_LABEL, RunSelection
 from imdbcls.tracking.saved_views import Place, earlier, title_of
 
-MAX_RUNS = 100  # limit of a panel
+MAX_RUNS = 100  # largest number of runs that a panel can show
 
 
 def save_workspace(place: Place, comparison: Comparison, sections: Sequence[PanelSection], runs: RunSelection) -> str:
@@ -31,7 +31,7 @@ def save_workspace(place: Place, comparison: Comparison, sections: Sequence[Pane
 
 
 def view_name() -> str:
-    """Return a name `nw-<id>-v` for a new view, with a random hexadecimal id.
+    """Return the name `nw-<id>-v` for a new view. The id is random and hexadecimal.
 
     wandb_workspaces builds the URL of a view by removing every `nw-` and `-v` from the name. Its own random ids may end
     in `nw` or start with `v`, and then the URL is wrong. A hexadecimal id contains none of the letters n, w and v.
@@ -43,7 +43,7 @@ def build_workspace(place: Place, comparison: Comparison, sections: Sequence[Pan
     """Return the workspace. The caller must save it.
 
     The table of runs is not grouped, so that scatter plots and parallel coordinates show each run in the colour of its
-    group. Plots of curves and bars have an option of their own that groups the runs.
+    group. Plots of curves and bars have their own option that groups the runs.
     """
     import wandb_workspaces.reports.v2 as reports
     import wandb_workspaces.workspaces as workspaces
