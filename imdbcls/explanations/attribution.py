@@ -25,9 +25,10 @@ PASS_TOKENS = 8192  # tokens in one pass of the model
 
 @dataclass(frozen=True)
 class Attribution:
-    """The integrated gradients of the logit of class `target`, summed over the embedding dimensions: scores_WT.
+    """The attribution of the logit of class `target` to the tokens.
 
-    Up to `error`, the scores sum to the difference between the logits of the text and of the baseline.
+    `scores_WT` are the integrated gradients, summed over the embedding dimensions. `error` is the absolute difference
+    between the sum of the scores and the difference between the logits of the text and of the baseline.
     """
 
     target: int
@@ -90,7 +91,7 @@ def logits_of(model: Classifier, batch: Batch, embeddings_SWTD: Tensor) -> Tenso
 def replaced_embeddings(encoder: Any, embeddings_BTD: Tensor) -> Iterator[None]:
     """Make the encoder's table of token embeddings return `embeddings_BTD` within the context.
 
-    The encoder still gets token ids, because some encoders compute positions from them. Raises UserError if the encoder
+    The encoder still gets token ids, because some encoders compute positions from them. Raise UserError if the encoder
     does not read the embeddings of all tokens from this table in one call.
     """
     num_calls = 0

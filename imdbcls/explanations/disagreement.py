@@ -34,9 +34,9 @@ class Disagreement:
 def disagreement_page(
     runs: tuple[FinishedRun, FinishedRun], count: int, on_progress: Callable[[int, int], None]
 ) -> str:
-    """Return an HTML page with the documents on which two runs differ most, and the explanations of both side by side.
+    """Return an HTML page with the documents on which two runs differ most, and both runs' explanations side by side.
 
-    Both sides explain the label of the document, so that their colours have the same meaning. Raises UserError as in
+    Both sides explain the label of the document, so that their colours have the same meaning. Raise UserError as in
     `disagreements` and `explain`.
     """
     documents = disagreements(runs, count)
@@ -72,9 +72,8 @@ def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Dis
     """Return up to `count` common test documents with the largest difference, largest first.
 
     The recorded predictions are compared by their calibrated probabilities. The common documents are those with the
-    same id, label and text in both runs. Raises UserError if the runs have different classes or no common documents, or
-    if the texts
-    cannot be read.
+    same id, label and text in both runs. Raise UserError if the runs have different classes or no common documents, or
+    if the texts cannot be read.
     """
     first, second = runs
     require_same_classes(runs)
@@ -116,6 +115,6 @@ def texts_of(run: FinishedRun) -> dict[str, str]:
     except UserError as error:
         raise UserError(
             f"The texts of {run.folder} cannot be read from {describe_source(run.config.data.source.node)}: {error} If "
-            "the path is relative, run this command in the folder in which you started the training. Or read your own "
-            "copy of the documents with --data PATH."
+            "the path is relative, run this command in the folder in which you started the training. You can also read "
+            "your own copy of the documents with --data PATH."
         ) from error

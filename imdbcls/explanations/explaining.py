@@ -29,10 +29,10 @@ def explain(run: FinishedRun | Ensemble, text: str, target: str | None = None) -
     """Explain the prediction of a run or an ensemble for `text`: how much each word moved the logit of a class.
 
     `target` is the class to explain, by default the most probable class. The model runs in float32 and without compiled
-    kernels, so rounding can make its probabilities differ from those of `predict`, especially if the run's precision is
-    bf16. The first call loads the model. Calls from several threads run one after another.
+    kernels. Its probabilities can therefore differ from those of `predict` by rounding, especially if the run's
+    precision is bf16. The first call loads the model. Calls from several threads run one after another.
 
-    Raises UserError if captum is not installed, `text` is not a non-empty string, `target` is not a class of the run,
+    Raise UserError if captum is not installed, `text` is not a non-empty string, `target` is not a class of the run,
     the model's output is not finite, or the runs of an ensemble do not read the same words.
     """
     require_captum()

@@ -12,10 +12,12 @@ class Explanation:
       that the word is `text[start:end]`.
     - `scores`: the integrated gradients of the logit of `target`, summed over the tokens of each word. A positive score
       counts for the class, a negative score against it.
-    - `label`: the most probable class. `probabilities`: by class, calibrated. `target`: the explained class.
-    - `logit`, `baseline_logit`: the logit of `target` for the text and for the baseline, before calibration. In the
-      baseline, the token `baseline` replaces every token except special tokens. For an ensemble, both are means of the
-      calibrated logits of its runs. `baseline_probabilities`: the calibrated probabilities for the baseline, by class.
+    - `label`: the most probable class. `probabilities`: the calibrated probability of each class. `target`: the
+      explained class.
+    - `baseline`: the token that replaces every token, except special tokens, in the baseline.
+    - `logit`, `baseline_logit`: the logits of `target` for the text and for the baseline, before calibration. For an
+      ensemble, these are the means of the calibrated logits of its runs. `baseline_probabilities`: the calibrated
+      probability of each class for the baseline.
     - `completeness_error`: the distance between the sum of the scores and `logit - baseline_logit`. `tolerance` is the
       largest error for which `is_complete` is true. `steps` is the number of steps of the integration.
     - `pooling`: the weight of each word in the average of the token vectors, if the head has `pooling_weights`;

@@ -46,7 +46,7 @@ def explanation_html(explanation: Explanation) -> Markup:
 
 
 def words_html(explanation: Explanation, values: Sequence[float] | None = None) -> Markup:
-    """Return the text with one `<span>` per word, coloured by `values`, by default by the scores, as escaped HTML.
+    """Return the text as escaped HTML, with one `<span>` per word, coloured by `values` (default: the scores).
 
     Parts of the text that the model did not read are grey. The result needs the style sheet `style()`.
     """

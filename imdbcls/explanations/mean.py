@@ -14,11 +14,11 @@ def mean_explanation(
 ) -> Explanation:
     """Return the explanation of the mean of the runs' calibrated logits, from their explanations of one class.
 
-    Integrated gradients are linear. The ensemble's score of a word is therefore the mean over the runs of the word's
-    score, divided by the run's temperature. `label`, `probabilities` and `baseline_probabilities` belong to
-    the mean of the runs' probabilities.
+    Integrated gradients are linear. To get the ensemble's score of a word, each run's score is therefore divided by the
+    run's temperature, and the results are averaged over the runs. `label`, `probabilities` and `baseline_probabilities`
+    are computed from the mean of the runs' probabilities.
 
-    Raises UserError if the runs do not read the same words, because their tokenizers or their `max_length` differ.
+    Raise UserError if the runs do not read the same words, because their tokenizers or their `max_length` differ.
     """
     first = found[0]
     for each, folder in zip(found, folders, strict=True):

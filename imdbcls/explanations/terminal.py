@@ -74,7 +74,7 @@ def legend(explanation: Explanation) -> "Text":
 
 
 def table_text(explanation: Explanation) -> str:
-    """Return the predictions for the text and the baseline, a table of the strongest words, and facts, uncoloured."""
+    """Return, without colours, the predictions for the text and the baseline, the strongest words, and the facts."""
     head = [prediction_text(explanation), baseline_text(explanation)]
     return "\n".join([*head, words_table(explanation), *facts(explanation)])
 

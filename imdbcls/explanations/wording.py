@@ -13,7 +13,7 @@ def prediction_text(explanation: Explanation) -> str:
 
 
 def baseline_text(explanation: Explanation) -> str:
-    """Return the probabilities for the baseline, and what follows for the scores if it has the class of the text."""
+    """Return the probabilities for the baseline. Add a caveat if the baseline and the text have the same class."""
     found = f"Baseline ({explanation.baseline} replaces every token): {in_percent(explanation.baseline_probabilities)}."
     if explanation.baseline_label != explanation.label:
         return found
@@ -61,7 +61,7 @@ def level_of(value: float, largest: float, num_levels: int) -> int:
 
 
 def pieces(explanation: Explanation) -> list[tuple[str, int | None]]:
-    """Split the text into pieces, each with the index of a word, -1 if it was not read, or None between words."""
+    """Split the text into pieces, each with the index of its word, -1 for unread text, or None for other text."""
     marked = [(span, word) for word, span in enumerate(explanation.spans)]
     marked += [(span, -1) for span in explanation.unread]
     found: list[tuple[str, int | None]] = []
