@@ -60,7 +60,7 @@ def model_card(
     given: CheckDocuments,
     int8_cost: Int8Cost | None,
 ) -> str:
-    """Return the README.md of an export in the format `name`. `is_stock` is true if it has no modelling file."""
+    """Return the README.md of an export in the format `name`. `is_stock`: the export has no modelling file."""
     runs, config = source.runs, source.config
     result = ensemble_result(runs) if source.is_ensemble else runs[0].result
     template = jinja2.Environment(
@@ -146,7 +146,7 @@ def metadata(format_name: str, title: str, result: Mapping[str, Any], config: Co
 
 
 def encoder_of(config: Config) -> Encoder:
-    """Return the encoder of a run. Its name is the hub id or, if that is not known, the name of the choice.
+    """Return the encoder of a run. Its name is the hub id or, if the hub id is not known, `backbone.name`.
 
     A path is not used as the name, because a card is public and the path may reveal names of users and folders.
     """

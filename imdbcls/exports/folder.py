@@ -1,4 +1,4 @@
-"""Write one export: build it in a temporary folder, check it there, and rename the folder if the check succeeds."""
+"""Write one export: build and check it in a temporary folder, and rename the folder if the check succeeds."""
 
 import contextlib
 import shutil
@@ -65,7 +65,7 @@ def write_export(
 ) -> Export:
     """Export one or more runs to `output` in the format `name`, and compare the logits with those of the runs.
 
-    Raises UserError, and writes nothing, if the output exists, if the runs cannot be exported, or if the logits differ.
+    Raise UserError, and writes nothing, if the output exists, if the runs cannot be exported, or if the logits differ.
     """
     require_new(output, overwrite)
     given = check_documents(source)

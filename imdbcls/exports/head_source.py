@@ -10,13 +10,13 @@ from imdbcls.errors import UserError
 from imdbcls.heads import pooling
 
 AVAILABLE = {"torch", *sys.stdlib_module_names}
-REMOVED = {"annotated_types", pooling.__name__}  # the file contains the code of `pooling`
+REMOVED = {"annotated_types", pooling.__name__}  # imports to leave out; the file contains the code of `pooling`
 
 
 def head_source(*heads: Any) -> tuple[list[str], str]:
-    """Return the import statements of heads and their helpers, and their code.
+    """Return the import statements and the code of heads and their helpers.
 
-    Raises UserError if a head's module needs more than PyTorch, the standard library and `imdbcls.heads.pooling`, or if
+    Raise UserError if a head's module needs more than PyTorch, the standard library and `imdbcls.heads.pooling`, or if
     two modules define the same name.
     """
     modules: dict[ModuleType, str] = {pooling: type(heads[0]).__name__}

@@ -2,7 +2,7 @@
 
 For `head=cls` on BERT and RoBERTa, the architecture's own class for sequence classification is used, so the folder
 contains no code. The folder of any other model contains a modelling file, `modeling_imdbcls.py`, with the code of the
-head. For several runs, this file contains the code of all their heads and averages the probabilities of the runs.
+head. For several runs, this file contains the code of all heads and averages the probabilities of the runs.
 """
 
 import copy
@@ -29,7 +29,7 @@ WEIGHTS = "model.safetensors"
 MODELING = "modeling_imdbcls.py"
 CODE = {"auto_map", "custom_pipelines"}  # keys of a config that name Python code to run
 NOT_OF_THE_ENCODER = {"id2label", "label2id", "architectures", "_name_or_path", "transformers_version"}
-# Where the architecture's own class has the two linear layers of the `cls` head, by model type.
+# The names of the two linear layers of the `cls` head in the architecture's own class, by model type.
 STOCK_LAYERS = {
     "bert": ("bert.pooler.dense", "classifier"),
     "roberta": ("classifier.dense", "classifier.out_proj"),
@@ -90,8 +90,8 @@ def label_options(config: Any, source: ExportSource) -> None:
 def write_own_model(source: ExportSource, folder: Path) -> None:
     """Write the modelling file, its config and the weights.
 
-    The weights of a single run have the same names as in the checkpoint. With several runs, the names of the first
-    run's weights begin with `members.0.`, and so on.
+    The weights of a single run have the same names as in the checkpoint. With several runs, the names of the weights of
+    run i begin with `members.<i>.`, counted from 0.
     """
     heads = [member.model.head for member in source.members]
     imports, code = head_source(*heads)

@@ -84,9 +84,10 @@ def measure(source: ExportSource, folder: Path, given: CheckDocuments, num_docum
 def classify(
     source: ExportSource, paths: Sequence[Path], texts: Sequence[str]
 ) -> list[tuple[NDArray[np.float32], float]]:
-    """Return the logits (N, C) of each ONNX file and its speed in documents per second, without tokenization.
+    """Return the logits (N, C) of each ONNX file, and its speed in documents per second.
 
-    Each batch is classified with all files in turn, so that other programs on the machine slow down all files equally.
+    The speed does not include tokenization. Each batch is classified with all files in turn, so that other programs on
+    the machine slow down all files equally.
     """
     import onnxruntime
 

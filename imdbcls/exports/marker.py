@@ -26,7 +26,7 @@ def write_marker(folder: Path, name: str, config_hash: Any) -> None:
 
 
 def read_marker(folder: Path) -> dict[str, Any]:
-    """Return the content of an export's marker file. Raises UserError if the folder is not an export."""
+    """Return the content of an export's marker file. Raise UserError if the folder is not an export."""
     try:
         content = read_versioned(folder / MARKER, EXPORT)
         if content.get("format") not in FORMATS or not isinstance(content.get("files"), list):
@@ -39,7 +39,7 @@ def read_marker(folder: Path) -> dict[str, Any]:
 def exported_files(folder: Path, name: str, config_hash: Any) -> list[Path]:
     """Return the files that the export of a run wrote. Other files in the folder are left out.
 
-    Raises UserError if the folder contains links or lacks a file, or if it is an export of another run or format.
+    Raise UserError if the folder contains links or lacks a file, or if it is an export of another run or format.
     """
     require_no_links(folder)
     content = read_marker(folder)

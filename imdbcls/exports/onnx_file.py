@@ -28,7 +28,7 @@ def require_packages() -> None:
 def write_onnx(source: ExportSource, folder: Path) -> None:
     """Write `model.onnx`, with the inputs `input_ids` and `attention_mask` and the output `logits`.
 
-    The batch size and the length are dynamic. Raises UserError if the model is too large or cannot be expressed in
+    The batch size and the length are dynamic. Raise UserError if the model is too large or cannot be expressed in
     ONNX.
     """
     require_packages()

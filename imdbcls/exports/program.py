@@ -1,4 +1,4 @@
-"""Trace the exported model with `torch.export`: a function of token ids and mask, for any batch size and length.
+"""Trace the exported model with `torch.export`: a program for any batch size and any length up to `max_length`.
 
 `torch.export` unrolls `nn.LSTM` and `nn.GRU` over the tokens of its example, so the program would accept only the
 length of the example. The exported copy of a head therefore calls `lstm` and `gru`. These custom operators give the
@@ -113,7 +113,7 @@ def log_mean(logits_BC: Sequence[Tensor]) -> Tensor:
 
 
 def with_traced_recurrence(head: nn.Module) -> nn.Module:
-    """Replace every `nn.LSTM` and `nn.GRU` in a head. Raises UserError for a layer that cannot be replaced."""
+    """Replace every `nn.LSTM` and `nn.GRU` in a head. Raise UserError for a layer that cannot be replaced."""
     for parent in list(head.modules()):
         for name, layer in list(parent.named_children()):
             if not isinstance(layer, nn.LSTM | nn.GRU):
@@ -131,7 +131,7 @@ def with_traced_recurrence(head: nn.Module) -> nn.Module:
 
 
 def trace(source: ExportSource) -> ExportedProgram:
-    """Trace the exported model. Raises UserError if PyTorch cannot trace an encoder or a head."""
+    """Trace the exported model. Raise UserError if PyTorch cannot trace an encoder or a head."""
     model = MeanProgram(source.members) if source.is_ensemble else Program(source.members[0])
     num_tokens = EXAMPLE[1]
     ids_BT = torch.full(EXAMPLE, int(source.tokenizer.pad_token_id))

@@ -32,7 +32,7 @@ class Upload:
 def upload_of(folder: Path, repository: str, config_hash: str, *, private: bool) -> Upload:
     """Return a description of the upload of an exported folder. Nothing is sent.
 
-    Raises UserError if the repository name is invalid, or if the folder is not an export of runs with `config_hash`.
+    Raise UserError if the repository name is invalid, or if the folder is not an export of runs with `config_hash`.
     """
     require_repository(repository)
     paths = exported_files(folder, "huggingface", config_hash)
@@ -48,7 +48,7 @@ def require_repository(repository: str) -> None:
 def send(upload: Upload) -> str:
     """Create the repository if it does not exist, upload the files in one commit, and return the commit's URL.
 
-    Raises UserError if the hub refuses or cannot be reached.
+    Raise UserError if the hub refuses the upload or cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError

@@ -56,7 +56,7 @@ def truncated_share(result: Mapping[str, Any]) -> float | None:
 
 
 def accuracy_limits(result: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Return the 95 % interval of the test accuracy over independent documents."""
+    """Return the 95 % confidence interval of the test accuracy, as if all documents were independent."""
     accuracy, documents = number(result.get("test/accuracy")), count(result.get("test_documents"))
     if accuracy is None or not 0 <= accuracy <= 1 or not documents:
         return None

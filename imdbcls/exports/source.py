@@ -15,7 +15,7 @@ from imdbcls.finished import FinishedModel, load_finished, load_plain
 from imdbcls.finished_run import FinishedRun
 from imdbcls.models.classifier import Classifier
 
-SIDES = {"head": "right", "tail": "left"}  # value of `data.truncation` to the side on which tokens are cut
+SIDES = {"head": "right", "tail": "left"}  # the side on which tokens are cut, by the value of `data.truncation`
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class ExportSource:
 def open_source(runs: Sequence[FinishedRun]) -> ExportSource:
     """Load the models of one or more finished runs for an export.
 
-    Raises UserError if a run reads pairs of texts, or anything but the first or the last `max_length` tokens of a text.
-    Raises UserError also if several runs differ in their classes, documents, `max_length`, truncation or tokenizer.
+    Raise UserError if a run reads pairs of texts, or other tokens than the first or the last `max_length` tokens of a
+    text. Also raise UserError if the runs differ in their classes, documents, `max_length`, truncation or tokenizer.
     """
     for run in runs:
         require_one_row(run.config)

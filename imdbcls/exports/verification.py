@@ -34,7 +34,7 @@ class Verified:
 
 
 def verify(name: str, folder: Path, source: ExportSource, given: CheckDocuments) -> Verified:
-    """Check an export's logits and token ids against the run. Raises UserError if they differ."""
+    """Check an export's logits and token ids against the run. Raise UserError if they differ."""
     texts = longest_and_first(given.documents.texts)
     with scratch_folder(folder.parent) as scratch:
         rows = token_rows(texts, source, scratch / "tokens")
@@ -99,7 +99,7 @@ def logits_of(member: Member, batches: list[dict]) -> list[torch.Tensor]:
 
 
 def run_script(name: str, folder: Path, scratch: Path) -> dict:
-    """Run `standalone.py` in a new process and return the JSON that it wrote. Raises UserError if it fails."""
+    """Run `standalone.py` in a new process and return the JSON that it wrote. Raise UserError if it fails."""
     output = scratch / "found.json"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(scratch / "modules")}
     command = [sys.executable, "-P", str(SCRIPT), name, str(folder), str(scratch / "given.json"), str(output)]
