@@ -31,12 +31,13 @@ class _Request(Generic[Answer]):
 
 
 class ModelThread(Generic[Answer]):
-    """A thread that classifies texts in batches and computes explanations, one after another.
+    """A thread that classifies batches of texts and computes explanations, one at a time.
 
-    The argument `classify` returns one answer per text. Only this thread calls it and the functions passed to the
-    method `call`, both within `context`. A batch contains texts in the order of their arrival, from as many requests as
-    fit. The thread starts a batch when the batch is full, or `Limits.wait_ms` after its first text arrived. Texts that
-    arrive while the thread is busy go into the next batch, so batches grow with the load.
+    The argument `classify` returns one answer per text. Only this thread calls `classify` and the functions that are
+    passed to the method `call`. All of these calls run within `context`. A batch contains texts in the order of their
+    arrival, from as many requests as fit. The thread starts a batch when the batch is full, or `Limits.wait_ms` after
+    its first text arrived. Texts that arrive while the thread is busy go into the next batch, so batches grow with the
+    load.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class ModelThread(Generic[Answer]):
     async def classify(self, texts: Sequence[str]) -> list[Answer]:
         """Return the answers for the texts of one request. If the caller is cancelled, waiting texts are dropped.
 
-        Raises BusyError if the queue is too full for all these texts.
+        Raise BusyError if the queue is too full for all these texts.
         """
         request: _Request[Answer] = _Request(texts)
         with self._changed:
@@ -70,7 +71,7 @@ class ModelThread(Generic[Answer]):
     async def call(self, function: Callable[[], Result]) -> Result:
         """Return the result of a function that uses the models, such as an explanation.
 
-        Raises BusyError if too many calls wait.
+        Raise BusyError if too many calls wait.
         """
         return await asyncio.wrap_future(self._submit(function))
 

@@ -39,7 +39,7 @@ class ServedRuns:
         return [about(name, model) for name, model in self.by_name.items()]
 
     def classify(self, texts: Sequence[str]) -> list[dict[str, Answer]]:
-        """Return a mapping for each text, from the name of each run or ensemble to its answer."""
+        """Return, for each text, the answers keyed by the name of the run or ensemble."""
         by_run = {name: answers_of(model, texts) for name, model in self.by_name.items()}
         return [{name: answers[row] for name, answers in by_run.items()} for row in range(len(texts))]
 
@@ -53,7 +53,7 @@ def load_models(
 ) -> ServedRuns:
     """Open finished runs and ensembles without loading their models.
 
-    Raises UserError if a folder is not a finished run, if a run or an ensemble is given twice, if the classes differ,
+    Raise UserError if a folder is not a finished run, if a run or an ensemble is given twice, if the classes differ,
     or if a run classifies pairs of texts.
     """
     alone = [load_run(folder, plugins=plugins, device=device) for folder in runs]

@@ -33,7 +33,7 @@ class Prediction(BaseModel):
     probabilities: Probabilities
     tokens: Annotated[int, Field(description="tokens of the text, including special tokens")]
     tokens_read: Annotated[int, Field(description="tokens that the run read")]
-    truncated: Annotated[bool, Field(description="whether the run read only a part of the text, which is too long")]
+    truncated: Annotated[bool, Field(description="whether the text is too long, so that the run read only a part")]
 
 
 class RunPredictions(BaseModel):
@@ -67,7 +67,7 @@ class RunExplanation(BaseModel):
         Field(description="probability of each class if the mask token replaces every token of the text"),
     ]
     completeness_error: Annotated[
-        float, Field(description="distance of the sum of the scores from the logit difference that they explain")
+        float, Field(description="absolute difference between the sum of the scores and the explained logit change")
     ]
 
 

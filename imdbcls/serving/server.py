@@ -38,7 +38,7 @@ REASONS = {
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens on an address. For port 0, the system chooses a free port.
 
-    Raises UserError if the address does not exist or cannot be used.
+    Raise UserError if the address does not exist or cannot be used.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -85,7 +85,7 @@ def run_server(runs: ServedRuns, limits: Limits, listener: socket.socket, on_sta
 def answer_requests(app: FastAPI, listener: socket.socket, on_start: Callable[[], None]) -> None:
     """Answer requests until SIGTERM or SIGINT. Then refuse connections, and finish the requests in progress.
 
-    Requests are not logged, except for tracebacks of bugs, which do not contain texts.
+    Requests are not logged. Tracebacks of bugs are logged, but they do not contain texts.
     """
     config = uvicorn.Config(
         app,
