@@ -6,11 +6,14 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
+import numpy as np
+from tables import Numbers
+
 from imdbcls.comparison import inference, race, statistics
 from imdbcls.comparison.inference import Inference, Pair, infer
 from imdbcls.comparison.power import chance_to_settle
 from imdbcls.comparison.sequential import Look
-from imdbcls.comparison.statistics import Estimate, Sample, SeedVariance, Units, holm, t_tail
+from imdbcls.comparison.statistics import Estimate, Sample, SeedVariance, Units, holm, t_quantile, t_tail
 from imdbcls.comparison.verdicts import LEVEL, outcome_of
 
 
@@ -32,9 +35,35 @@ def estimate_without_steps(
     document_variance: float,
     document_df: float,
     step: float = 0.0,
+    effective_size: float = float("inf"),
 ) -> Estimate:
     known = tuple(variance for variance in seed_variances if variance is not None)
     return Estimate(value, known, max(0.0, document_variance), document_df)
+
+
+def uncentred_score_variance(
+    value: Numbers | float, truth: float, variance: Numbers | float, step: float, effective_size: float
+) -> Numbers:
+    """Return the variance of Tango's score test without the terms that matter only for large differences."""
+    farther = np.maximum(0.0, truth * (truth - value))
+    return (variance + np.sqrt(variance**2 + 4 * step**2 * farther)) / 2
+
+
+def uncentred_distance_to_end(estimate: Estimate, level: float, sign: int) -> float:
+    """Return the larger distance of both tests, with the score test of `uncentred_score_variance`.
+
+    The distance e of the score test solves e² = t² variance, which is a cubic equation. If its only real root is
+    negative, the distance is the largest one at which e³ - p e has a minimum.
+    """
+    distance = t_quantile(0.5 + level / 2, estimate.degrees_of_freedom) * estimate.standard_error
+    t = t_quantile(0.5 + level / 2, estimate.document_df)
+    if estimate.step == 0 or not np.isfinite(t):
+        return distance
+    steps = t**4 * estimate.step**2
+    p, q = t**2 * estimate.variance + steps, sign * steps * estimate.value
+    roots = np.roots([1.0, 0.0, -p, -q])
+    real_roots = roots.real[np.abs(roots.imag) < 1e-9 * p**0.5]
+    return max(distance, float(real_roots.max()) if real_roots.max() > 0 else (p / 3) ** 0.5)
 
 
 def p_equivalence_without_steps(estimate: Estimate, margin: float) -> float:
@@ -63,6 +92,12 @@ REPLACEMENTS: dict[str, tuple[tuple[Any, str, Any], ...]] = {
         (statistics, "estimate_of", estimate_without_steps),
         (Estimate, "p_equivalence", p_equivalence_without_steps),
         (statistics, "ROUNDING", 0.0),
+    ),
+    "centred score test": (
+        (statistics, "score_variance", uncentred_score_variance),
+        (Estimate, "score_df", property(lambda estimate: estimate.document_df)),
+        (Estimate, "distance_to_end", uncentred_distance_to_end),
+        (statistics, "agreeing_with_test", lambda interval, value, is_significant: interval),
     ),
     "unequal clusters": (
         (Units, "degrees_of_freedom", property(lambda units: float(len(units) - 1))),

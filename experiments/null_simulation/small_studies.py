@@ -17,7 +17,7 @@ from imdbcls.comparison.verdicts import LEVEL, Outcome
 
 MARGIN = 0.3  # in points
 # Margins in points for each number of documents, wide enough to show equivalence.
-WIDE_MARGINS = {20: 20.0, 65: 8.0, 320: 2.0, 5_000: 0.5}
+WIDE_MARGINS = {6: 60.0, 10: 40.0, 20: 20.0, 65: 8.0, 320: 2.0, 5_000: 0.5}
 AGREEMENTS: dict[str, dict[str, float]] = {"usual heads": {}, "similar heads": {"head_sd": 0.02, "residual_sd": 0.05}}
 
 
@@ -36,23 +36,29 @@ def decided(outcomes: Sequence[np.ndarray], setting: Setting, margin: float) -> 
     return inference
 
 
-def small_studies(setting: Setting, margin: float, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return three numbers per study, each first without and then with the rules for metrics that change in steps.
+NUM_OUTCOMES = 4
 
-    The numbers are: whether the verdict is "better"; whether the equivalence test rejects; and whether the interval
-    contains the true difference.
+
+def small_studies(
+    setting: Setting, margin: float, rule: str, generator: np.random.Generator, num_studies: int
+) -> Numbers:
+    """Return four numbers per study without a rule (see `rules`), and then the same four numbers with the rule.
+
+    The numbers are: whether the verdict is "better"; whether the equivalence test rejects; whether the interval
+    contains the true difference; and whether the verdict is "better" although the interval contains zero.
     """
     truth = float(setting.accuracies[0] - setting.accuracies[1])
     rows = []
     for _ in range(num_studies):
         outcomes = draw_outcomes(setting, generator)
         row: list[float] = []
-        for rules in (("steps",), ()):
+        for rules in ((rule,), ()):
             with without(*rules):
                 found = decided(outcomes, setting, margin)
                 low, high = found.estimate.interval()
+            is_better = found.outcome in (Outcome.BETTER, Outcome.BETTER_HERE)
             is_equivalent = found.p_equivalence is not None and found.p_equivalence < LEVEL
-            row += [found.outcome in (Outcome.BETTER, Outcome.BETTER_HERE), is_equivalent, low <= truth <= high]
+            row += [is_better, is_equivalent, low <= truth <= high, is_better and low < 0 < high]
         rows.append(row)
     return np.array(rows, dtype=float)
 
@@ -65,18 +71,21 @@ def print_small(run: Runner) -> None:
         *("interval, without", "with", "interval at the wide margin, without", "with", "studies"),
     )
     for name, spreads in AGREEMENTS.items():
-        for num_documents, wide in WIDE_MARGINS.items():
+        for num_documents in (20, 65, 320, 5_000):
+            wide = WIDE_MARGINS[num_documents]
             for num_seeds in (1, 3, 5):
                 setting = small(num_seeds, num_documents, **spreads)
-                equal = run(partial(small_studies, setting, MARGIN), 2)
+                equal = run(partial(small_studies, setting, MARGIN, "steps"), 2)
                 near, apart = (
-                    run(partial(small_studies, replace(setting, behind=(0.0, margin)), margin), 2)
+                    run(partial(small_studies, replace(setting, behind=(0.0, margin)), margin, "steps"), 2)
                     for margin in (MARGIN, wide)
                 )
                 title = f"{name}, {num_documents:,}, {num_seeds}"
-                columns = [equal.T[0::3], near.T[1::3], apart.T[1::3], equal.T[2::3], apart.T[2::3]]
+                numbers = ((equal, 0), (near, 1), (apart, 1), (equal, 2), (apart, 2))
+                columns = [found.T[i::NUM_OUTCOMES] for found, i in numbers]
                 print_row(title, *(percent(each) for pair in columns for each in pair), f"{len(equal):,}")
     print_power(run)
+    print_centred(run)
 
 
 def print_power(run: Runner) -> None:
@@ -88,8 +97,29 @@ def print_power(run: Runner) -> None:
         for num_seeds in (1, 3, 5):
             setting = small(num_seeds, num_documents)
             apart = replace(setting, behind=(0.0, EFFECT * standard_error(setting)))
-            real = run(partial(small_studies, apart, margin))
-            equal = run(partial(small_studies, setting, margin))
-            columns = [*real.T[0::3], *equal.T[1::3]]
+            real = run(partial(small_studies, apart, margin, "steps"))
+            equal = run(partial(small_studies, setting, margin, "steps"))
+            columns = [*real.T[0::NUM_OUTCOMES], *equal.T[1::NUM_OUTCOMES]]
             title = f"{num_documents:,}, {num_seeds}, {margin} points"
             print_row(title, *(percent(each) for each in columns), f"{len(real):,}")
+
+
+def print_centred(run: Runner) -> None:
+    """Print how often verdicts and intervals disagree, and errors of equivalence tests, with both score tests."""
+    print_header(
+        *("heads, documents, seeds", "false better", "a real difference is found"),
+        *("its interval contains zero, without", "with", "equivalent at a wide margin, without", "with"),
+        *("equal heads are equivalent, without", "with", "interval at the wide margin, without", "with"),
+    )
+    for name, spreads in AGREEMENTS.items():
+        for num_documents in (6, 10, 20, 65, 320):
+            margin = WIDE_MARGINS[num_documents]
+            for num_seeds in (1, 2, 3, 5):
+                setting = small(num_seeds, num_documents, **spreads)
+                equal, real, apart = (
+                    run(partial(small_studies, replace(setting, behind=(0.0, behind)), margin, "centred score test"), 2)
+                    for behind in (0.0, EFFECT * standard_error(setting), margin)
+                )
+                numbers = ((real, 3), (apart, 1), (equal, 1), (apart, 2))
+                columns = [equal.T[0], real.T[0], *(each for found, i in numbers for each in found.T[i::NUM_OUTCOMES])]
+                print_row(f"{name}, {num_documents:,}, {num_seeds}", *(percent(each) for each in columns))

@@ -16,6 +16,7 @@ from imdbcls.comparison.sequential import Look, Sides
 from imdbcls.comparison.statistics import (
     Estimate,
     Sample,
+    agreeing_with_test,
     difference_over_seeds,
     holm,
     seed_variances,
@@ -83,7 +84,7 @@ def infer(
     corrected p-values and the simultaneous intervals then hold for all looks together.
     """
     estimates = estimates_of(samples, pairs)
-    p_values = [p_value_of(pair, estimate) for pair, estimate in zip(pairs, estimates, strict=True)]
+    p_values = [estimate.p_value() if pair.is_tested else None for pair, estimate in zip(pairs, estimates, strict=True)]
     p_equivalence = [
         estimate.p_equivalence(margin) if pair.is_tested and margin is not None else None
         for pair, estimate in zip(pairs, estimates, strict=True)
@@ -97,7 +98,6 @@ def infer(
     for i, (pair, estimate) in enumerate(zip(pairs, estimates, strict=True)):
         sizes = len(samples[pair.a]), len(samples[pair.b])
         missing = missing_seeds(*sizes)
-        is_significant = is_below(p_holm[i]) and not any(missing)
         inferences.append(
             Inference(
                 estimate=estimate,
@@ -107,14 +107,20 @@ def infer(
                 p_holm=p_holm[i],
                 p_equivalence=p_equivalence[i],
                 p_equivalence_holm=p_equivalence_holm[i],
-                simultaneous=simultaneous_interval(estimate, num_intervals, is_significant, look),
-                outcome=outcome_of(pair.is_tested, is_significant, is_below(p_equivalence_holm[i]), min(sizes) > 1),
+                simultaneous=simultaneous_interval(estimate, num_intervals, p_holm[i], look),
+                outcome=outcome_of(
+                    pair.is_tested,
+                    significant=is_below(p_holm[i]) and not any(missing),
+                    equivalent=is_below(p_equivalence_holm[i]),
+                    seeds_varied=min(sizes) > 1,
+                ),
             )
         )
     return inferences
 
 
 def estimates_of(samples: Sequence[Sample], pairs: Sequence[Pair]) -> list[Estimate]:
+    """Estimate the difference of every pair. If a group has one seed, its `p_documents` is the exact p-value."""
     variances = seed_variances(samples)
     covariances = covariances_of(samples)
     estimates = []
@@ -127,7 +133,10 @@ def estimates_of(samples: Sequence[Sample], pairs: Sequence[Pair]) -> list[Estim
             others = [sample for i, sample in enumerate(samples) if i not in (pair.a, pair.b)]
             own = seed_variances([*pair.samples, *others])[:2]
             estimates.append(difference_over_seeds(*pair.samples, own))
-    return estimates
+    return [
+        replace(estimate, exact_p=pair.p_documents) if len(estimate.seed_variances) < 2 else estimate
+        for pair, estimate in zip(pairs, estimates, strict=True)
+    ]
 
 
 def covariances_of(samples: Sequence[Sample]) -> Mapping[tuple[int, int], NDArray[np.float64]]:
@@ -147,18 +156,6 @@ def covariances_of(samples: Sequence[Sample]) -> Mapping[tuple[int, int], NDArra
     blocks = {i: slice(end - len(samples[i]), end) for i, end in zip(together, ends, strict=True)}
     matrix = joined.own_covariance
     return {(i, j): matrix[blocks[i], blocks[j]] for i in together for j in together}
-
-
-def p_value_of(pair: Pair, estimate: Estimate) -> float | None:
-    """Return the p-value of the estimate, or `p_documents` if it is given and a group has one seed.
-
-    Return None if the pair is not tested.
-    """
-    if not pair.is_tested:
-        return None
-    if len(estimate.seed_variances) < 2 and pair.p_documents is not None:
-        return pair.p_documents
-    return estimate.p_value()
 
 
 def repeated(p_values: Sequence[float | None], look: Look | None, sides: Sides) -> list[float | None]:
@@ -196,24 +193,19 @@ def missing_seeds(num_a: int, num_b: int) -> tuple[int, int]:
 
 
 def simultaneous_interval(
-    estimate: Estimate, num_tests: int, is_significant: bool, look: Look | None = None
+    estimate: Estimate, num_tests: int, p_holm: float | None, look: Look | None = None
 ) -> tuple[float, float]:
-    """Return the Bonferroni interval of a difference, cut at zero if Holm's method calls the difference significant.
+    """Return the Bonferroni interval of a difference, which excludes zero exactly if `p_holm` is significant.
 
     With `look`, the interval holds for all planned looks together (a repeated confidence interval, Jennison and
     Turnbull 1989, Journal of the Royal Statistical Society B 51:305).
 
     Holm's method is more powerful than Bonferroni's, so the Bonferroni interval of a significant difference can contain
-    zero. The cut makes the interval agree with Holm's method (Strassburger and Bretz 2008, Statistics in Medicine
-    27:4914).
+    zero. It is then cut at zero. The interval of an untested pair (`p_holm` is None) stays the same.
     """
     level = LEVEL / max(1, num_tests)
-    low, high = estimate.interval(1 - (level if look is None else look.level(level)))
-    if is_significant and estimate.value > 0:
-        low = max(low, 0.0)
-    elif is_significant:
-        high = min(high, 0.0)
-    return low, high
+    interval = estimate.interval(1 - (level if look is None else look.level(level)))
+    return interval if p_holm is None else agreeing_with_test(interval, estimate.value, is_below(p_holm))
 
 
 def short_list(

@@ -28,8 +28,9 @@ therefore the upper 75 % confidence limits of the variances.
 estimated variance of their difference is zero, although they may differ on other documents. Two rules prevent this:
 
 - If the true difference is larger than the observed one, more documents differ than were observed. Equivalence tests
-  and intervals therefore use the variance under the hypothesis that they reject, as Tango's score test for paired
-  proportions does (1998, Statistics in Medicine 17:891; see `Estimate.variance_if`).
+  and intervals therefore use two tests: the t-test, whose variance is the observed one, and Tango's score test for
+  paired proportions (1998, Statistics in Medicine 17:891), whose variance is the one to expect if the hypothesis is
+  true (`Estimate.variance_if`), with Student's t instead of the normal distribution. The larger p-value counts.
 - The variance of a difference is at least the variance if one document differs.
 
 Both rules hardly change anything if many documents differ.
@@ -44,15 +45,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
+from scipy.optimize import brentq
 from statsmodels.stats.contingency_tables import mcnemar
 
 from imdbcls.comparison.sign_flips import p_of_sign_flips
 
 POOL_SEEDS = 4  # weight of the mean seed variance over groups, as a number of seeds
 MIN_POOLED = 3  # minimum number of groups with several seeds for a mean seed variance
-TINY = 1e-30  # smallest variance in divisions
 ROUNDING = 1e-5  # a document variance of a difference is a rounding error below this share of the groups' variances
 LIMIT = 0.75  # confidence level of the upper limits that weight the degrees of freedom
+NUM_ITERATIONS = 8  # of `Estimate.equivalence_limit`; the error is then below 0.01 % of the distance
 
 
 class Units:
@@ -118,6 +120,7 @@ class Sample:
     units: Units  # samples that share this object are paired: they have the same documents in the same order
     collapsed_S: NDArray[np.bool_] | None = None  # which seeds predict one class for nearly all documents; None: none
     step: float = 0.0  # change of a value if the prediction for one independent document changes; 0: no smallest change
+    effective_size: float = float("inf")  # number of independent documents; only used if `step` is not 0
 
     @classmethod
     def of(
@@ -130,14 +133,16 @@ class Sample:
     ) -> "Sample":
         """Build a sample. `step` is the influence of a changed prediction: 1 for accuracy, 0 without a smallest change.
 
-        Clustered documents have less information than independent ones. The step is therefore multiplied by the design
-        effect: the variance of a value with clusters, divided by its variance without them (Kish 1965, "Survey
-        Sampling").
+        Clustered documents have less information than independent ones. The effective size is therefore the number of
+        documents divided by the design effect: the variance of a value with clusters, divided by its variance without
+        them (Kish 1965, "Survey Sampling").
         """
         sums_GS = units.sums(influence_NS)
-        if step > 0:
-            step *= units.design_effect(influence_NS, sums_GS) / units.num_documents
-        return cls(np.asarray(values_S, dtype=np.float64), sums_GS, units, collapsed_S, step)
+        values_S = np.asarray(values_S, dtype=np.float64)
+        if step == 0:
+            return cls(values_S, sums_GS, units, collapsed_S)
+        effective_size = units.num_documents / units.design_effect(influence_NS, sums_GS)
+        return cls(values_S, sums_GS, units, collapsed_S, step / effective_size, effective_size)
 
     def __len__(self) -> int:
         return len(self.values_S)
@@ -243,6 +248,8 @@ class Estimate:
     document_variance: float
     document_df: float  # degrees of freedom of the document variance
     step: float = 0.0  # smallest change of the value, see `Sample.step`; 0: none
+    effective_size: float = float("inf")  # number of independent documents, see `Sample.effective_size`
+    exact_p: float | None = None  # p-value of an exact test of a true value of zero, used instead of the other tests
 
     @property
     def variance(self) -> float:
@@ -261,33 +268,57 @@ class Estimate:
         uncertainty = sum(limit**2 / df for limit, df in limits)
         return float(sum(limit for limit, _ in limits) ** 2 / uncertainty) if uncertainty > 0 else float("inf")
 
-    def variance_if(self, truth: float) -> float:
-        """Return the variance if the true value were `truth`, which is farther from zero than the estimate.
+    @property
+    def score_df(self) -> float:
+        """The degrees of freedom of the score test: those of the documents, or those of the t-test if there are more.
 
-        For one seed, the result is the variance of Tango's score test (1998) for small rates. Of N documents, b differ
-        in one direction and c in the other. The variance (b + c) / N² is replaced by its most likely value, given that
-        the expected difference is `truth`.
+        With fewer degrees of freedom than the t-test, the score test of zero would not be the t-test.
         """
-        farther = max(0.0, truth * (truth - self.value))
-        return (self.variance + (self.variance**2 + 4 * self.step**2 * farther) ** 0.5) / 2
+        return max(self.document_df, self.degrees_of_freedom)
+
+    def variance_if(self, truth: float) -> float:
+        """Return the variance that is expected if `truth` is the true value: the variance of Tango's score test."""
+        return float(score_variance(self.value, truth, self.variance, self.step, self.effective_size))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Return the interval of Student's t, extended to all true values that the score test does not reject.
+        """Return the interval between the first true values, on both sides of the estimate, that both tests reject.
 
-        The score test uses `variance_if` and the degrees of freedom of documents. It can extend the end that is farther
-        from zero than the value v, and an end on the other side of zero. The distance e of such an end from v solves
-        the cubic equation e² = t² `variance_if(v ± e)`.
+        The interval excludes zero exactly if `p_value` is below 1 - `level`. With `exact_p`, this can require that an
+        end is moved to zero. An end at zero belongs to the interval only if p is not below 1 - `level`.
         """
-        below = above = t_quantile(0.5 + level / 2, self.degrees_of_freedom) * self.standard_error
-        t = t_quantile(0.5 + level / 2, self.document_df)
-        if self.step > 0 and np.isfinite(t):
-            steps = t**4 * self.step**2
-            above = max(above, float(largest_root(t**2 * self.variance + steps, steps * self.value)))
-            below = max(below, float(largest_root(t**2 * self.variance + steps, -steps * self.value)))
-        return self.value - below, self.value + above
+        low, high = self.value - self.distance_to_end(level, -1), self.value + self.distance_to_end(level, 1)
+        return agreeing_with_test((low, high), self.value, self.p_value() < 1 - level)
+
+    def distance_to_end(self, level: float, sign: int) -> float:
+        """Return the distance between the value and the lower (`sign` -1) or upper (`sign` 1) end of the interval.
+
+        The variance of a score test is measured around the hypothesis. Between the value and zero, it is measured
+        around the value here, as in the t-test, so that the score test of zero is the t-test.
+        """
+        distance = t_quantile(0.5 + level / 2, self.degrees_of_freedom) * self.standard_error
+        t = t_quantile(0.5 + level / 2, self.score_df)
+        if self.step == 0 or not np.isfinite(t) or distance > 1 + abs(self.value):  # beyond what is possible
+            return distance
+        to_zero = abs(self.value) if sign * self.value < 0 else 0.0
+
+        def excess(e: float) -> float:
+            around_value = self.variance_if(self.value + sign * e) - min(e, to_zero) ** 2 / self.effective_size
+            return e - t * max(around_value, 0.0) ** 0.5
+
+        if not excess(distance) < 0:  # also if the value is undefined (NaN)
+            return distance
+        rejected = max(distance, abs(self.value))
+        while excess(rejected) < 0:
+            rejected *= 2
+        return float(brentq(excess, distance, rejected))
 
     def p_value(self) -> float:
-        """Return the two-sided p-value for a true value of zero. An undefined value (NaN) is never significant."""
+        """Return the two-sided p-value for a true value of zero. An undefined value (NaN) is never significant.
+
+        The p-value is `exact_p` if it is known, and otherwise that of the t-test.
+        """
+        if self.exact_p is not None:
+            return self.exact_p
         if self.standard_error == 0:
             return 0.0 if abs(self.value) > 0 else 1.0
         return 2 * t_tail(abs(self.value) / self.standard_error, self.degrees_of_freedom)
@@ -295,16 +326,17 @@ class Estimate:
     def p_equivalence(self, margin: float) -> float:
         """Return the p-value of TOST (Schuirmann 1987): the larger p of the one-sided tests at -margin and margin.
 
-        Each one-sided test is a t-test. For a metric with steps, it is also a score test (see `interval`), and the
-        larger p counts. If the variance is zero, return 1, because nothing is known about other documents.
+        Each one-sided test is a t-test. For a metric with steps, it is also a score test, and the larger p counts. The
+        p-value is below a level exactly if the interval at 1 - 2 `level` lies within the margin. If the variance is
+        zero, return 1, because nothing is known about other documents.
         """
         if self.standard_error == 0:
             return 1.0
         distance = margin - abs(self.value)
         p = t_tail(distance / self.standard_error, self.degrees_of_freedom)
-        if self.step > 0 and distance > 0:
-            error = replace(self, value=abs(self.value)).variance_if(margin) ** 0.5
-            p = max(p, t_tail(distance / error, self.document_df))
+        variance = self.variance_if(margin if self.value >= 0 else -margin)
+        if self.step > 0 and distance > 0 and variance > 0:
+            p = max(p, t_tail(distance / variance**0.5, self.score_df))
         return p
 
     def equivalence_limit(self, margin: float, level: float, variance: NDArray[np.float64] | float) -> NDArray:
@@ -312,20 +344,56 @@ class Estimate:
 
         `variance` is used instead of the variance of the estimate. It can be the variance expected with more seeds.
         """
-        limit = margin - t_quantile(1 - level, self.degrees_of_freedom) * np.sqrt(variance)
-        t = t_quantile(1 - level, self.document_df)
+        distance = t_quantile(1 - level, self.degrees_of_freedom) * np.sqrt(variance)
+        t = t_quantile(1 - level, self.score_df)
         if self.step > 0 and np.isfinite(t):
-            limit = np.minimum(limit, margin - largest_root(t**2 * variance, t**4 * self.step**2 * margin))
-        return np.asarray(limit)
+            by_score = distance
+            for _ in range(NUM_ITERATIONS):
+                by_score = np.minimum(by_score, 2 * margin)  # above the margin, there is no limit
+                expected = score_variance(margin - by_score, margin, variance, self.step, self.effective_size)
+                by_score = t * np.sqrt(expected)
+            distance = np.maximum(distance, by_score)
+        return np.asarray(margin - distance)
 
 
-def largest_root(p: NDArray[np.float64] | float, q: float) -> NDArray[np.float64]:
-    """Return the largest real root of x³ = p x + q for p >= 0 (Viète), or sqrt(p / 3) if q is too negative for it."""
-    p = np.maximum(p, TINY)
-    ratio = 1.5 * 3**0.5 * q / p**1.5
-    one_root = np.cosh(np.arccosh(np.maximum(ratio, 1.0)) / 3)
-    three_roots = np.cos(np.arccos(np.clip(ratio, -1.0, 1.0)) / 3)
-    return 2 * (p / 3) ** 0.5 * np.where(ratio > 1, one_root, three_roots)
+def score_variance(
+    value: NDArray[np.float64] | float,
+    truth: float,
+    variance: NDArray[np.float64] | float,
+    step: float,
+    effective_size: float,
+) -> NDArray[np.float64]:
+    """Return the variance of a difference if `truth` is the true one, after Tango (1998, equations 5 and 6).
+
+    Of n documents, b differ in one direction and c in the other. The observed difference is d = (b - c) / n. If D is
+    the true one, the most likely share m of documents that differ is the larger root of
+
+        m² - (r + d D) m + D (d - D + r D) = 0,    r = (b + c) / n
+
+    and the variance of the difference is (m - D²) / n.
+
+    With several seeds, `variance` also covers the seeds, and b + c cannot be counted. The equation is therefore solved
+    for m / n, and r / n is (1 - 1 / n) `variance` + d² / n, which is equal for one seed. For F1, a document that
+    differs changes the value by `step` instead of 1 / n.
+    """
+    n = effective_size
+    observed = (1 - 1 / n) * variance + value**2 / n
+    linear = observed + value * truth / n
+    constant = step**2 * truth * (value - truth) + observed * truth**2 / n
+    second_moment = (linear + np.sqrt(np.maximum(linear**2 - 4 * constant, 0.0))) / 2
+    return np.maximum(second_moment - truth**2 / n, 0.0)
+
+
+def agreeing_with_test(interval: tuple[float, float], value: float, is_significant: bool) -> tuple[float, float]:
+    """Return the interval of a difference, changed to exclude zero exactly if a test calls the difference significant.
+
+    An end beyond zero is cut at zero, or an end is extended to zero. Both keep the confidence level if the test keeps
+    its level (Strassburger and Bretz 2008, Statistics in Medicine 27:4914).
+    """
+    low, high = interval
+    if not is_significant:
+        return min(low, 0.0), max(high, 0.0)
+    return (max(low, 0.0), high) if value > 0 else (low, min(high, 0.0))
 
 
 def mean_over_seeds(sample: Sample, seed_variance: SeedVariance | None) -> Estimate:
@@ -361,6 +429,7 @@ def difference_over_seeds(
         document_variance=of_difference if of_difference > ROUNDING * of_both else 0.0,
         document_df=min(a.units.degrees_of_freedom, b.units.degrees_of_freedom),
         step=max(a.step, b.step),
+        effective_size=min(a.effective_size, b.effective_size),
     )
 
 
@@ -370,6 +439,7 @@ def estimate_of(
     document_variance: float,
     document_df: float,
     step: float = 0.0,
+    effective_size: float = float("inf"),
 ) -> Estimate:
     """Build an estimate whose variance is at least `step` squared: the variance if one document differs.
 
@@ -379,8 +449,9 @@ def estimate_of(
     known = tuple(variance for variance in seed_variances if variance is not None)
     of_seeds, of_documents = sum(variance.of_mean for variance in known), max(0.0, document_variance)
     if of_seeds + of_documents == 0:
-        step = max(step, 1 / (document_df + 1))
-    return Estimate(value, known, max(of_documents, step**2 - of_seeds), document_df, step)
+        effective_size = min(effective_size, document_df + 1)
+        step = max(step, 1 / effective_size)
+    return Estimate(value, known, max(of_documents, step**2 - of_seeds), document_df, step, effective_size)
 
 
 def t_quantile(probability: float, df: float) -> float:

@@ -4,19 +4,30 @@ A metric such as accuracy changes in steps of one document. See "Steps" in imdbc
 """
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import special
+from scipy.optimize import brentq
 from small_studies import AGREEMENTS, small, small_studies
 
 from imdbcls.compare import main
 from imdbcls.comparison.inference import Pair, infer
 from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.power import chances_to_settle
-from imdbcls.comparison.statistics import Estimate, Sample, SeedVariance, Units, difference_over_seeds
+from imdbcls.comparison.sequential import Look
+from imdbcls.comparison.statistics import (
+    Estimate,
+    Sample,
+    SeedVariance,
+    Units,
+    difference_over_seeds,
+    permutation_p,
+)
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.runs.predictions import Predictions
 
@@ -94,36 +105,166 @@ def test_group_that_is_right_on_every_document_has_an_interval(tmp_path: Path) -
     assert accuracy["low"] < 1 - EQUAL_WIDTH, "the exact interval (Clopper and Pearson) starts at 94.5 %"
 
 
-@pytest.mark.parametrize(("only_first", "only_second"), [(2, 0), (3, 1), (5, 5), (20, 16)])
-def test_equivalence_test_agrees_with_tango(only_first: int, only_second: int) -> None:
-    """Our variance leaves out terms of order δ². Tango's test uses the normal distribution."""
-    estimate = paired(only_first, only_second, 3_000)
-    difference = estimate.value + 0.003
-    error = (difference - estimate.value) / estimate.variance_if(difference) ** 0.5
-    assert error == pytest.approx(-tango(only_first, only_second, 3_000, difference), rel=0.01)
-    ours = estimate.p_equivalence(difference)
-    assert ours == pytest.approx(special.ndtr(tango(only_first, only_second, 3_000, difference)), rel=0.05)
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "num_documents"), [(2, 0, 3_000), (20, 16, 3_000), (0, 1, 44), (7, 1, 21), (5, 0, 9)]
+)
+def test_score_statistic_of_one_seed_is_that_of_tango(only_first: int, only_second: int, num_documents: int) -> None:
+    estimate = paired(only_first, only_second, num_documents)
+    for truth in (-0.3, -0.01, 0.0, 0.002, 0.05, 0.2):
+        statistic = (estimate.value - truth) / estimate.variance_if(truth) ** 0.5
+        assert statistic == pytest.approx(tango(only_first, only_second, num_documents, truth))
 
 
 @pytest.mark.parametrize(
-    ("only_first", "only_second", "num_documents"), [(0, 0, 65), (1, 0, 65), (4, 1, 65), (0, 3, 320), (30, 10, 900)]
+    ("only_first", "only_second", "num_documents", "published"),
+    [(6, 16, 161, (-0.1240, -0.0054)), (1, 7, 21, (-0.517, -0.026))],
+)
+def test_score_test_rejects_outside_of_published_intervals(
+    only_first: int, only_second: int, num_documents: int, published: tuple[float, float]
+) -> None:
+    """Tango's intervals of two clinical studies, from Fagerland, Lydersen and Laake (2017), chapter 8."""
+    estimate = paired(only_first, only_second, num_documents)
+
+    def excess(truth: float) -> float:
+        return abs(truth - estimate.value) - special.ndtri(0.975) * estimate.variance_if(truth) ** 0.5
+
+    low, high = brentq(excess, -0.9, estimate.value), brentq(excess, estimate.value, 0.9)
+    assert (low, high) == pytest.approx(published, abs=6e-4 if num_documents == 21 else 6e-5)
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(2, 0), (3, 1), (5, 5), (20, 16)])
+def test_equivalence_test_agrees_with_tango(only_first: int, only_second: int) -> None:
+    """Tango's test uses the normal distribution instead of Student's t."""
+    estimate = paired(only_first, only_second, 3_000)
+    margin = estimate.value + 0.003
+    expected = special.ndtr(tango(only_first, only_second, 3_000, margin))
+    assert estimate.p_equivalence(margin) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize(("only_first", "num_documents"), [(5, 20), (7, 20), (11, 900), (14, 900)])
+def test_end_near_zero_is_that_of_the_t_test_exactly_if_p_is_significant(only_first: int, num_documents: int) -> None:
+    estimate = paired(only_first, 2, num_documents)
+    low, _ = estimate.interval()
+    to_end = special.stdtrit(num_documents - 1, 0.975) * estimate.standard_error
+    assert (low > 0) == (estimate.p_value() < 0.05) == (to_end < estimate.value)
+    if low > 0:
+        assert low == pytest.approx(estimate.value - to_end)
+
+
+def random_tables(num_tables: int, most_documents: int) -> Iterator[list[Sample]]:
+    """Yield random accuracies of two groups with 1 to 5 seeds. A seventh of the tables has clusters of documents."""
+    generator = np.random.default_rng([27, most_documents])
+    for i in range(num_tables):
+        num_documents = int(np.exp(generator.uniform(np.log(3), np.log(most_documents))))
+        first_N = generator.random(num_documents) < generator.beta(2, 1)
+        second_N = first_N ^ (generator.random(num_documents) < generator.beta(0.5, 2))
+        groups = []
+        for correct_N in (first_N, second_N):
+            changed_SN = generator.random((generator.integers(1, 6), num_documents)) < generator.beta(0.5, 4)
+            groups.append((correct_N ^ changed_SN).astype(float))
+        clusters_N = np.arange(num_documents) // 2 if i % 7 == 0 else None
+        yield accuracies(*groups, clusters_N=clusters_N)
+
+
+@pytest.mark.parametrize(("num_tables", "most_documents"), [(500, 30), (250, 3_000)])
+def test_intervals_agree_with_p_values(num_tables: int, most_documents: int) -> None:
+    """At every level, p is below it exactly if the interval excludes zero, or if it lies within the margin (TOST)."""
+    num_significant = num_equivalent = 0
+    for samples in random_tables(num_tables, most_documents):
+        (inference,) = infer(samples, [Pair(0, 1)], None)
+        estimate = inference.estimate
+        for level in (0.2, 0.05, 0.05 / 21):
+            low, high = estimate.interval(1 - level)
+            assert low <= estimate.value <= high
+            assert (estimate.p_value() < level) == (not low <= 0 <= high), (estimate, level)
+            num_significant += estimate.p_value() < level
+            low, high = estimate.interval(1 - 2 * level)
+            for margin in (0.01, 0.1, 0.3, 0.6):
+                is_equivalent = estimate.p_equivalence(margin) < level
+                assert is_equivalent == (-margin < low and high < margin), (estimate, level, margin)
+                num_equivalent += is_equivalent
+    assert num_significant > num_tables / 3 and num_equivalent > num_tables / 3
+
+
+def test_largest_equivalent_difference_agrees_with_the_p_value() -> None:
+    num_limits = 0
+    for samples in random_tables(200, 3_000):
+        estimate = infer(samples, [Pair(0, 1)], None)[0].estimate
+        for level, margin in ((0.05, 0.3), (0.01, 0.6)):
+            limit = float(estimate.equivalence_limit(margin, level, estimate.variance))
+            if limit > 0:
+                p = replace(estimate, value=limit).p_equivalence(margin)
+                assert p == pytest.approx(level, rel=1e-3), (estimate, margin)
+                num_limits += 1
+    assert num_limits > 100
+
+
+@pytest.mark.parametrize("look", [None, Look((0.5, 1.0), 0, "power"), Look((0.3, 0.7, 1.0), 1, "obrien_fleming")])
+def test_simultaneous_intervals_agree_with_corrected_p_values(look: Look | None) -> None:
+    """Three groups of 20 or 40 documents. An end at zero belongs to the interval only if p is not significant."""
+    generator = np.random.default_rng(28)
+    outcomes = set()
+    for i in range(60):
+        rates = generator.beta(2, 1, 3)
+        groups = [(generator.random((1 + i % 3, 20 + 20 * (i % 2))) < rate).astype(float) for rate in rates]
+        samples = accuracies(*groups)
+        pairs = [
+            Pair(a, b, p_documents=permutation_p(groups[a], groups[b], samples[0].units))
+            for a, b in ((0, 1), (0, 2), (1, 2))
+        ]
+        for found in infer(samples, pairs, 0.5, look=look):
+            low, high = found.simultaneous
+            assert found.p_holm is not None
+            is_significant = found.p_holm < 0.05
+            assert (low >= 0 or high <= 0) if is_significant else (low <= 0 <= high)
+            assert is_significant == (found.outcome in (Outcome.BETTER, Outcome.BETTER_HERE))
+            outcomes.add(found.outcome)
+    assert {Outcome.BETTER, Outcome.UNDECIDED} <= outcomes
+
+
+@pytest.mark.parametrize(("exact_p", "ends"), [(0.001, (0.0, 0.45)), (0.2, (-0.05, 0.45)), (None, (-0.05, 0.45))])
+def test_interval_agrees_with_an_exact_p_value(exact_p: float | None, ends: tuple[float, float]) -> None:
+    t = special.stdtrit(99, 0.975)
+    estimate = Estimate(0.2, (), (0.25 / t) ** 2, 99, exact_p=exact_p)
+    assert estimate.interval() == pytest.approx(ends)
+    significant = Estimate(-0.3, (), (0.25 / t) ** 2, 99, exact_p=exact_p)
+    assert significant.interval() == pytest.approx((-0.55, 0.0 if exact_p == 0.2 else -0.05))
+
+
+def test_better_group_of_six_documents_has_an_interval_without_zero(tmp_path: Path) -> None:
+    """The first group is right on 6 documents. The seeds of the second are wrong on 2, 3 and 4 of them."""
+    rows = [
+        {
+            "system": system,
+            "seed": seed,
+            "id": i,
+            "label": i % 2,
+            "prediction": i % 2 if i >= wrong[seed] else 1 - i % 2,
+        }
+        for system, wrong in (("right", (0, 0, 0)), ("wrong", (2, 3, 4)))
+        for seed in range(3)
+        for i in range(6)
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "heads.csv", index=False)
+    assert main([str(tmp_path / "heads.csv"), "--metric", "accuracy"]) == 0
+    (pair,) = json.loads((tmp_path / "heads_comparison" / "comparison.json").read_text())["pairs"]
+    assert pair["outcome"] == "better" and pair["p_value"] == pytest.approx(0.04, abs=5e-4)
+    assert 0 < pair["low"] == pair["simultaneous_low"] < pair["difference"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "num_documents"), [(0, 2, 20), (1, 0, 65), (4, 1, 65), (0, 3, 320), (30, 10, 900)]
 )
 def test_ends_of_the_interval_are_not_rejected_and_values_beyond_are(
     only_first: int, only_second: int, num_documents: int
 ) -> None:
+    """The end that is farther from zero is that of Tango's test, with Student's t."""
     estimate = paired(only_first, only_second, num_documents)
-    sign = 1 if only_first >= only_second else -1
     low, high = estimate.interval()
-    far = high if sign > 0 else -low
+    far = high if only_first >= only_second else low
     t = special.stdtrit(num_documents - 1, 0.975)
-
-    def statistic(truth: float) -> float:
-        return (truth - abs(estimate.value)) / Estimate(
-            abs(estimate.value), (), estimate.document_variance, num_documents - 1, estimate.step
-        ).variance_if(truth) ** 0.5
-
-    assert statistic(far) == pytest.approx(t)
-    assert estimate.p_equivalence(far * 1.05) < 0.025
+    assert abs(tango(only_first, only_second, num_documents, far)) == pytest.approx(t)
+    assert estimate.p_equivalence(abs(far) * 1.05) < 0.025 < estimate.p_equivalence(abs(far) * 0.95)
     assert low < estimate.value < high
 
 
@@ -200,6 +341,6 @@ def test_similar_heads_at_the_margin_are_rarely_called_equivalent() -> None:
     """Without the rules, the equivalence test is wrong in 20 to 40 % of studies with 65 documents."""
     for num_seeds in (1, 3):
         setting = small(num_seeds, 65, behind=(0.0, 0.3), **AGREEMENTS["similar heads"])
-        found = small_studies(setting, 0.3, np.random.default_rng([21, num_seeds]), 60).mean(axis=0)
-        assert found[1] > 0.1 and found[4] == 0
-        assert found[5] >= 0.95
+        found = small_studies(setting, 0.3, "steps", np.random.default_rng([21, num_seeds]), 60).mean(axis=0)
+        assert found[1] > 0.1 and found[5] == 0
+        assert found[6] >= 0.95
