@@ -52,8 +52,8 @@ def uncentred_score_variance(
 def uncentred_distance_to_end(estimate: Estimate, level: float, sign: int) -> float:
     """Return the larger distance of both tests, with the score test of `uncentred_score_variance`.
 
-    The distance e of the score test solves e² = t² variance, which is a cubic equation. If its only real root is
-    negative, the distance is the largest one at which e³ - p e has a minimum.
+    The distance e of the score test solves e² = t² variance, that is, e³ = p e + q. If no root is positive, the
+    distance is sqrt(p / 3), where e³ - p e is smallest.
     """
     distance = t_quantile(0.5 + level / 2, estimate.degrees_of_freedom) * estimate.standard_error
     t = t_quantile(0.5 + level / 2, estimate.document_df)
