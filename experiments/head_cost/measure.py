@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--heads", default=",".join(HEADS))
-    parser.add_argument("--frozen", default="true,false", help="measure with a frozen encoder, a trained one, or both")
+    parser.add_argument("--frozen", default="true,false", help="values of backbone.freeze (default: both)")
     arguments, overrides = parser.parse_known_args()
     for frozen in arguments.frozen.split(","):
         freeze = f"backbone.freeze={frozen}"

@@ -159,9 +159,10 @@ def collapse_studies(setting: Setting, generator: np.random.Generator, num_studi
 
 
 def short_list_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return whether the short list lacks the best head, its length, and the number of heads that Holm's method leaves.
+    """Return three numbers per study: whether the short list lacks the best head, and the sizes of two lists.
 
-    Holm's method leaves the leader, and all heads to which the leader is not "better".
+    The first list is the short list. The second list, by Holm's method, contains the leader and all heads to which the
+    leader is not "better".
     """
     units, pairs = setting.units(), all_pairs(len(setting.num_seeds))
     rows = []

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--repeats", type=int, default=5, help="turns of each group in `speed`, and kills (default: 5)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns per group, or number of kills (default: 5)")
     parser.add_argument("--output", type=Path, default=Path("scale.json"))
     parser.add_argument("--settings", nargs="*", default=[], help="further settings of imdbcls.train, for all runs")
     options = parser.parse_args(arguments)

@@ -55,7 +55,7 @@ def test_evaluate_measures_the_mean(runs: list[Path], launch: Launch, tmp_path: 
     done = launch(tmp_path, "evaluate", *map(str, runs[:2]))
     metrics = json.loads(done.stdout)
     first, second = (imdbcls.load_run(run) for run in runs[:2])
-    recorded = first.predictions("test")  # equal to the calibrated ones, because the first run has temperature 1
+    recorded = first.predictions("test")  # calibrated, because the first run has temperature 1
     corpus = build_corpus(first.config.data)
     mean_NC = (recorded.probabilities + second.predict(corpus.test.texts).probabilities) / 2
     assert metrics == pytest.approx(

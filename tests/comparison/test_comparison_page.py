@@ -217,7 +217,7 @@ def test_figure_file_opens_without_page(browser: Browser, pages: dict[str, Path]
 
 
 def test_study_of_many_groups_shows_only_the_best(tmp_path: Path) -> None:
-    """30 groups have 435 pairs. The views show a part of them; comparison.json contains all."""
+    """30 groups have 435 pairs. The views show 29 of them, and comparison.json contains all."""
     heads = [Head(f"h{i:02d}", skill=i / 30) for i in range(30)]
     study = make_study(tmp_path / "many", heads=heads, seeds=(0, 1), num_documents=120)
     found = read_study(study)
@@ -242,7 +242,7 @@ def test_study_of_many_groups_shows_only_the_best(tmp_path: Path) -> None:
 
 
 def test_names_of_groups_do_not_change_the_explanations(tmp_path: Path) -> None:
-    """Groups have the names of a reference line and of a curve that this page does not show."""
+    """Two groups have names of other parts of a figure: a reference line and a curve, both missing on this page."""
     heads = [Head("largest class", skill=2.0), Head("training", skill=1.9)]
     study = make_study(tmp_path / "heads", heads=heads, seeds=[0, 1], num_documents=3_000)
     for log in study.glob("*/metrics.jsonl"):

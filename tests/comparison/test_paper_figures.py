@@ -80,7 +80,7 @@ def test_order_and_values_equal_those_of_the_page(comparison: Comparison) -> Non
     drawn_at = {(tuple(line.get_xdata()), tuple(line.get_ydata())) for line in axes.lines[1:]}
     for point in plane.points:
         assert ((point.cost,), (point.value,)) in drawn_at
-        assert (point.costs, (point.value, point.value)) in drawn_at, "from the lowest to the highest seed"
+        assert (point.costs, (point.value, point.value)) in drawn_at, "the line spans all seeds"
         assert ((point.cost, point.cost), point.values) in drawn_at
 
 

@@ -146,7 +146,7 @@ def test_failed_group_stops_and_the_others_continue() -> None:
     assert rounds[2].standings[1] == Standing(State.FAILED, None, 5) and rounds[2].dropped == [1]
     assert list(rounds[2].inferences) == [(0, 2)] and len(rounds) == 4
     assert rounds[3].num_tests == 3  # a failed group does not make the tests of the other groups less strict
-    assert race(samples, plan_of(3), failed={0, 2})[:2] == waiting  # a failure after the trained seeds
+    assert race(samples, plan_of(3), failed={0, 2})[:2] == waiting  # a later failure changes no earlier look
 
 
 def test_study_is_over_if_one_group_or_none_is_left() -> None:

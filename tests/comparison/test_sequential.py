@@ -91,7 +91,7 @@ def test_repeated_p_inverts_the_level(spending: Spending, sides: Sides, error: f
         for index in range(len(shares)):
             look = Look(shares, index, spending)
             level = look.level(error, sides)
-            if level > 1e-14:  # smaller levels are cut off
+            if level > 1e-14:  # smaller levels are not computed exactly
                 assert look.repeated_p(level, sides) == pytest.approx(error, rel=0.002)
 
 

@@ -49,7 +49,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_curves_have_a_point_for_each_group_and_name_their_crossing(study: Path) -> None:
     comparison = compared(study)
     groups = {group.name: group for group in comparison.groups}
-    assert [curve.name for curve in comparison.size_curves] == ["lstm", "mean"], "the best at the largest size first"
+    assert [curve.name for curve in comparison.size_curves] == ["lstm", "mean"], "sorted by the largest size"
     for curve in comparison.size_curves:
         assert [point.train_documents for point in curve.points] == [100, 1_000, 10_000]
         for point in curve.points:

@@ -306,7 +306,7 @@ def test_single_document_without_memory_raises_memory_error(
     model = make("bert")
     accelerate(model)
     batch = make_batch(model, (9,))
-    for number in (1, 4):  # in forward and in backward
+    for number in (1, 4):  # allocation 1 is in the forward pass, allocation 4 in the backward pass
         fail_at(limited, number)
         with pytest.raises(MemoryError, match=r"the CPU kernel .* failed: not enough memory"):
             run(model, *batch, bf16=limited.dtype == HALF)

@@ -56,7 +56,7 @@ def test_bf16_is_as_close_to_fp32_as_hugging_face_in_bf16(model_type: str) -> No
     ours, our_gradients = run(fast, *batch, bf16=True)
     assert distance(ours, exact) < 2 * distance(theirs, exact)
     for name, gradient in exact_gradients.items():
-        if not name.endswith("key.bias"):  # zero in exact arithmetic, because the softmax does not depend on it
+        if not name.endswith("key.bias"):  # its gradient is zero in exact arithmetic
             assert distance(our_gradients[name], gradient) < 2 * distance(their_gradients[name], gradient) + 0.01, name
 
 
@@ -283,7 +283,7 @@ def test_first_token_only_in_bf16_is_as_close_to_fp32_as_hugging_face() -> None:
     exact, theirs, ours = first(model, False), first(model, True), first(fast, True, head_input=FIRST)
     assert exact.keys() - ours.keys() == {"encoder.layer.2.attention.self.key.bias"}
     for name, tensor in ours.items():
-        if not name.endswith("key.bias"):  # zero in exact arithmetic
+        if not name.endswith("key.bias"):  # its gradient is zero in exact arithmetic
             assert distance(tensor, exact[name]) < 2 * distance(theirs[name], exact[name]) + 0.01, name
 
 
@@ -368,7 +368,7 @@ def test_inference_weights_are_cast_once(monkeypatch: pytest.MonkeyPatch) -> Non
                 assert casts_of_a_pass() == 0
             assert casts_of_a_pass() == 0
             with torch.inference_mode(False):
-                assert casts_of_a_pass() == num_layers  # gradients may be computed
+                assert casts_of_a_pass() == num_layers  # nothing is kept if gradients may be needed
             with ThreadPoolExecutor(1) as other:
                 assert other.submit(torch.inference_mode()(casts_of_a_pass)).result() == num_layers
         with pytest.raises(RuntimeError, match="end"), inference_weights():

@@ -167,7 +167,7 @@ def test_masks_have_dropout_distribution(loaded: loading.Kernels) -> None:
         assert abs(float(together.mean()) - expected) < 4 * (variance / together.numel()) ** 0.5
         assert (
             float(((together.mean((0, 1)) - expected) / (variance / 12000) ** 0.5).abs().max()) < 5
-        )  # no column differs
+        )  # every column has the rate p
         flat = torch.stack([mask.flatten() for mask in many] + [many[0].roll(1, dim).flatten() for dim in (0, 1)])
         assert float((flat.corrcoef() - torch.eye(len(flat))).abs().max()) < 5 / flat.shape[1] ** 0.5
     assert torch.equal(

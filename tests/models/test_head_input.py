@@ -82,7 +82,7 @@ def test_values_and_gradients_equal_the_librarys(
     assert found["hidden"].shape == exact["hidden"].shape
     largest = max(float(exact[name].abs().max()) for name in exact if name != "hidden")
     for name, tensor in found.items():
-        if bf16 and not name.endswith("key.bias"):  # zero in exact arithmetic
+        if bf16 and not name.endswith("key.bias"):  # its gradient is zero in exact arithmetic
             assert distance(tensor, exact[name]) < 2 * distance(theirs[name], exact[name]) + 0.01, name
         elif not bf16:
             atol = 1e-5 if name == "hidden" else 4e-6 * largest

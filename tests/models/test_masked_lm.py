@@ -47,7 +47,7 @@ def save_with_head(folder: Path, family: str, **changes: Any) -> Any:
         ("albert", {}),
         ("electra", {}),
         ("deberta-v2", {}),
-        ("deberta-v2", {"legacy": False}),  # the names in the weights of deberta-v3
+        ("deberta-v2", {"legacy": False}),  # as in the weights of deberta-v3
     ),
 )
 @pytest.mark.parametrize("fast", (True, False))

@@ -108,7 +108,7 @@ def test_unusable_result_is_reported_by_all_readers(damage: str, copied: Path) -
     assert words in str(refused.value) and "training command" in str(refused.value)
     if damage not in ("half a file", "a list"):
         assert problem_of_result(read(copied)) is not None
-        assert outcome_of("name", 0, "", read(copied)).state == "failed", "without a KeyError"
+        assert outcome_of("name", 0, "", read(copied)).state == "failed", "a missing key must not raise a KeyError"
 
 
 @pytest.mark.parametrize("damage", ["half a file", "a status only", "one key lost", "NaN", "a class twice"])
@@ -122,7 +122,7 @@ def test_training_again_repairs_an_unusable_result_without_training(
     assert steps == []
     same = {key for key in before if not any(time in key for time in TIMES)}
     assert {key: again.result[key] for key in same} == {key: before[key] for key in same}
-    assert (copied / "result.json.old-1").read_bytes() == damaged, "nothing is lost"
+    assert (copied / "result.json.old-1").read_bytes() == damaged, "the damaged file must be kept"
     messages = capsys.readouterr().err
     assert "warning:" in messages and UNUSABLE[damage][1] in messages and "renamed to result.json.old-1" in messages
     assert "is already done" not in messages

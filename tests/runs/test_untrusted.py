@@ -210,7 +210,7 @@ def test_package_is_located_without_importing_it(path: str, tmp_path: Path, monk
     (tmp_path / "evil/__init__.py").write_text("open('made', 'w')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr("imdbcls.models.backbone.download", lambda path: pytest.fail("it was looked up on the hub"))
+    monkeypatch.setattr("imdbcls.models.backbone.download", lambda path: pytest.fail("looked up on the hub"))
     with pytest.raises(UserError, match=r"backbone\.path=package:"):
         locate(path)
     assert locate("package:evil/") == tmp_path / "evil"

@@ -89,7 +89,7 @@ def test_library_messages_and_tracebacks_are_escaped(
     with warnings.catch_warnings():
         try:
             console.log_to_stderr()
-            console.log_to_stderr()  # adds nothing
+            console.log_to_stderr()  # the second call adds no handler
             logging.getLogger("somewhere").error("model type %s", HOSTILE)
             warnings.warn(HOSTILE, UserWarning, stacklevel=1)
             logging.getLogger("somewhere").error("unexpected", exc_info=ValueError(HOSTILE))

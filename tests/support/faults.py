@@ -37,7 +37,7 @@ def kill_at_sync(number: int) -> None:
 
 
 def fill_disk_at_save(number: int, filler: Path) -> None:
-    """Let this process fill the disk of `filler` when it writes the files of its checkpoint `number`, counted from 1.
+    """Let this process fill the disk of `filler` while it writes its checkpoint number `number`, counted from 1.
 
     The disk stays full until the process ends: space that is freed later is also filled.
     """

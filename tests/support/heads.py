@@ -92,7 +92,7 @@ def by_hand(head: nn.Module) -> float:
 
 
 def batch_of(head: nn.Module, padding: float = 1e4) -> tuple[Tensor, Tensor]:
-    """Return random hidden states with the layers that a head reads, and mask_BT."""
+    """Return random hidden states of the layers that a head reads, and mask_BT."""
     several = layers_read(head) != "last"
     return make_layers_batch(head, padding=padding) if several else make_batch(padding=padding)
 
@@ -114,7 +114,7 @@ def check_bf16_autocast(head: nn.Module) -> None:
 def make_layers_batch(
     head: nn.Module, lengths: Sequence[int] = LENGTHS, padding: float = 1e4, size: int = HIDDEN
 ) -> tuple[Tensor, Tensor]:
-    """Return random hidden_LBTD, with the layers that a head reads, and mask_BT. Padding vectors are huge."""
+    """Return mask_BT, and random hidden_LBTD of the layers that a head reads. Padding vectors are huge."""
     layers = layers_read(head)
     num_states = layers if isinstance(layers, int) else NUM_STATES
     generator = torch.Generator().manual_seed(1)

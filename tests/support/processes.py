@@ -268,9 +268,10 @@ def wait_before_result() -> None:
 
 
 def wait_after_checkpoint(step: int) -> None:
-    """Let this process wait soon after the checkpoint of a step is on disk, or before it writes its result.
+    """Let this process wait when the checkpoint of a step is certainly on disk.
 
-    The process waits three steps later, because up to two checkpoints are still being written when a step begins.
+    The process waits three steps later, because up to two checkpoints may not be on disk yet when a step begins. If the
+    run has fewer steps, the process waits before it writes its result.
     """
     wait_before_step(step + 4)
     wait_before_result()

@@ -46,7 +46,7 @@ def test_errors_are_always_shown_and_progress_rarely(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("first_epoch", [59.0, 60.0])
 def test_a_run_shows_all_lines_about_epochs_or_none(first_epoch: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overview.time, "monotonic", itertools.count(step=1000).__next__)  # loading takes long
+    monkeypatch.setattr(overview.time, "monotonic", itertools.count(step=1000).__next__)  # slow loading
     shows, shown = JobMessages(SharedMessages(), has_overview=True), []
     for seconds in (first_epoch, 10.0, 300.0):
         epoch = record("imdbcls.runtime.progress.epochs", "epoch")

@@ -79,7 +79,7 @@ def test_workspace_answers_each_question(rendered: Rendered, tmp_path: Path) -> 
     ]
     ((kind, verdict),) = panels["Verdict"]
     assert kind == "Markdown Panel" and headline(rendered.comparison) in verdict["value"]
-    assert "| lstm |" in verdict["value"] and verdict["value"].count("\n- ") >= 2, "the ranking, and each pair"
+    assert "| lstm |" in verdict["value"] and verdict["value"].count("\n- ") >= 2, "it lists all groups and pairs"
 
     figure, bars, differences = panels["Test accuracy"]
     assert (figure[0], figure[1]["mediaKeys"]) == ("Media Browser", ["comparison/figures/accuracy"])
@@ -172,7 +172,7 @@ def test_report_has_the_panels_of_the_workspace(
         [(panel["viewType"], panel["config"]) for panel in grid["panelBankSectionConfig"]["panels"]] for grid in grids
     ]
     workspace = workspace_of(rendered, tmp_path)
-    assert found == list(panels_of(workspace).values())[1:], "all sections, without the verdict, which is a text"
+    assert found == list(panels_of(workspace).values())[1:], "all sections except the verdict, which is a text"
     for grid in grids:
         (runset,) = grid["runSets"]
         assert runset["filters"] == workspace["runSets"][0]["filters"] and runset["project"]["name"] == "films"
@@ -308,7 +308,7 @@ def test_online_sweep_publishes_its_comparison(launch: Launch, fake_wandb: FakeW
 
     trained = fake_wandb.runs("train")
     labels = {each.display_name.split("-")[0]: each.values()["group_label"] for each in trained}
-    assert len(trained) == 4 and labels == {"cls": "cls", "mean": "mean"}, "the names that the comparison uses"
+    assert len(trained) == 4 and labels == {"cls": "cls", "mean": "mean"}, "names must equal the comparison's"
     assert {each.summary["group_label"] for each in trained} == {"cls", "mean"}
     (workspace,), (report,) = fake_wandb.workspaces(), fake_wandb.reports()
     assert report.display_name == workspace.display_name == "Comparison of heads"
@@ -337,7 +337,7 @@ def test_frozen_or_silent_server_gives_one_warning_and_no_error(
 ) -> None:
     server = serve()
     sweep(launch, tmp_path, *PATIENT, "tracker.wandb.publish=false", **server.environment)
-    assert server.runs("comparison") == [], "publish=false"
+    assert server.runs("comparison") == [], "publish=false must send nothing"
     server.freeze()
     for broken in (server, serve(is_deaf=True)):
         lines = sweep(launch, tmp_path, **broken.environment)
@@ -396,7 +396,7 @@ def test_a_step_that_fails_does_not_stop_the_next_one_unless_it_hangs(capfd: pyt
     assert steps.take("save the workspace", lambda: 1 / 0) is None
     assert steps.take("save the report", lambda: "url") == "url"
     assert steps.take("send an alert", lambda: time.sleep(3600), limit=0.1) is None
-    assert steps.take("name the groups", lambda: pytest.fail("a step after one that hangs")) is None
+    assert steps.take("name the groups", lambda: pytest.fail("not skipped")) is None
     steps.report()
     (line,) = capfd.readouterr().err.splitlines()
     assert line == (

@@ -72,7 +72,7 @@ def test_step_and_evaluation_read_nothing_from_the_device(
         trainer.model = Classifier(encoder, head.to("meta")).train()
         for batch in trainer.batches.train.epoch(0):
             trainer.step(batch)
-        with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # the logits of the split, at the end
+        with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # it reads all logits at the end
             predict_probabilities(
                 trainer.model, trainer.batches.validation, trainer.hardware, lambda count, total: done.append(count)
             )
@@ -93,7 +93,7 @@ def test_other_encoders_read_nothing_from_the_device(
     batch = next(trainer.batches.train.epoch(0))
     trainer.step(batch)
     on_device = batch.to(trainer.hardware.device)
-    with pytest.raises(RuntimeError, match="meta"):  # the error without a prepared mask
+    with pytest.raises(RuntimeError, match="meta"):  # raised without a prepared mask
         trainer.model.encoder(input_ids=on_device.input_ids_BT, attention_mask=on_device.mask_BT)
 
 
@@ -132,6 +132,6 @@ def test_nan_is_found_before_anything_is_saved(tmp_path: Path) -> None:
     poison = Poison(trainer, step=6)  # the second step of the second epoch
     with pytest.raises(NonFiniteError, match=r"^Step 7 of 12, learning rate 0\.01: the loss is nan"):
         trainer.fit(poison)
-    assert trainer.state.step == 8, "found at the end of the epoch, two steps later"
+    assert trainer.state.step == 8, "NaN is found at the end of the epoch, two steps later"
     assert "model.safetensors" in poison.best
     assert contents(tmp_path / "checkpoints" / "best") == poison.best
