@@ -120,7 +120,7 @@ def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
                 yield f"{path}.{key}={shown(value)} is refused: use only {kinds} here."
             if (
                 f"{path}.{key}" == "hydra.sweeper.custom_search_space" and value is not None
-            ):  # Optuna's sweeper calls the function that it names
+            ):  # Optuna's sweeper calls the function that this key names
                 yield (
                     f"{path}.{key}={shown(value)} is refused: the sweeper would call this function. Give the search "
                     "space in the command, such as 'lr=interval(1e-5,1e-4)'."

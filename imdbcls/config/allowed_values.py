@@ -120,7 +120,7 @@ def flat_constraints(markers: Sequence[Any]) -> Iterator[Any]:
 
 
 def describe_size(constraints: Sequence[Any]) -> str:
-    """Describe constraints on a length and on being a multiple, as a continuation of a description."""
+    """Describe the constraints `MultipleOf`, `MinLen` and `MaxLen`, as a continuation of a description."""
     found = [f"a multiple of {each.multiple_of}" for each in constraints if isinstance(each, MultipleOf)]
     found += [f"of length {each.min_length} or more" for each in constraints if isinstance(each, MinLen)]
     found += [f"of length {each.max_length} or less" for each in constraints if isinstance(each, MaxLen)]

@@ -40,7 +40,7 @@ class Assignment:
 
 @dataclass
 class OverrideChecker:
-    """Composes the config of a command and collects the mistakes in the command, without duplicates."""
+    """Compose the config of a command, and collect the mistakes in the command without duplicates."""
 
     loader: Loader
     mode: Mode
@@ -82,7 +82,7 @@ class OverrideChecker:
                 "The config is nested too deeply, or refers to itself in a defaults list or through an alias.",
             ) from error
         except (AssertionError, LookupError, TypeError, ValueError, AttributeError) as error:
-            # Hydra's grammar accepts some overrides that its composition does not expect, such as head=0.
+            # Hydra parses some overrides that it cannot compose, such as head=0.
             given = " ".join(str(override.input_line) for override in overrides)
             raise UserError(*self.mistakes, f"{given}: Hydra cannot compose this ({error}).") from error
 

@@ -86,7 +86,7 @@ def read_arguments(
     require_address_space()
     options = [each for each in rest if each.startswith("-")]
     mistakes = [
-        f"{each} is an option of imdbcls.train only. {instead_of_dry_run}".rstrip()
+        f"Only imdbcls.train has the option {each}. {instead_of_dry_run}".rstrip()
         if each == DRY_RUN
         else f"{each} is not an option; write choices and keys without dashes: lr=3e-5."
         for each in options

@@ -42,8 +42,8 @@ class Loader(ConfigLoaderImpl):
 
     def _forget(self) -> None:
         self._parsed: dict[str, Override] = {}
-        self._snapshots: dict[str, Snapshot] = {}  # by hydra.searchpath
-        self._bases: dict[tuple[str, ...], DictConfig] = {}  # by the overrides that are not plain (`is_plain`)
+        self._snapshots: dict[str, Snapshot] = {}  # keyed by hydra.searchpath
+        self._bases: dict[tuple[str, ...], DictConfig] = {}  # keyed by the overrides that are not plain (`is_plain`)
         self._trusted_hydra: dict[tuple[str, ...], dict[str, Any]] = {}
         self.jobs: list[Sequence[str]] = []  # the overrides of each job that a sweeper has passed to its launcher
 
@@ -63,7 +63,7 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Compose a config when Hydra calls this loader; if that raises UserError, print the error and exit."""
+        """Compose a config when Hydra calls this loader. After a UserError, print the error and exit."""
         with user_errors():
             return self.compose(overrides, run_mode, from_shell, validate_sweep_overrides)
 

@@ -80,7 +80,7 @@ def head_first_leaves_epochs(config: Config) -> Iterator[str]:
     if config.backbone.reinit_layers > 0:
         yield (
             f"{named} and backbone.reinit_layers={config.backbone.reinit_layers} cannot be combined: the head would be "
-            "trained on the output of random layers."
+            "trained on the output of random layers. Leave out one of them."
         )
     if config.compile:
         yield (

@@ -183,7 +183,7 @@ def check_swept_groups(assignments: Sequence[Assignment], checker: OverrideCheck
 
 
 def check_key(assignment: Assignment, config: DictConfig, checker: OverrideChecker) -> Assignment | None:
-    """Report the mistakes in an assignment. Return it with only its valid values; None if no value or key is valid."""
+    """Report the mistakes in an assignment. Return it without wrong values; None if nothing of it is valid."""
     override = assignment.alternatives[0]
     if assignment.is_group:
         return assignment
@@ -268,7 +268,7 @@ def wrong_study_of_debug(config: DictConfig) -> Iterator[str]:
 
 
 def unread_data_keys(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield an error message for each key of the data section that the schema and all interpolations ignore.
+    """Yield an error message for each key of the data section that neither the schema nor an interpolation uses.
 
     `config` must still have its interpolations, because a source may read `${data.folder}/train.csv`.
     """

@@ -20,7 +20,7 @@ IGNORED_KEYS = {
     "backbone": ("freeze", "cache", "lora_rank", "reinit_layers"),
     "data": ("test_limit", "validate_on_train"),
 }
-SMALL = ("backbone=tiny", "data=sample")  # choices for a config that is only used for its defaults of `IGNORED_KEYS`
+SMALL = ("backbone=tiny", "data=sample")  # choices for a config of which only the ignored keys are used
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def examine_pretraining(
 
 
 def combined(written: Config, plain: Config, settings: PretrainSettings, given: set[str]) -> tuple[Config, list[str]]:
-    """Return the experiment's config with the settings of pretraining, and the keys of its sections that are ignored.
+    """Return the experiment's config with the settings of pretraining, and the ignored keys of its sections.
 
     `written` is the config of `imdbcls.train`, and `plain` is the config of the command without the experiment. `given`
     are the keys in the command, which are not ignored.
@@ -83,7 +83,7 @@ def combined(written: Config, plain: Config, settings: PretrainSettings, given: 
 
 
 def experiment_in(overrides: Sequence[str]) -> list[str] | None:
-    """Return the experiment that the overrides of a command choose, or several (`experiment=[a,b]`), if any."""
+    """Return the names in the last override such as `experiment=[a,b]`; None if the command has no experiment."""
     values = [text.partition("=")[2] for text in overrides if key_of(text) == EXPERIMENT]
     return [name.strip(" '\"") for name in values[-1].strip("[]").split(",")] if values else None
 

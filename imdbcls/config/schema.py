@@ -235,7 +235,7 @@ class Config(Section):
     def uses_feature_cache(self) -> bool:
         """Whether the encoder runs once over each document, and training reads its output from the feature cache.
 
-        With `trainer.head_first_epochs`, this is the case only in the epochs that train the head.
+        With `trainer.head_first_epochs`, this is the case only in the epochs that train only the head.
         """
         return self.backbone.cache and (self.backbone.freeze is True or self.trainer.head_first_epochs > 0)
 

@@ -55,7 +55,7 @@ def passed_keys(section: type[Built]) -> Iterator[str]:
 
 
 def section_type(section: type[Section], key: str) -> type[Section] | None:
-    """Return the type of the section with this name in another section; None if the key cannot be a section."""
+    """Return the type of the inner section `key` of a section; None if the key cannot be a section."""
     field = next((each for name, each in section.model_fields.items() if key in (each.alias, name)), None)
     if field is None:
         return section.member

@@ -223,4 +223,4 @@ def wrong_study_name(groups: Sequence[GridGroup]) -> Iterator[str]:
         try:
             groups[0].config.with_changes(study=trials_study(study))
         except UserError:
-            yield f"study={study} is too long: its trials need the name {trials_study(study)}. Choose a shorter study."
+            yield f"study={study} is too long: its trials need the name {trials_study(study)}. Choose a shorter name."
