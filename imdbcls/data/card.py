@@ -18,7 +18,7 @@ from imdbcls.data.windows import Windows
 from imdbcls.printable import printable_line
 from imdbcls.runtime.text_table import text_table
 
-NUM_BINS = 12  # in the histogram of lengths
+NUM_BINS = 12  # bins in the histogram of lengths
 LINE_WIDTH = 120  # in characters
 MAX_BAR_WIDTH = 40  # in characters
 MAX_CLASSES_LISTED = 20
@@ -166,7 +166,7 @@ def cluster_note(card: DataCard) -> Iterator[str]:
     if has_clusters(card):
         yield (
             "Clusters: groups of documents that belong together, such as all reviews of one film. A split that is "
-            "drawn from another one never divides a cluster. compare counts a cluster, not a document, as independent."
+            "drawn from another one never divides a cluster. compare treats clusters, not documents, as independent."
         )
 
 

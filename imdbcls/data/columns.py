@@ -23,7 +23,7 @@ ColumnNames = Annotated[str | list[str], doc("the name of a column, or a list of
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 TEXTS = ("text_column", "pair_column")  # settings that may name several columns, which are joined
 MAX_LISTED = 30  # columns to list in one sentence
-MIN_SIMILARITY = 0.8  # of the names of two columns (difflib), for a suggestion
+MIN_SIMILARITY = 0.8  # a column is suggested if its name is at least this similar to the missing name (difflib)
 MAX_LABEL_SHARE = 0.5  # a column with a larger share of distinct values is not suggested as the label
 # Usual names of columns, the most specific first.
 USUAL = {
@@ -52,7 +52,7 @@ class Request:
     has_settings: bool = True
     encoding: str = AUTO
     separator: str = " "
-    likely_encoding: str = "cp1252"  # to suggest for a file that is not UTF-8
+    likely_encoding: str = "cp1252"  # suggested for a file that is not UTF-8
     prefers_utf8: bool = False
 
     @property
@@ -230,7 +230,7 @@ def missing_columns(
 
 
 def similar_name(name: str, names: Sequence[str]) -> str | None:
-    """Return the column whose name differs from `name` only in case, or else little; None if there is none."""
+    """Return the column with the name most similar to `name`, ignoring case; None if none is similar enough."""
     by_folded = {each.strip().casefold(): each for each in reversed(names)}
     near = get_close_matches(name.strip().casefold(), by_folded, 1, MIN_SIMILARITY)
     return by_folded[near[0]] if near else None

@@ -15,7 +15,7 @@ from imdbcls.data.tables import Collector
 from imdbcls.errors import UserError
 from imdbcls.runtime.hub import offline, reaches_hub
 
-ROWS = 1000  # to read at a time
+ROWS = 1000  # rows to read at a time
 
 
 def read_hub(

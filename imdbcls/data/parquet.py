@@ -75,7 +75,8 @@ def _parquet_batches(
 
     def batches() -> Iterator[tuple[int, Mapping[str, list[object]]]]:
         try:
-            for row_group in range(file.num_row_groups):  # over all at once, pyarrow keeps the complete file in memory
+            # One row group at a time: with all of them, pyarrow would keep the complete file in memory.
+            for row_group in range(file.num_row_groups):
                 for batch in file.iter_batches(PARQUET_BATCH, row_groups=[row_group], columns=list(written.values())):
                     yield batch.num_rows, {name: values_of(batch, column) for name, column in written.items()}
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

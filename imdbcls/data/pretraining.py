@@ -76,9 +76,9 @@ def pretraining_corpus(
 ) -> Corpus:
     """Return the corpus of pretraining. Its train split has the train and the unlabelled documents.
 
-    Leave out documents whose text also occurs in validation or test, and use a repeated text once. Texts that differ
-    only in white space count as equal. `labelled` must have its complete validation and test splits. The validation
-    split of the result has the validation documents, up to `validation_limit`; its test split is empty.
+    Leave out documents whose text also occurs in validation or test, and use each repeated text only once. Texts that
+    differ only in white space count as equal. `labelled` must have its complete validation and test splits. The
+    validation split of the result has the validation documents, up to `validation_limit`; its test split is empty.
     """
     found = list(notes)  # without `labelled.notes`, which are about classification
     if len(unlabelled):

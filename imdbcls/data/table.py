@@ -52,10 +52,10 @@ class Table:
 class Rows:
     """The rows of a file, read one by one.
 
-    `rows` yields pairs (number, cells by column name), with the numbers of `Table.numbers`. The cells are the requested
-    columns that the file has; in JSON Lines, they are all keys of the line. The iterator raises UserError when it
-    reaches a broken row. `columns` are the columns of the file; None for JSON Lines, where rows may have different
-    keys.
+    `rows` yields pairs (number, cells keyed by column name), with the numbers of `Table.numbers`. The cells are the
+    requested columns that the file has; in JSON Lines, they are all keys of the line. The iterator raises UserError
+    when it reaches a broken row. `columns` are the columns of the file; None for JSON Lines, where rows may have
+    different keys.
     """
 
     columns: Sequence[str] | None

@@ -267,8 +267,8 @@ def in_shard(items: Iterator[Item], shard: tuple[int, int]) -> Iterator[Item]:
 def in_chunks(items: Iterator[Item], num_done: int = 0) -> Iterator[list[Item]]:
     """Yield lists of up to `CHUNK` items, fewer if the texts are long.
 
-    `num_done` is the number of items before the first one. The first chunks are smaller: a chunk has at most as many
-    items as there are before it, but at least `FIRST_CHUNK`. If the next item raises UserError, first yield the items
+    `num_done` is the number of items before the first one. The first chunks are smaller: the limit of a chunk is the
+    number of items before it, with a minimum of `FIRST_CHUNK`. If the next item raises UserError, first yield the items
     before it, so that they get answers. A command that continues after these items has different chunks from a command
     without the error.
     """

@@ -123,7 +123,7 @@ def test_the_card_explains_clusters() -> None:
     text = " ".join(card_text(build_data_card(compose(["data=sample", "backbone=tiny"]))).split())
     assert re.search(r"clusters( \d+){3}", text)
     assert "Clusters: groups of documents that belong together, such as all reviews of one film." in text
-    assert "compare counts a cluster, not a document, as independent." in text
+    assert "compare treats clusters, not documents, as independent." in text
 
 
 def test_the_histogram_counts_every_document_once() -> None:
