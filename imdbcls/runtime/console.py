@@ -80,7 +80,7 @@ class StderrHandler(logging.Handler):
 
 
 def is_shown(record: logging.LogRecord) -> bool:
-    """Return whether a log record is shown: warnings, messages of imdbcls and Hydra, and all records with DEBUG."""
+    """Return whether a log record is shown: warnings, messages of imdbcls and Hydra; all if the root level is DEBUG."""
     is_own = record.name.partition(".")[0] in SHOWN
     return is_own or record.levelno >= logging.WARNING or logging.getLogger().level <= logging.DEBUG
 
@@ -192,7 +192,7 @@ def can_repaint() -> bool:
 
 
 def paint(line: "RenderableType") -> None:
-    """Show a live line or table below all messages and below the caption, replacing the previous one."""
+    """Show a live line or table below the messages and the caption, in place of the previous line or table."""
     global _live
     if _caption:
         from rich.console import Group
@@ -256,7 +256,7 @@ def in_one_output() -> Iterator[None]:
         block.close()
 
 
-USUAL_COLUMNS = 80  # of a terminal that does not know its width and reports 0
+USUAL_COLUMNS = 80  # assumed for a terminal that reports the width 0
 
 
 def columns_of(stream: TextIO) -> int | None:
@@ -344,7 +344,7 @@ def escape_control_characters() -> None:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Exit with code 2 after a `UserError` or an error caused by a limit of the machine; log it without a traceback."""
+    """Log a UserError, or an error caused by a limit of the machine, without a traceback, and exit with code 2."""
     try:
         yield
     except BaseException as error:
@@ -389,7 +389,7 @@ def quiet_libraries() -> None:
         os.environ.setdefault("TQDM_DELAY", "5")
     else:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # tqdm writes plain progress bars if ipywidgets is not installed in a notebook, and huggingface_hub disables them.
+    # In a notebook without ipywidgets, tqdm warns that it shows plain progress bars, but they are disabled above.
     warnings.filterwarnings("ignore", message="IProgress not found")
     for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"(transformers|datasets|huggingface_hub|torch)\b")

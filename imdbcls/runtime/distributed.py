@@ -58,7 +58,7 @@ class Processes:
         self.wait()  # DistributedDataParallel would wait forever for a process that has failed
         from torch.nn.parallel import DistributedDataParallel
 
-        # No forward pass changes a buffer. The option has another name since PyTorch 2.13.
+        # Buffers are not synchronized, because no forward pass changes them. PyTorch 2.13 renamed this option.
         new, old = "forward_sync_buffers", "broadcast_buffers"
         sync_buffers = new if new in signature(DistributedDataParallel).parameters else old
         options: dict[str, Any] = {"gradient_as_bucket_view": True, "find_unused_parameters": True, sync_buffers: False}

@@ -15,7 +15,7 @@ def is_pattern(path: str) -> bool:
 def matching_files(path: str) -> list[str]:
     """Return the files that a pattern matches, sorted by path. A path without wildcards is returned unchanged.
 
-    `**` has no special meaning: it would search all subfolders, and the config of an untrusted run contains patterns.
+    `**` means `*` and does not search all subfolders, because the pattern may come from the config of an untrusted run.
     """
     if not is_pattern(path):
         return [path]

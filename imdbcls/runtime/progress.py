@@ -194,7 +194,7 @@ class Progress:
 class ProgressLine:
     """A text and a progress bar on one terminal line.
 
-    If `total` is None, and on a narrow terminal, only the text is shown, truncated.
+    If `total` is None or the terminal is narrow, only the text is shown, truncated to the width.
     """
 
     def __init__(self, text: str, done: int, total: int | None) -> None:

@@ -99,8 +99,8 @@ def stop_requests() -> Iterator[StopRequest]:
     """Convert signals to stop requests while the block runs, and restore the handlers afterwards.
 
     If the process exits after a stop request, further signals are ignored, so that they cannot interrupt the exit. In a
-    job of submitit, submitit's own handler is called before the exit: for the signal that precedes a time limit, it
-    requeues the job. Outside the main thread, handlers cannot be set, and signals end the process as usual.
+    job of submitit, submitit's own handler is called before the exit. It requeues the job if the signal announces the
+    time limit. Outside the main thread, handlers cannot be set, and signals end the process as usual.
     """
     request = StopRequest()
     before = after = current_handlers()
