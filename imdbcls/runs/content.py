@@ -73,7 +73,7 @@ def content_hash(path: str, suffixes: tuple[str, ...] = (), *, recursive: bool =
     """Return `sha256:` and the digest of a file's bytes, or of the names and bytes of a folder's files.
 
     For a folder, `suffixes` restricts the files by extension, and `recursive` includes the files of its subfolders.
-    Returns `path` itself if nothing exists there. Returns the absolute path if a file cannot be read, or if the folder
+    Return `path` itself if nothing exists there. Return the absolute path if a file cannot be read, or if the folder
     contains more than `MAX_FILES` files.
     """
     try:

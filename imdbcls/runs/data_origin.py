@@ -110,7 +110,7 @@ def read_from(source: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the source with its paths replaced by `path`, the user's own copy of the documents (`--data`).
 
     For `data=files`, `path` is a folder that contains files with the same names. If the source names only one file or
-    pattern, `path` can also be a file or a pattern. Raises UserError if the source is not `data=files`, `data=imdb` or
+    pattern, `path` can also be a file or a pattern. Raise UserError if the source is not `data=files`, `data=imdb` or
     `data=hub`, or if it names several files and `path` is not a folder.
     """
     target = source.get("_target_")

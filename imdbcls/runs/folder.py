@@ -56,7 +56,7 @@ class RunFolder:
         """Create the folder if necessary, and lock it for this process.
 
         The lock is released after the block or when the process ends. `runtime.locks` describes the behaviour on NFS.
-        Raises UserError if another process holds the lock, or if the folder cannot be written or locked.
+        Raise UserError if another process holds the lock, or if the folder cannot be written or locked.
         """
         from filelock import Timeout
 
@@ -175,8 +175,8 @@ class RunFolder:
         In a W&B sweep, also return the result of a run that W&B stopped.
 
         If `result.json` or the predictions are damaged, `result.json` is first renamed, so that the run does not
-        overwrite it. Raises UserError if the format version of `result.json` is not supported, or if the run is a trial
-        of a tuning study. Also raises UserError if the folder contains links, because training could then write to
+        overwrite it. Raise UserError if the format version of `result.json` is not supported, or if the run is a trial
+        of a tuning study. Also raise UserError if the folder contains links, because training could then write to
         files outside the folder.
         """
         require_no_links(self.path)
@@ -203,7 +203,7 @@ class RunFolder:
     def open_for_trial(self) -> dict[str, Any] | None:
         """Return the result of a finished or pruned trial. Otherwise return None: the caller must start or resume it.
 
-        Like `open_for_training`, but raises UserError if the folder contains a run that was evaluated on test.
+        Raise UserError as `open_for_training` does, and if the folder contains a run that was evaluated on test.
         """
         require_no_links(self.path)
         self.require_version()
@@ -222,7 +222,7 @@ class RunFolder:
     def open_for_pretraining(self) -> dict[str, Any] | None:
         """Return the result of a finished pretraining run. Otherwise return None: the caller must start or resume it.
 
-        Raises UserError as `open_for_training` does for unsupported format versions and links.
+        Raise UserError as `open_for_training` does for unsupported format versions and links.
         """
         require_no_links(self.path)
         self.require_version()
@@ -283,7 +283,7 @@ class RunFolder:
         return content
 
     def config(self) -> dict[str, Any]:
-        """Return the content of `config.yaml`. Raises UserError if the file is missing or cannot be read."""
+        """Return the content of `config.yaml`. Raise UserError if the file is missing or cannot be read."""
         return read_yaml(self.path / "config.yaml")
 
     def write_config(self, config: "Config") -> None:

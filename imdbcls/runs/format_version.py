@@ -54,7 +54,7 @@ def require_version(content: Mapping[str, Any], supported: int) -> None:
 def read_versioned(path: Path, supported: int) -> dict[str, Any]:
     """Return the JSON object in an untrusted file, without its `format_version`.
 
-    Raises UserError with the file and the reason if the file cannot be read or its version is not `supported`.
+    Raise UserError with the file and the reason if the file cannot be read or its version is not `supported`.
     """
     content = read_json(path)
     try:

@@ -50,7 +50,7 @@ def differences(values: Any, shipped: Any, config: Mapping[str, Any], path: Path
             continue
         if isinstance(value, Mapping) and isinstance(default, Mapping):
             yield from differences(value, default, config, (*path, key))
-        elif value != default or isinstance(value, bool) != isinstance(default, bool):  # False == 0
+        elif value != default or isinstance(value, bool) != isinstance(default, bool):  # in Python, False == 0
             yield (*path, key), value
 
 

@@ -23,7 +23,7 @@ class MetricsLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._file: IO[bytes] = path.open("ab+", buffering=0)
-        self._sha256 = hashlib.sha256()  # of the file's content, once `rewind` has been called
+        self._sha256 = hashlib.sha256()  # hash of the file's content, once `rewind` has been called
 
     def write(self, point: Mapping[str, float]) -> None:
         """Append `point` as a line. If the line cannot be written completely, remove it and raise OSError."""
@@ -45,7 +45,7 @@ class MetricsLog:
         """Truncate the file to `length` bytes, and continue from there.
 
         `length` and `sha256` are the values that an earlier call of `sync` returned. The defaults empty the file.
-        Raises UserError if the file is shorter, or if the SHA-256 of its first `length` bytes is not `sha256`.
+        Raise UserError if the file is shorter, or if the SHA-256 of its first `length` bytes is not `sha256`.
         """
         size = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)

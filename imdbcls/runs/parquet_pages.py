@@ -2,8 +2,8 @@
 
 A page of a few bytes may expand to gigabytes. Checking the sizes in the file's footer does not prevent this, because
 Arrow's reader allocates the size that each page header declares. This module therefore reads the page headers
-(`PageHeader` of
-parquet.thrift in Thrift's compact protocol), in the same order and from the same offsets as Arrow's reader.
+(`PageHeader` of parquet.thrift, in Thrift's compact protocol), in the same order and from the same offsets as Arrow's
+reader.
 """
 
 from collections.abc import Collection, Iterator
@@ -66,7 +66,7 @@ def require_small_footer(path: Path) -> None:
 def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) -> dict[str, Column]:
     """Map the dotted path of each leaf of the named top-level columns to a `Column`, with sizes from the page headers.
 
-    If `names` is None, all columns are included. Raises PagesError if the pages of a column do not match the byte range
+    If `names` is None, all columns are included. Raise PagesError if the pages of a column do not match the byte range
     and the number of values in the footer, because Arrow's reader could then read pages that were not checked here.
     """
     columns: dict[str, Column] = {}

@@ -60,21 +60,21 @@ class Predictions:
 
     @property
     def true_labels(self) -> NDArray[np.int64]:
-        """Return `labels`. Raises ValueError if they are unknown."""
+        """Return `labels`. Raise ValueError if they are unknown."""
         if self.labels is None:
             raise ValueError("the true labels of these documents are unknown")
         return self.labels
 
     @property
     def known_probabilities(self) -> NDArray[np.floating]:
-        """Return `probabilities`. Raises ValueError if they are unknown."""
+        """Return `probabilities`. Raise ValueError if they are unknown."""
         if self.probabilities is None:
             raise ValueError("the probabilities of these predictions are unknown")
         return self.probabilities
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """A mask of the correctly classified documents, shape (N,). Raises ValueError if the labels are unknown."""
+        """A mask of the correctly classified documents, shape (N,). Raise ValueError if the labels are unknown."""
         return self.predicted == self.true_labels
 
     def to_pandas(self) -> "pandas.DataFrame":

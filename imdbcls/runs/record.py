@@ -16,7 +16,7 @@ SPLITS = ("test", "validation")
 TRIAL_STATUSES = ("trial", "pruned")  # tuning trials that trained for all epochs, and that were stopped early
 TEXTS = ("head", "config_hash", "group_hash", "split_hash")
 FRACTIONS = ("val/accuracy", "test/accuracy")
-NUM_CALIBRATION_BINS = 15  # of val/ece and test/ece
+NUM_CALIBRATION_BINS = 15  # bins of val/ece and test/ece
 MAX_SHOWN = 40  # characters of a wrong value in a message
 PARQUET_MAGIC = b"PAR1"  # the first and last bytes of every Parquet file
 

@@ -27,4 +27,4 @@ def selected_epochs(result: Mapping[str, Any]) -> str:
     best, soup = f"best epoch {result['best_epoch']}", result.get("soup_epochs", [])
     if len(soup) > 1:
         return f"mean of epochs {', '.join(map(str, soup))}"
-    return f"{best}, no better mean" if soup else best
+    return f"{best}; no mean of epochs is better" if soup else best

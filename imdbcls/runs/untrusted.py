@@ -100,7 +100,7 @@ def require_bounded_yaml(path: Path) -> None:
     """
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise UserError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed.")
-    sizes: dict[str, int] = {}  # number of values by anchor
+    sizes: dict[str, int] = {}  # number of values, keyed by anchor
     open_nodes: list[tuple[str | None, int]] = []  # for each open collection: its anchor, and the values before it
     num_values = 0
     try:
@@ -155,7 +155,7 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Map the names of the tensors in a safetensors file to their shapes, without reading any tensor.
 
     safetensors checks that the tensors fill the file without gaps or overlaps, and that their sizes match their shapes
-    and types. Raises UserError if that check fails, if the header is too long, or if the tensors in float32 need more
+    and types. Raise UserError if that check fails, if the header is too long, or if the tensors in float32 need more
     memory than this machine has.
     """
     from safetensors import SafetensorError, safe_open

@@ -85,7 +85,7 @@ def test_runs_and_studies_in_a_notebook(run: imdbcls.FinishedRun) -> None:
 def test_a_notebook_shows_the_epochs_of_a_soup(run: imdbcls.FinishedRun) -> None:
     for soup, text in (
         ([3, 1], "(mean of epochs 3, 1)"),
-        ([3], "(best epoch 3, no better mean)"),
+        ([3], "(best epoch 3; no mean of epochs is better)"),
         ("x", "(best epoch 3)"),
     ):
         html = replace(run, result={**run.result, "best_epoch": 3, "soup_epochs": soup})._repr_html_()

@@ -106,7 +106,9 @@ def test_a_run_records_its_soup(tmp_path: Path, capfd: pytest.CaptureFixture[str
     result = json.loads((folder / "result.json").read_text())
     assert result["soup_epochs"][0] == result["best_epoch"]
     chosen = ", ".join(map(str, result["soup_epochs"]))
-    assert (f"(mean of epochs {chosen})" if "," in chosen else f"(best epoch {chosen}, no better mean)") in shown
+    assert (
+        f"(mean of epochs {chosen})" if "," in chosen else f"(best epoch {chosen}; no mean of epochs is better)"
+    ) in shown
     capfd.readouterr()
     for split in ("test", "validation"):
         evaluate(folder, split)
