@@ -40,7 +40,7 @@ TINY_VOCABULARY = 2000
 
 @dataclass(frozen=True)
 class Backbone:
-    """An encoder (float32, on the CPU, without a pooler), its tokenizer, and the reasons if it is not accelerated."""
+    """An encoder (float32, on the CPU, without a pooler), its tokenizer, and why it is not accelerated."""
 
     name: str
     encoder: PreTrainedModel
@@ -79,7 +79,7 @@ def load_backbone(
     - `fast`: run BERT and RoBERTa with the layers of `imdbcls.kernels` on the CPU, and BERT, RoBERTa and ModernBERT
       without padding on CUDA. The output is the same up to rounding; in training, the random dropout masks differ.
 
-    Raises UserError if the model cannot be found or read.
+    Raise UserError if the model cannot be found or read.
     """
     folder = locate(path)
     described = architecture(folder)
@@ -130,7 +130,7 @@ ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_
 def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
     """Set the dropout probabilities in the model's config, under the keys that its architecture uses.
 
-    Some architectures (T5, XLNet) have a single dropout probability, which `dropout` sets. Raises UserError if a
+    Some architectures (T5, XLNet) have a single dropout probability, which `dropout` sets. Raise UserError if a
     probability is above 0 and the architecture has no such dropout.
     """
     for key, probability, names in (

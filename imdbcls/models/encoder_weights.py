@@ -52,7 +52,7 @@ def require_architecture(folder: Path, shapes: Mapping[str, tuple[int, ...]]) ->
 def load_weights_of_run(path: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
     """Build the encoder of a finished run with the run's best weights.
 
-    Raises UserError if the weights do not fit the encoder in `config.json`, or contain NaN or infinity.
+    Raise UserError if the weights do not fit the encoder in `config.json`, or contain NaN or infinity.
     """
     file = weights_of_run(folder)
     require_architecture(architecture(folder), tensor_shapes(file))

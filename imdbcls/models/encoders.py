@@ -139,7 +139,7 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
 def count_hidden_states(name: str, encoder: PreTrainedModel, pad_id: int) -> int:
     """Return the number of hidden states of an encoder: the embeddings and one for each layer.
 
-    Raises UserError if the encoder does not return all of them, each with `hidden_size` numbers per token.
+    Raise UserError if the encoder does not return all of them, each with `hidden_size` numbers per token.
     """
     refused = f"backbone={name}: {type(encoder).__name__} cannot be used with a head that reads several layers"
     was_training, ids_BT = encoder.training, example_ids(encoder, pad_id)

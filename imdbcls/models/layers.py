@@ -13,7 +13,7 @@ from imdbcls.models.backbone import Backbone
 def freeze(backbone: Backbone, layers: bool | int) -> None:
     """Freeze the complete encoder (True), the embeddings and the lowest `layers` layers (int), or nothing (False).
 
-    The backward pass ends at the lowest trainable layer. Raises UserError if `layers` is not smaller than the number of
+    The backward pass ends at the lowest trainable layer. Raise UserError if `layers` is not smaller than the number of
     layers.
     """
     if layers is False:
@@ -53,7 +53,7 @@ def parts_of(encoder: Any) -> tuple[list[nn.Module], list[nn.Module]]:
     """Return an encoder's embedding modules, and its layers from bottom to top.
 
     A module outside the layers counts as an embedding module if the layers read its output, for example DeBERTa's
-    embeddings of relative positions and their layer norm. Raises UserError if the encoder's structure is not known.
+    embeddings of relative positions and their layer norm. Raise UserError if the encoder's structure is not known.
     """
     has_embeddings = isinstance(getattr(encoder, "embeddings", None), nn.Module)
     if has_embeddings and isinstance(getattr(encoder, "layers", None), nn.ModuleList):  # ModernBERT

@@ -21,7 +21,7 @@ from imdbcls.runtime.model_files import is_run, weights_of_run
 logger = logging.getLogger(__name__)
 
 NORM_EPSILON = 1e-12  # as in BERT; used if the encoder's config has no epsilon
-INITIAL_STD = 0.02  # of new weights, as in BERT
+INITIAL_STD = 0.02  # standard deviation of new weights, as in BERT
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # names in configs of GELU approximated with tanh
 # The names of the head's dense layer, layer norm and bias in the weights of different models. The rows are for BERT
 # (and DeBERTa), DeBERTa with `legacy: false` in its config, RoBERTa, DistilBERT, ALBERT, the generators of ELECTRA,
@@ -82,8 +82,7 @@ class MaskedLanguageModel(Classifier):
         """Compute float32 logits_MV of the masked tokens.
 
         The logits of all tokens would take BT / M times as long. `masked_indices_M` are the flat indices of the masked
-        tokens in input_ids_BT. The other arguments are those of
-        `Classifier.forward`.
+        tokens in input_ids_BT. The other arguments are those of `Classifier.forward`.
         """
         assert masked_indices_M is not None and features is None, "a masked language model needs masked tokens"
         hidden_BTD = self.encode(input_ids_BT, mask_BT, token_indices_N, token_types_BT)

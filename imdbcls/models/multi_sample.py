@@ -17,7 +17,7 @@ def sample_dropout(head: nn.Module, name: str, num_samples: int, probability: fl
     The masks are independent and are applied to the input of `output`, after any dropout of the head. All samples share
     the layer's weights. In evaluation, the layer is unchanged. `training.losses.Objective` averages the losses of the
     samples, as in Inoue (2019). In the paper, the masks replace the network's dropout; for this, set `head.dropout=0`.
-    Raises UserError if the head has no `output` layer.
+    Raise UserError if the head has no `output` layer.
     """
     output = getattr(head, "output", None)
     if not isinstance(output, nn.Linear):

@@ -22,7 +22,7 @@ def reinitialize_top_layers(backbone: Backbone, num_layers: int, num_frozen: int
     with this role is part of `head=cls`, and every head is new. The final norm of ModernBERT counts as part of the top
     layer.
 
-    Raises UserError if the encoder has fewer than `num_layers` layers, or if one of the top `num_layers` layers is also
+    Raise UserError if the encoder has fewer than `num_layers` layers, or if one of the top `num_layers` layers is also
     one of the lowest `num_frozen` layers.
     """
     layers = parts_of(backbone.encoder)[1]

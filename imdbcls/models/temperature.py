@@ -87,7 +87,7 @@ def logits_of(probabilities_NC: "NDArray[np.floating]") -> "NDArray[np.float64]"
 def recorded_temperature(result: Mapping[str, Any]) -> float | None:
     """Return the temperature in an untrusted `result.json`, or None if the file has none.
 
-    Raises UserError if the temperature is not a number between `LOWEST` and `HIGHEST`.
+    Raise UserError if the temperature is not a number between `LOWEST` and `HIGHEST`.
     """
     if "temperature" not in result:
         return None

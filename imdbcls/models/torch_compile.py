@@ -30,7 +30,7 @@ def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tenso
 def compile_training(model: Classifier, hardware: Hardware, max_length: int) -> None:
     """Compile the encoder of `model` for training. The names of the parameters do not change.
 
-    Raises UserError if this machine cannot compile, or if the encoder uses the fast CPU layers.
+    Raise UserError if this machine cannot compile, or if the encoder uses the fast CPU layers.
     """
     device = hardware.device.type
     if device == "cpu" and is_accelerated_on_cpu(model.encoder):

@@ -37,7 +37,7 @@ CLASSIFICATION = Evaluation(
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates the evaluation model of a run on splits, with the functions of `evaluation`."""
+    """Evaluate the evaluation model of a run on a split, with the functions in `evaluation`."""
 
     evaluation: Evaluation
     evaluation_model: EvaluationModel

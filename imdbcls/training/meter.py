@@ -32,8 +32,8 @@ class StepMeter:
     documents: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    learning_rate: float = math.nan  # of the last step
-    grad_norm: float = math.nan  # of the last step, before clipping
+    learning_rate: float = math.nan  # value in the last step
+    grad_norm: float = math.nan  # value in the last step, before clipping
     unread: list[Step] = field(default_factory=list)  # steps whose metrics are still on the device
 
     def saved_fields(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Phase:
 
 
 class Phases:
-    """The phases of a run in their order, and the current one.
+    """The phases of a run in their order, and the current phase.
 
     With LP-FT (linear probing, then fine-tuning; Kumar et al. 2022, section 4), the first phase trains only the head,
     and the second phase trains all weights, starting from this head. Other runs have one phase. Departure from the

@@ -24,8 +24,7 @@ class Run:
     """Everything that one training run consists of; built by `imdbcls.build.build_run`.
 
     The keys of `tokens` are `train`, `validation` and `test`. `environment` describes the hardware and software that
-    can change the last bits of the result. `encoder_source` is the earlier run at `backbone.path`, if
-    there is one.
+    can change the last bits of the result. `encoder_source` is the earlier run at `backbone.path`, if there is one.
     """
 
     config: Config

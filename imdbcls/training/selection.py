@@ -25,7 +25,7 @@ class SelectedSoup(NamedTuple):
 
 
 def rank(metric: MetricName, value: float, loss: float) -> Rank:
-    """Return the metric and the loss of weights on validation, with signs such that larger is better.
+    """Return the metric and the loss of weights on validation, with signs such that larger values are better.
 
     If two values of the metric are equal, the loss decides.
     """

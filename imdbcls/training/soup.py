@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Rank = tuple[float, float]  # a validation metric and the loss, with signs such that larger is better
+Rank = tuple[float, float]  # a validation metric and the loss, with signs such that larger values are better
 Weights = dict[str, Tensor]
 
 

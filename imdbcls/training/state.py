@@ -30,7 +30,7 @@ ANYTHING = object()  # matches any value in an expected structure
 
 @dataclass
 class TrainState:
-    """The progress of training. A run can resume exactly from this, the weights, the optimizer and the schedule."""
+    """The progress of training. A run resumes exactly from this state, the weights, the optimizer and the schedule."""
 
     step: int = 0  # optimizer steps taken
     epoch: int = 0  # epochs finished, including their validation

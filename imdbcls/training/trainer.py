@@ -349,7 +349,7 @@ class Trainer:
         self.model.train()
 
     def epoch_line(self, metrics: Mapping[str, float], seconds: float) -> str:
-        """Return one line on the epoch that has just been finished."""
+        """Return one line on the last finished epoch."""
         state, metric = self.state, self.settings.metric
         shown = [metric] if metric == "loss" else [metric, "loss"]
         parts = [
