@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Target:
-    """Where the answers go: to the file `output`, or to `stdout` if it is None. `format` is one of `FORMATS`."""
+    """The destination of the answers: the file `output`, or `stdout` if `output` is None."""
 
     output: Path | None
     stdout: TextIO
-    format: str | None
+    format: str | None  # one of `FORMATS`; None: from the extension of `output`
 
     @property
     def shows_progress(self) -> bool:
@@ -87,7 +87,7 @@ def opened(
 
 @contextmanager
 def progress_of(target: Target, given: Texts, tally: Tally) -> Iterator[RowProgress]:
-    """Show the progress in the block, unless the answers go to a terminal."""
+    """Yield a progress line, and remove it after the block. The line is hidden if the answers go to a terminal."""
     shows = target.shows_progress
     progress = RowProgress(given.last_number() if shows else None, tally.num_rows, tally.last_number, shows=shows)
     try:

@@ -47,7 +47,7 @@ def answer(name: str) -> int:
 
 
 def reject(name: str) -> NoReturn:
-    """Raise UserError, with similar commands or the command that the arguments probably belong to."""
+    """Raise UserError. It suggests `imdbcls train` for an override such as `head=lstm`, else similar commands."""
     from difflib import get_close_matches
 
     from imdbcls.config.hints import nearest

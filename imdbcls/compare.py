@@ -1,8 +1,8 @@
 """Compare the groups of a study, or the systems in a file: `python -m imdbcls.compare runs/heads` or `predictions.csv`.
 
-Reads the run folders of a study, or a file of predictions that any tool can write. Tests every pair of groups over
-documents and seeds, and prints a summary or, with --full, all tables. Writes comparison.html, .json, .md, .tex, .csv
-and figures. Uses the network only for --wandb.
+The command reads the run folders of a study, or a file of predictions that any tool can write. It tests every pair of
+groups over documents and seeds, and prints a summary or, with --full, all tables. It writes comparison.html, .json,
+.md, .tex, .csv and figures. The network is used only for --wandb.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads

@@ -94,7 +94,7 @@ class OptionsFirst(argparse.ArgumentParser):
     """A parser that accepts overrides before, between and after options."""
 
     def parse_known_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
-        if args and args[-1] in WITH_VALUE:  # the value of this option is completed
+        if args and args[-1] in WITH_VALUE:  # complete the value of this option
             return super().parse_known_args(args, namespace)
         pairs = zip(args, ["", *args], strict=False)
         options = [word for word, before in pairs if word.startswith("-") or before in WITH_VALUE]
@@ -115,7 +115,7 @@ class Overrides:
         """Return the completions of `prefix`, each with a description."""
         known = groups([Path(parsed_args.config_dir)] if parsed_args.config_dir else [])
         key, has_value, value = prefix.partition("=")
-        if key in known and has_value:  # perhaps several values, for a sweep
+        if key in known and has_value:  # a sweep lists several values
             start = prefix[: len(prefix) - len(value.rpartition(",")[2])]
             return {start + choice: description for choice, description in known[key].items()}
         if has_value:
@@ -136,7 +136,7 @@ def keys_of(override: str) -> Iterator[str]:
 
 
 def run_folders(prefix: str, **_: Any) -> list[str]:
-    """Return the folders of finished runs, in runs/ or in the folder that `prefix` names. If none, return all paths."""
+    """Return the folders of finished runs, in runs/ or in the folder that `prefix` names; without runs, all paths."""
     start = escape(prefix if "/" in prefix else "runs/")
     found = [glob(f"{start}{pattern}result.json") for pattern in ("*/", "*/*/")]
     return sorted(str(Path(path).parent) for paths in found for path in paths) or FilesCompleter()(prefix)

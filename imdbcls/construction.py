@@ -60,7 +60,7 @@ def keep_corpus(data: DataConfig) -> None:
 
 
 def keep_as(data: DataConfig, corpus: Corpus) -> None:
-    """Let `build_corpus` return `corpus` for this section. The corpus may be a subset, to measure a run."""
+    """Make `build_corpus` return `corpus` for this data section. A dry run passes a sample of the documents."""
     _kept_corpus.clear()
     _kept_corpus[corpus_key(data)] = corpus
 

@@ -42,7 +42,7 @@ class Ensemble:
         return f"Averaging {number} runs takes {number} times as long and keeps {number} models in memory."
 
     def predictions(self, split: str = "test") -> "Predictions":
-        """Return the mean of the runs' recorded predictions for a split, each calibrated.
+        """Calibrate the recorded predictions of each run for a split, and return their mean.
 
         Raise UserError as `FinishedRun.predictions` does, and if the runs were trained on different documents.
         """

@@ -125,7 +125,7 @@ def explain_texts(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) 
         page = page_html(
             title=f"Explanations of {run.folder.name}",
             headline="Which words moved the decision?",
-            about="The more a word is coloured, the more it moved the prediction.",
+            about="The stronger the colour of a word, the more the word moved the prediction.",
             sections=sections,
         )
         write_page(arguments.output, page)

@@ -1,7 +1,7 @@
 """Export finished runs: `python -m imdbcls.export runs/heads/lstm-s0-1a2b3c4d --to huggingface`.
 
-The exported model runs without imdbcls. Before the export is saved, a process that does not import imdbcls compares its
-logits with those of the run on real documents. If they differ, nothing is saved. Several runs become one model that
+The exported model runs without imdbcls. Before the export is saved, a process without imdbcls compares the logits of
+the export and of the run on real documents. If the logits differ, nothing is saved. Several runs become one model that
 averages their calibrated probabilities.
 """
 
@@ -130,8 +130,8 @@ def write(arguments: argparse.Namespace, output: Path) -> None:
     done = write_export(arguments.to, source, output, overwrite=arguments.overwrite, with_int8=arguments.int8)
     temperatures = ", ".join(f"{run.temperature:.3g}" for run in source.runs)
     logger.info(
-        f"{output}: exported with temperature {temperatures}. Largest difference between its logits and those of the "
-        f"{'mean' if source.is_ensemble else 'run'}: {done.verified.largest_difference:.1e} "
+        f"{output}: exported with temperature {temperatures}. Largest difference between the logits of the export "
+        f"and of the {'mean' if source.is_ensemble else 'run'}: {done.verified.largest_difference:.1e} "
         f"({done.verified.num_batches} batches)."
     )
     if done.int8_cost is not None:

@@ -178,7 +178,7 @@ class FinishedRun:
     def evaluate(self, file: str | Path, **options: Any) -> "Scores":
         """Score the run on a file of labelled documents. `options` are those of `imdbcls.data.labelled.read_labelled`.
 
-        For example, `run.evaluate("new.csv", label_column="topic")`. The probabilities are the model's own, as for the
+        For example, `run.evaluate("new.csv", label_column="topic")`. The probabilities are not calibrated, as for the
         metrics in `result`. Notes on the file, such as the number of skipped rows, are logged as in `imdbcls.run`.
         Raise UserError if the file cannot be read or has labels that are not classes of the run.
         """

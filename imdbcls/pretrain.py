@@ -2,7 +2,7 @@
 
 The encoder learns to predict masked tokens of the training documents and of documents without labels, never of test
 documents (Devlin et al. 2019; for further pretraining on the text of a task: Sun et al. 2019, Gururangan et al. 2020).
-`backbone.path=runs/pretrain/NAME` then fine-tunes it.
+`python -m imdbcls.train backbone.path=runs/pretrain/NAME` then fine-tunes the encoder.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads

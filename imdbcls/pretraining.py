@@ -39,16 +39,16 @@ from imdbcls.training.run import Run
 logger = logging.getLogger(__name__)
 
 MASKED_LANGUAGE_MODEL = Evaluation(masked_scores, lambda batches, scores_N3: masked_metrics(scores_N3))
-# Default size of an evaluation batch in tokens. It is smaller than that of classification, because the logits of a
-# masked token have one number for each token of the vocabulary.
+# Default size of an evaluation batch in tokens. It is smaller than for classification, because a masked token has as
+# many logits as the vocabulary has tokens.
 EVAL_TOKENS = 4096
 
 
 def build_pretraining(config: Config, settings: PretrainSettings, folder: RunFolder, stop: StopRequest) -> Run:
     """Build everything that one pretraining run needs, and save the backbone's architecture and tokenizer in `folder`.
 
-    `config` is the config that `settings.recorded` returns. Like `build.build_run`, it draws random numbers only from
-    random states that depend on the seed. Raise UserError for mistakes that the user can correct.
+    `config` is the config that `settings.recorded` returns. Like `build.build_run`, this function draws random numbers
+    only from random states that depend on the seed. Raise UserError for mistakes that the user can correct.
     """
     require_buildable(config)
     hardware = build_hardware(config)
@@ -97,7 +97,7 @@ def build_pretraining_corpus(config: Config, settings: PretrainSettings) -> Corp
 
 
 def require_bidirectional(backbone: Backbone) -> None:
-    """Raise UserError for a decoder-only model: its tokens do not see the tokens after a masked token."""
+    """Raise UserError for a decoder-only model, in which a masked token does not attend to later tokens."""
     if backbone.causal:
         raise UserError(
             f"backbone={backbone.name} cannot be pretrained with masked tokens: it is a decoder-only model, so each "
@@ -170,8 +170,9 @@ def log_result(run: Run, result: dict[str, Any]) -> None:
     logger.info(f"  on {result['validation_documents']:,} held-out documents, {selected_epochs(result)}")
     log_cost(run, result)
     name = run.config.backbone.name
-    # backbone=tiny loads no weights; the architecture is read from the folder, so any other choice loads them.
+    # backbone=tiny never loads weights. Any other choice loads them, and reads the architecture from the folder.
     backbone = "minilm" if name == "tiny" else name
     logger.info(
-        f"  next: fine-tune it with python -m imdbcls.train ... backbone={backbone} backbone.path={run.folder.path}"
+        f"  next: fine-tune the encoder with python -m imdbcls.train ... backbone={backbone} "
+        f"backbone.path={run.folder.path}"
     )

@@ -58,7 +58,7 @@ def plot_curves(metrics: "pandas.DataFrame", result: Mapping[str, Any]) -> "Figu
     metric = metric_of(result)
     name = DEFAULT if metric == "loss" else metric  # the left plot has the loss already
     figure, (losses, scores) = pyplot.subplots(1, 2, figsize=SIZE, layout="constrained")
-    pyplot.close(figure)  # a notebook shows the returned figure; without this line, it would also show the open one
+    pyplot.close(figure)  # a notebook shows the returned figure; without this line, it would also show the open figure
     for axes, key, label, colour in (
         (losses, "train/loss", "training", COLOURS[0]),
         (losses, "val/loss", "validation", COLOURS[1]),

@@ -106,7 +106,7 @@ def build_tokenizer(config: Config) -> Any:
 def prepared(config: Config, backbone: Backbone) -> Backbone:
     """Return the backbone, with gradient checkpointing if the config enables it.
 
-    Raise UserError if `max_length` exceeds the encoder's limit, or if it cannot encode the pairs of texts in the data.
+    Raise UserError if `max_length` exceeds the encoder's limit, or if the backbone cannot encode pairs of texts.
     """
     require_length(config.max_length, backbone.name, backbone.max_length)
     if config.data.reads_pairs:
@@ -216,7 +216,7 @@ def build_phases(config: Config, model: Classifier, steps_per_epoch: int) -> Pha
 def build_optimizer(
     config: Config, model: Classifier, num_steps: int, *, head_only: bool = False
 ) -> tuple[Optimizer, LRScheduler]:
-    """Build the optimizer for the trainable weights, or only for the head, and its schedule over `num_steps` steps."""
+    """Build an optimizer for all trainable weights or for the head, and its schedule over `num_steps` steps."""
     lr, head_lr, layer_decay = (
         config.optimizer.arguments.get("lr"),
         config.optimizer.head_lr,
@@ -245,7 +245,7 @@ def build_tracker(config: Config, folder: RunFolder, resumed_step: int | None) -
 def tracker_constructors(
     config: Config, folder: RunFolder, resumed_step: int | None
 ) -> dict[str, Callable[[], Tracker]]:
-    """Return a constructor for each chosen tracker, keyed by name. The constructor of a user's own tracker may fail."""
+    """Return a constructor for each chosen tracker, keyed by name. Calling a constructor may fail."""
     tags = (config.head.name, config.backbone.name, config.data.name)
     given = {
         **config.tracker.shared,

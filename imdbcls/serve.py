@@ -1,9 +1,9 @@
 """Serve finished runs on this machine: `python -m imdbcls.serve runs/heads/lstm-s0-1a2b3c4d`.
 
-A page shows calibrated probabilities and the words that moved the decision, for two runs side by side. `POST /predict`
-and `POST /explain` return them as JSON. `--ensemble` serves the mean of several runs in place of a run. Texts of
-requests that arrive within a few milliseconds are classified in one batch. The command prints its URL when the server
-is ready. SIGTERM or Ctrl-C ends the command.
+A page shows calibrated probabilities and the words that moved the decision, for one run or for two side by side.
+`POST /predict` and `POST /explain` return them as JSON. `--ensemble` serves the mean of several runs in place of a run.
+Texts of requests that arrive within a few milliseconds are classified in one batch. The command prints its URL when the
+server is ready. SIGTERM or Ctrl-C ends the command.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads

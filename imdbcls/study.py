@@ -45,7 +45,7 @@ SEED_ADVICE = "the study itself chooses the seeds; set seeds.max and seeds.start
 
 @dataclass(frozen=True)
 class Command:
-    """A checked command: the settings of the study, its groups, and whether to estimate only its cost (--plan).
+    """A checked command: the settings of the study, its groups, and whether to estimate the cost without training.
 
     `launcher` has the settings of Hydra's Slurm launcher; None if the runs are trained on this machine.
     """
@@ -98,8 +98,8 @@ def unfit(grid: Grid, settings: StudySettings | None) -> Iterator[str]:
         num_runs = settings.seeds.first * len(grid.groups)
         if settings.budget.runs < num_runs:
             yield (
-                f"budget.runs={settings.budget.runs} is less than the {num_runs} runs before the first look: "
-                f"{len(grid.groups)} groups with seeds.first={settings.seeds.first} seeds."
+                f"budget.runs={settings.budget.runs} is less than the {num_runs} runs before the first test of the "
+                f"groups: {len(grid.groups)} groups with seeds.first={settings.seeds.first} seeds."
             )
 
 

@@ -42,7 +42,7 @@ logger = logging.getLogger("imdbcls.train")  # `__name__` is `__main__` in a com
 
 @hydra.main(version_base="1.3", config_path="pkg://imdbcls.conf", config_name="config")
 def main(cfg: DictConfig) -> float | None:
-    """Train one run, or one job of a sweep. Return the value that a sweeper may optimise, if the job has ended."""
+    """Train one run, or one job of a sweep. Return the value that the sweeper optimises, or None without a search."""
     hydra_config = HydraConfig.get()
     in_search = hydra_config.mode is RunMode.MULTIRUN and is_search(hydra_config.sweeper)
     if hydra_config.mode is RunMode.MULTIRUN and hydra_config.launcher._target_.endswith("BasicLauncher"):
@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> float | None:
     from imdbcls.config.checking import typed
 
     on_error = surviving_errors if hydra_config.mode is RunMode.MULTIRUN else console.user_errors
-    with nullcontext() if in_search else on_error():  # a search decides itself how to treat a failed run
+    with nullcontext() if in_search else on_error():  # the search handles failed runs
         config = typed(cfg)
         if config.jobs not in (1, "auto"):
             logger.warning(f"jobs={config.jobs} has no effect: it requires --multirun and Hydra's default launcher.")
@@ -107,7 +107,7 @@ def train_together(config: "Config", folder: RunFolder) -> dict[str, Any]:
         stack.enter_context(
             recording_failures(config, folder) if processes.is_main else exiting_like_main_process(folder)
         )
-        stack.enter_context(distributed.explained(processes))  # again: `result.json` records the explained error
+        stack.enter_context(distributed.explained(processes))  # so that `result.json` records the explained error
         remember_source(config.data.source.node)
         return fit_and_score(config, folder, stop, processes)
     raise AssertionError  # the stack suppresses no exception
@@ -176,7 +176,7 @@ def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_pru
 
 
 def with_wandb_variables(config: "Config") -> "Config":
-    """Return the config to record: with the values of W&B's environment variables, if the run is logged to W&B.
+    """Return the config to record. For a run in W&B, it has the values of W&B's environment variables.
 
     Trackers get the config without these values, because other trackers have their own variables.
     """

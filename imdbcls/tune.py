@@ -92,7 +92,7 @@ def read_command(arguments: Sequence[str]) -> Command:
         arguments,
         HEADER,
         FILE,
-        instead_of_dry_run="To estimate the cost of a trial, use it with imdbcls.train and one value per key.",
+        instead_of_dry_run="To estimate the cost of a trial, use --dry-run with imdbcls.train and one value per key.",
     )
     keys = read_command_keys(asked.overrides, TuneSettings, FILE)
     default_space = () if keys.settings is None else keys.settings.space.overrides
