@@ -22,9 +22,9 @@ FEW = ("data.validation_limit=1000", "data.test_limit=1000", "epochs=1", "tracke
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--source", type=Path, action="append", required=True, help="a Parquet file; may be repeated")
-    parser.add_argument("--sizes", default="20000,100000,1000000", help="numbers of documents")
+    parser.add_argument("--sizes", default="20000,100000,1000000", help="numbers of documents, separated by commas")
     parser.add_argument("--words", type=int, help="shorten each text to this many words")
-    parser.add_argument("--steps", default=",".join(STEPS), help="steps to measure")
+    parser.add_argument("--steps", default=",".join(STEPS), help="which of these steps to measure")
     parser.add_argument("--run", type=Path, help="a finished run for the step `predict`")
     parser.add_argument("--backbone", default="tiny", help="encoder for the steps `card` and `train`")
     parser.add_argument("--max-length", default="128", help="longest document in tokens")

@@ -451,8 +451,8 @@ def main() -> None:
     tables = [*ERROR_TABLES, *others]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=1_000, help="studies per row, at least 2 (default: 1,000)")
-    parser.add_argument("--processes", type=int, default=2, help="processes (default: 2)")
-    parser.add_argument("--only", choices=tables, nargs="+", default=tables, help="tables (default: all)")
+    parser.add_argument("--processes", type=int, default=2, help="worker processes (default: 2)")
+    parser.add_argument("--only", choices=tables, nargs="+", default=tables, help="tables to print (default: all)")
     arguments = parser.parse_args()
     if arguments.studies < 2 or arguments.processes < 1:
         parser.error("--studies must be at least 2, and --processes at least 1")

@@ -87,7 +87,7 @@ def test_m_means_multirun_and_both_forms_are_the_same_command(tmp_path: Path, la
 
 @pytest.mark.parametrize(("safe_path", "is_first"), [("", True), ("1", False)])
 def test_the_users_packages_are_found_in_the_working_directory(safe_path: str, is_first: bool, tmp_path: Path) -> None:
-    """As with `python -m`, PYTHONSAFEPATH prevents this. `sys.argv` also equals that of `python -m`."""
+    """Unless PYTHONSAFEPATH is set, the working directory comes first in `sys.path`, as with `python -m`."""
     code = (
         "import sys, imdbcls.doctor, imdbcls.cli\n"
         "imdbcls.doctor.command = lambda: sys.exit(print(sys.path[0], sys.argv[1:], sys.argv[0], sep='|'))\n"

@@ -44,7 +44,7 @@ def test_metrics_are_reproduced_to_the_last_digit(
 
 
 def test_run_of_an_earlier_version_is_evaluated(launch: Launch, copied: Path, tmp_path: Path) -> None:
-    """Such a run has no `metric` in its config, and no Brier score in its result."""
+    """A run of an earlier version has no `metric` in its config, and no Brier score in its result."""
     config, result = copied / "config.yaml", copied / "result.json"
     assert "metric: accuracy\n" in config.read_text()
     config.write_text(config.read_text().replace("metric: accuracy\n", ""))

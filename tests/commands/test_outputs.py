@@ -191,7 +191,7 @@ def test_closed_stdin_gives_one_sentence(finished: Path, tmp_path: Path) -> None
 
 
 def test_closed_descriptor_is_not_reused_for_a_file(tmp_path: Path) -> None:
-    """Otherwise C code would write its stderr output to the first file that the program opens."""
+    """If descriptor 2 were reused, C code would write its stderr output to the first file that the program opens."""
     script = (
         "import os; from imdbcls.runtime import entry; entry.set_up_streams(); file = open('data', 'w'); "
         "os.write(2, b'a library: warning'); print('hidden', file=__import__('sys').stderr); file.close(); "

@@ -354,7 +354,7 @@ def test_all_mistakes_are_listed(launch: Launch, tmp_path: Path) -> None:
 
 
 def test_a_mistake_before_the_first_step_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such a folder would be listed as a failed run in every comparison. Existing files are kept."""
+    """An empty run folder would be listed as a failed run in every comparison. Existing files are kept."""
     monkeypatch.chdir(tmp_path)
     Path("one.csv").write_text("text,label\n" + "".join(f"film {row},good\n" for row in range(20)))
     choices = ("backbone=tiny", "data=files", "data.train=one.csv", "max_length=64", "tracker=none", "study=s")
@@ -370,7 +370,7 @@ def test_a_mistake_before_the_first_step_leaves_no_folder(tmp_path: Path, monkey
     assert list((tmp_path / "runs" / "s").iterdir()) == [other]
 
     config.folder.mkdir()
-    (config.folder / "metrics.jsonl").write_text('{"step": 10}\n')  # from an earlier process
+    (config.folder / "metrics.jsonl").write_text('{"step": 10}\n')  # written by an earlier process
     with pytest.raises(imdbcls.UserError, match="every document"):
         imdbcls.run(config)
     assert read_result(config.folder)["status"] == "failed"

@@ -192,7 +192,7 @@ def test_groups_with_different_documents_are_refused(study: Path) -> None:
 
 
 def test_metric_that_is_not_defined_is_refused(study: Path) -> None:
-    """Otherwise, groups would be called different, because their difference is not zero and has no variance."""
+    """If the metric is NaN, a difference has no variance, and groups would be called different."""
 
     def undefined(predictions: Predictions) -> tuple[float, np.ndarray]:
         return float("nan"), np.full(len(predictions.true_labels), np.nan)

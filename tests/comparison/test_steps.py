@@ -44,7 +44,7 @@ def accuracies(*groups: np.ndarray, clusters_N: np.ndarray | None = None) -> lis
 
 
 def paired(only_first: int, only_second: int, num_documents: int) -> Estimate:
-    """Return the difference in accuracy of two models, given on how many documents only one of them is right."""
+    """Return the difference in accuracy of two models. `only_first` documents are right only with the first model."""
     first_N, second_N = np.ones((2, num_documents))
     first_N[:only_second] = 0
     second_N[only_second : only_second + only_first] = 0

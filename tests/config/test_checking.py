@@ -540,7 +540,7 @@ def test_an_unknown_key_of_any_type_is_reported(place: str, key: Any, sound: dic
     ],
 )
 def test_arguments_of_the_builder_are_refused_in_a_config(key: str) -> None:
-    """Otherwise the builder would silently replace the values."""
+    """The builder passes these arguments itself, and would silently replace the values in a config."""
     config = composed("backbone=tiny", "data=sample", "optimizer=lion")
     (line,) = mistakes(altered(config, key, 3))
     assert line.startswith(f"{key}: leave this out; imdbcls itself passes {key.rpartition('.')[2]} to imdbcls.")

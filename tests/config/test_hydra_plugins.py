@@ -10,7 +10,7 @@ from imdbcls.config.allowed_targets import foreign_parts_of_hydra
 from imdbcls.config.hydra_plugins import is_search, wrong_settings_of_search
 
 
-class Direction(Enum):  # as in the plugin
+class Direction(Enum):  # a copy of the plugin's class
     minimize = 1
     maximize = 2
 

@@ -240,7 +240,7 @@ def test_first_token_of_causal_encoder_is_rejected(tmp_path: Path) -> None:
     folder = tmp_path / "gpt2"
     from transformers import GPT2Config, GPT2Model
 
-    make_folder(folder, "roberta")  # for its tokenizer
+    make_folder(folder, "roberta")  # provides the tokenizer
     GPT2Model(GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=2, n_positions=128)).save_pretrained(folder)
     chosen = (f"backbone.path={folder}", "backbone=bert-base", "head=mean", "head.name=x")
     with pytest.raises(UserError, match=r"head=x reads only the first token\. .* attends to no other token"):

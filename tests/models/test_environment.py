@@ -192,7 +192,7 @@ def test_different_metrics_are_explained_by_the_environment(capsys: pytest.Captu
 
 @needs_kernels_in_use
 def test_kernels_are_ready_before_the_time_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise compiling would add seconds to the first run on a machine."""
+    """Compiling the kernels must not add seconds to the measured time of the first run on a machine."""
     found: list[torch.dtype] = []
     find_or_build = loading.find_or_build
 

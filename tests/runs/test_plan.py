@@ -184,7 +184,7 @@ def test_plan_must_be_a_regular_file(tmp_path: Path, kind: str) -> None:
 
 
 def test_broken_link_is_a_plan_that_cannot_be_read(tmp_path: Path) -> None:
-    """Otherwise, the study would be treated as one without a plan."""
+    """If a broken link counted as no file, the study would be treated as a study without a plan."""
     (tmp_path / FILE).symlink_to(tmp_path / "missing")
     assert has_plan(tmp_path)
     one_sentence(tmp_path)

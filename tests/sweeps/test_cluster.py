@@ -181,7 +181,7 @@ def test_the_time_of_a_requeued_job_is_that_of_all_its_processes(
 
 def test_an_empty_file_is_no_recorded_time(tmp_path: Path) -> None:
     files = JobFiles(tmp_path, "cls-s0")
-    files.seconds.touch()  # as after a crash of the node
+    files.seconds.touch()  # the file that a crash of the node leaves
     assert files.used_seconds() is None
 
 

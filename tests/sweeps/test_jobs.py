@@ -123,7 +123,7 @@ def test_parallel_jobs_share_threads_and_match_sequential_jobs(tmp_path: Path) -
     alone, together = tmp_path / "alone", tmp_path / "together"
     for folder in (alone, together):
         folder.mkdir()
-    run(alone, *arguments)  # with one thread
+    run(alone, *arguments)  # uses one thread
     command = start(together, *arguments, "jobs=2", environment={"THREADS": "2"}, prepare=partial(wait_for_runs, 2))
     assert command.wait() == 0
     runs = sorted((alone / "runs/default").glob("*-s*"))

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_multirun_with_submitit_ends_with_the_table_of_its_runs(tmp_path: Path) -> None:
-    """The second job fails. The other job is finished, and both are in the table of the command."""
+    """The second job fails. The first job finishes, and the command's table lists both."""
     arguments = ("--multirun", *TINY, *FAULTY, "+head.only_dropout=0.2", "head.dropout=0.1,0.2", "epochs=1")
     settings = ("hydra/launcher=submitit_local", "data.test_limit=16", "data.validation_limit=16")
     command = start(tmp_path, *arguments, *settings, environment=faulty("raise", at=2))

@@ -19,7 +19,7 @@ PLUGIN = ("plugins=[faulty]", "head._target_=faulty.FaultyHead")
 SETTINGS = (*TINY, *PLUGIN, EVERY_STEP, "data.test_limit=16", "data.validation_limit=16")
 LAUNCHER = ("hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1")
 PLUGINS = str(ROOT / "tests" / "support" / "plugins")
-SECONDS = 400  # for a step of the test; only a failing test takes that long
+SECONDS = 400  # limit for each step of a test; only a failing test takes that long
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("slurm")]
 

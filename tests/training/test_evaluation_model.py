@@ -261,7 +261,7 @@ def test_killed_run_stops_at_the_same_epoch_as_an_uninterrupted_run(tmp_path: Pa
     for name in ("uninterrupted", "killed"):
         (tmp_path / name).mkdir()
     run(tmp_path / "uninterrupted", *arguments)
-    for step in (3, 7):  # in the first epoch, and just before the end
+    for step in (3, 7):  # step 3 is in the first epoch, and step 7 is just before the end
         kill_at(tmp_path / "killed", *arguments, step=step)
     run(tmp_path / "killed", *arguments)
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "uninterrupted")

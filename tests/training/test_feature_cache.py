@@ -30,7 +30,7 @@ from imdbcls.training import checkpoint, feature_cache
 from imdbcls.training.trainer import Trainer
 
 FROZEN = "backbone.freeze=true"
-DOCUMENTS = 64 + 24 + 40  # in the smallest run of test_trainer
+DOCUMENTS = 64 + 24 + 40  # train, validation and test documents of a run with TINY
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def test_encoding_job_uses_the_threads_of_parallel_jobs(tmp_path: Path, monkeypa
 
 
 def test_frozen_encoder_gives_all_heads_the_same_output() -> None:
-    """A head that reads only the first token gets all tokens from a frozen encoder, and one from a trained encoder."""
+    """A head that reads only the first token gets all tokens of a frozen encoder, but one token of a trained one."""
     config = imdbcls.compose("backbone=tiny", "head=cls", FROZEN)
     assert sections.build_model(config, sections.build_backbone(config), 2).tokens == "all"
     config = imdbcls.compose("backbone=tiny", "head=cls")
@@ -289,7 +289,7 @@ def test_frozen_encoder_gives_all_heads_the_same_output() -> None:
 
 
 def test_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This holds however often the best epoch changes. After a kill, a second process completes `best`."""
+    """The best epoch changes several times. After a kill, a second process completes `best`."""
     hashed: list[Any] = []
     saved: list[tuple[str, bool]] = []
     killed_at: int | None = None

@@ -132,7 +132,7 @@ def test_scores_of_documents_are_independent_of_the_batch(tmp_path: Path) -> Non
         assert scores_N3.shape == (20, 3) and (scores_N3[:, 2] >= 1).all()
         metrics.append(run.trainer.evaluator.metrics("val", run.batches.validation, scores_N3))
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
-    assert metrics[0]["val/loss"] > 5  # close to that of guessing among 2,000 tokens
+    assert metrics[0]["val/loss"] > 5  # close to the loss of guessing among 2,000 tokens
 
 
 def test_the_result_lists_the_epochs_of_a_soup(tmp_path: Path) -> None:

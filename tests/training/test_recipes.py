@@ -238,7 +238,7 @@ def test_class_with_larger_weight_is_predicted_more_often(tmp_path: Path) -> Non
         trainer = make(tmp_path / name, f"loss.class_weights={class_weights}", "lr=1e-3", "head=mean")
         train_epoch(trainer)
         predicted = trainer.evaluator.scores("validation", trainer.batches.validation).argmax(axis=1)
-        shares[name] = predicted.mean()  # share of class 1, positive
+        shares[name] = predicted.mean()  # the share of documents predicted as class 1, positive
     assert shares["neg"] < 0.2 and shares["pos"] > 0.8
 
 

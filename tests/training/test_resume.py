@@ -136,7 +136,7 @@ def test_run_without_timed_checkpoints_repeats_the_interrupted_epoch(tmp_path: P
     run(uninterrupted, *TINY)
     command = start(killed, *TINY, prepare=wait_before_result)
     assert wait_for(lambda: has_evaluated(killed), command)
-    command.kill()  # in the second epoch, or while the first epoch's checkpoints are saved
+    command.kill()  # during the second epoch, or while the first epoch's checkpoints are saved
     run(killed, *TINY)
     assert fingerprint(killed) == fingerprint(uninterrupted)
 
@@ -444,7 +444,7 @@ def test_checkpoint_contains_the_state_at_the_time_of_the_save(begun: Trainer, m
 
 @pytest.mark.slow
 def test_nothing_is_written_after_a_write_error(begun: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise `last` would refer to best weights that do not exist."""
+    """If `last` were written after the error, it would refer to best weights that do not exist."""
     saver, save = begun.saver, checkpoint.save
     before = (saver.last / "manifest.json").read_bytes()
 

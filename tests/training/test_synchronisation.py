@@ -108,9 +108,9 @@ def test_unpadded_modernbert_reads_nothing_from_the_device(
 
 
 def test_metrics_are_fetched_only_when_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are fetched for log records, before a save and at the end of an epoch, however many steps there are."""
+    """Metrics are fetched for log records, before a save and at the end of an epoch, however many steps there are."""
     trainer = make(tmp_path, "batch_size=4", "trainer.log_every=2", "epochs=2", *SMALL)
-    trainer.max_unread_steps = MAX_UNREAD_STEPS  # as on a GPU
+    trainer.max_unread_steps = MAX_UNREAD_STEPS  # the value on a GPU
     read: list[int] = []
     original = trainer.fetch_metrics
 
