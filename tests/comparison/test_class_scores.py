@@ -26,7 +26,7 @@ def test_matrix_sums_seeds_and_scores_are_means_over_seeds(tmp_path: Path) -> No
         scores = np.mean([precision_recall_fscore_support(group.labels_N, each)[:3] for each in predicted], axis=0)
         found = [(score.precision, score.recall, score.f1) for score in summary.class_scores]
         assert np.transpose(found) == pytest.approx(scores)
-        assert np.mean(scores[2]) == pytest.approx(summary.metrics["test/f1"].mean), "macro F1"
+        assert np.mean(scores[2]) == pytest.approx(summary.metrics["test/f1"].mean), "test/f1 must be macro F1"
         assert sum(score.num_documents for score in summary.class_scores) == 300
     matrices = confusion_matrices(comparison)
     assert [matrix.group for matrix in matrices] == [group.name for group in comparison.groups]

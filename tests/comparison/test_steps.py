@@ -44,7 +44,7 @@ def accuracies(*groups: np.ndarray, clusters_N: np.ndarray | None = None) -> lis
 
 
 def paired(only_first: int, only_second: int, num_documents: int) -> Estimate:
-    """Return the difference in accuracy of two models. `only_first` documents are right only with the first model."""
+    """Return the accuracy difference of two models. Only the first model is right on `only_first` documents."""
     first_N, second_N = np.ones((2, num_documents))
     first_N[:only_second] = 0
     second_N[only_second : only_second + only_first] = 0
@@ -122,7 +122,7 @@ def test_score_statistic_of_one_seed_is_that_of_tango(only_first: int, only_seco
 def test_score_test_rejects_outside_of_published_intervals(
     only_first: int, only_second: int, num_documents: int, published: tuple[float, float]
 ) -> None:
-    """Tango's intervals of two clinical studies, from Fagerland, Lydersen and Laake (2017), chapter 8."""
+    """Compare with Tango's intervals for two clinical studies in Fagerland, Lydersen and Laake (2017), chapter 8."""
     estimate = paired(only_first, only_second, num_documents)
 
     def excess(truth: float) -> float:
@@ -152,7 +152,7 @@ def test_end_near_zero_is_that_of_the_t_test_exactly_if_p_is_significant(only_fi
 
 
 def random_tables(num_tables: int, most_documents: int) -> Iterator[list[Sample]]:
-    """Yield random accuracies of two groups with 1 to 5 seeds. A seventh of the tables has clusters of documents."""
+    """Yield random accuracies of two groups with 1 to 5 seeds. A seventh of the tables have clusters of documents."""
     generator = np.random.default_rng([27, most_documents])
     for i in range(num_tables):
         num_documents = int(np.exp(generator.uniform(np.log(3), np.log(most_documents))))
@@ -168,7 +168,7 @@ def random_tables(num_tables: int, most_documents: int) -> Iterator[list[Sample]
 
 @pytest.mark.parametrize(("num_tables", "most_documents"), [(500, 30), (250, 3_000)])
 def test_intervals_agree_with_p_values(num_tables: int, most_documents: int) -> None:
-    """At every level, p is below it exactly if the interval excludes zero, or if it lies within the margin (TOST)."""
+    """p is below a level exactly if the interval excludes zero or, for TOST, exactly if it is within the margin."""
     num_significant = num_equivalent = 0
     for samples in random_tables(num_tables, most_documents):
         (inference,) = infer(samples, [Pair(0, 1)], None)
@@ -201,7 +201,7 @@ def test_largest_equivalent_difference_agrees_with_the_p_value() -> None:
 
 @pytest.mark.parametrize("look", [None, Look((0.5, 1.0), 0, "power"), Look((0.3, 0.7, 1.0), 1, "obrien_fleming")])
 def test_simultaneous_intervals_agree_with_corrected_p_values(look: Look | None) -> None:
-    """Three groups of 20 or 40 documents. An end at zero belongs to the interval only if p is not significant."""
+    """Compare three groups on 20 or 40 documents. An end at zero counts as inside only if p is not significant."""
     generator = np.random.default_rng(28)
     outcomes = set()
     for i in range(60):
@@ -232,7 +232,7 @@ def test_interval_agrees_with_an_exact_p_value(exact_p: float | None, ends: tupl
 
 
 def test_better_group_of_six_documents_has_an_interval_without_zero(tmp_path: Path) -> None:
-    """The first group is right on 6 documents. The seeds of the second are wrong on 2, 3 and 4 of them."""
+    """The first group is right on all 6 documents. The three seeds of the second are wrong on 2, 3 and 4 documents."""
     rows = [
         {
             "system": system,
@@ -258,7 +258,7 @@ def test_better_group_of_six_documents_has_an_interval_without_zero(tmp_path: Pa
 def test_ends_of_the_interval_are_not_rejected_and_values_beyond_are(
     only_first: int, only_second: int, num_documents: int
 ) -> None:
-    """The end that is farther from zero is that of Tango's test, with Student's t."""
+    """The end that is farther from zero equals the end by Tango's test with Student's t."""
     estimate = paired(only_first, only_second, num_documents)
     low, high = estimate.interval()
     far = high if only_first >= only_second else low

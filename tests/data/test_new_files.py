@@ -1,4 +1,4 @@
-"""Files for a finished run have the format of its data by default. Files with one column need no delimiter."""
+"""New files for a finished run have the format of the run's data by default. One column needs no delimiter."""
 
 import io
 from pathlib import Path

@@ -248,7 +248,7 @@ def test_weight_gradient(loaded: loading.Kernels, num_rows: int, outputs: int, i
     ("num_rows", "inputs", "outputs"), [(1, 8, 5), (100, 384, 1152), (53, 100, 300), (7, 1200, 312)]
 )
 def test_linear_layer_and_gradients(loaded: loading.Kernels, num_rows: int, inputs: int, outputs: int) -> None:
-    """Concatenate the weights of two layers; widths and rows do not fill a group, panel or block."""
+    """Concatenate the weights of two layers. The sizes are not multiples of the kernels' block sizes."""
     all_rows = products.padded_rows(num_rows, loaded.dtype)
     x_NK, d_y_NO = torch.zeros(all_rows, inputs, dtype=loaded.dtype), torch.zeros(all_rows, outputs, dtype=loaded.dtype)
     x_NK[:num_rows], d_y_NO[:num_rows] = random(num_rows, inputs), random(num_rows, outputs)
@@ -263,7 +263,7 @@ def test_linear_layer_and_gradients(loaded: loading.Kernels, num_rows: int, inpu
 
 
 def test_float32_product_of_a_row_does_not_depend_on_other_rows() -> None:
-    """A document's vectors therefore do not depend on its batch. With bfloat16 and oneDNN, this is only approximate."""
+    """The vectors of a document must not depend on its batch. In bfloat16 with oneDNN, this is only approximate."""
     loaded, _ = loading.find_or_build(torch.float32)
     x_NK, weight_OK, bias_O = torch.randn(211, 500), torch.randn(70, 500), torch.randn(70)
     prepared = products.prepare(loaded, weight_OK)
@@ -373,7 +373,7 @@ def test_training_and_evaluation_give_the_same_hidden_states(bf16: bool) -> None
 def test_encoder_dropout_has_the_distribution_of_pytorchs_operations(
     bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compare two moments of a document's hidden states over many masks, with kernels and, in fp32, without."""
+    """Compare two moments of a document's hidden states over many masks. In fp32, also compare without kernels."""
     model = make("bert", num_hidden_layers=1, hidden_dropout_prob=0.3).train()
     accelerate(model)
     ids_BT, mask_BT = make_batch(model, (6,) * 500)

@@ -114,7 +114,7 @@ def test_fast_layers_return_all_hidden_states(
 
 
 def test_last_of_all_hidden_states_equals_the_usual_output() -> None:
-    """With the same dropout masks, the last hidden states equal the output of a pass without `all`."""
+    """With the same dropout masks, the last hidden states equal the output of an ordinary pass."""
     encoder = make_encoder("bert", hidden_dropout_prob=0.2).train()
     kernels.accelerate(encoder)
     ids_BT, mask_BT = make_batch(encoder)

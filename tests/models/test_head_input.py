@@ -51,7 +51,7 @@ def expected_input(states: tuple[Tensor, ...], head_input: HeadInput, mask_BT: T
 def test_values_and_gradients_equal_the_librarys(
     model_type: str, path: str, bf16: bool, head_input: HeadInput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float32, values and gradients are equal up to rounding. In bf16, both are equally close to float32."""
+    """In float32, values and gradients are equal up to rounding. In bf16, ours are as close to float32 as theirs."""
     use_layers(path, monkeypatch)
     library = make_encoder(model_type)
     ours = copy.deepcopy(library)

@@ -1,4 +1,4 @@
-"""Data sources that a run folder names: hub ids are owner/name, and the user has trained on the source here."""
+"""A run folder may name only data sources that the user has trained on here. Hub ids have the form owner/name."""
 
 import io
 import os

@@ -47,7 +47,7 @@ def equal_lists(num_rows: int, num_values: int) -> pa.Array:
 
 
 def make_bombs(folder: Path) -> dict[str, str]:
-    """Return the name of each file with the error about it."""
+    """Write hostile files into `folder`. Map the name of each file to a part of the expected error."""
     one_page = {"dictionary_pagesize_limit": 2**31 - 1, "data_page_size": 2**31 - 1}
     ids = [str(row) for row in range(ROWS)]
     nested = pa.array([[[[0.5]]]] * ROWS)

@@ -99,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(404, b"")
 
     def _repository(self, path: str) -> tuple[Path, str] | None:
-        """Return the folder of the repository in a path such as `models/owner/name/rest`, and the rest."""
+        """Split a path such as `models/owner/name/rest` into the folder of the repository and `rest`."""
         kind, owner, name, *rest = [*path.split("/"), "", ""][: max(3, path.count("/") + 1)]
         folder = self.repositories.get(f"{kind}/{owner}/{name}")
         return None if folder is None else (folder, "/".join(rest))

@@ -76,7 +76,7 @@ def test_a_job_that_writes_much_does_not_wait_for_the_table(capsys: pytest.Captu
     if not ended:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    assert ended == child, "the job waits although nobody reads"
+    assert ended == child, "the job waits until its output is read"
     table.relay()
     table.close()
     assert capsys.readouterr().err.splitlines() == [f"line {number:06d}" for number in range(20_000)]

@@ -31,7 +31,7 @@ def config(*overrides: str) -> Config:
 def run_jobs(folder: Path, jobs: str, number: int, together: int) -> list[tuple[str, float, float]]:
     """Run jobs in a sweep, the first `together` of them at the same time.
 
-    Return the device mask, the start and the end of each.
+    Return the device mask, the start and the end of each job.
     """
 
     def job(trained: Config) -> None:

@@ -479,7 +479,7 @@ def test_nothing_is_published_for_searches_single_runs_and_stopped_sweeps(
         publishing.publish_study(tmp_path, compose(*arguments), outcomes)
     publishing.publish_study(tmp_path, compose("tracker.mode=offline"), outcomes)
     assert capfd.readouterr().err == ""
-    assert publishing.counts([]) == "", "a finished study that is published again"
+    assert publishing.counts([]) == "", "there are no new outcomes"
     publishing.publish_study(tmp_path, compose("tracker.mode=online"), outcomes)
     lines = capfd.readouterr().err.splitlines()
     assert lines[-1].startswith(f"warning: {tmp_path} is not published: ") and "no finished run" in lines[-1]
