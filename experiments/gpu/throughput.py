@@ -104,7 +104,7 @@ class ThisProcess(Measurer):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # on stderr
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)  # logs to stderr
     started = time.monotonic()
     options = parse(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +122,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--documents", type=int, default=2048, help="documents per round (default: 2048)")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds per measurement (default: 3)")
     parser.add_argument("--budget", type=float, default=280.0, help="seconds for everything (default: 280)")
-    parser.add_argument("--cell-seconds", type=float, default=20.0, help="start no round after this (default: 20)")
+    parser.add_argument("--cell-seconds", type=float, default=20.0, help="seconds for starting rounds (default: 20)")
     parser.add_argument("--cell-limit", type=float, default=120.0, help="seconds until a measurement fails")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="skip torch.compile")
     parser.add_argument("--output", type=Path, default=Path("gpu-throughput.json"))

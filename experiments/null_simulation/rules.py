@@ -50,10 +50,11 @@ def uncentred_score_variance(
 
 
 def uncentred_distance_to_end(estimate: Estimate, level: float, sign: int) -> float:
-    """Return the larger distance of both tests, with the score test of `uncentred_score_variance`.
+    """Return the distance from the estimate to an end of its interval: the larger of the distances by two tests.
 
-    The distance e of the score test solves e² = t² variance, that is, e³ = p e + q. If no root is positive, the
-    distance is sqrt(p / 3), where e³ - p e is smallest.
+    The tests are the t-test and the score test with `uncentred_score_variance`. The distance e of the score test solves
+    e² = t² variance, that is, e³ = p e + q. If no root is positive, the distance is sqrt(p / 3), where e³ - p e is
+    smallest.
     """
     distance = t_quantile(0.5 + level / 2, estimate.degrees_of_freedom) * estimate.standard_error
     t = t_quantile(0.5 + level / 2, estimate.document_df)

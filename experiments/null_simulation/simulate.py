@@ -66,10 +66,10 @@ def verdicts_and_intervals(inferences: Sequence[Inference], truth: Numbers) -> l
 def judged(samples: Sequence[Sample], truth: Numbers, judge: Callable[..., list[Inference]]) -> list[float]:
     """Return four numbers that rate the verdicts and intervals of one study.
 
-    They are: whether any "better" is false; whether the equivalence test falsely rejects for any pair if the last head
-    is exactly one margin better than the others; the share of 95 % intervals that contain the true difference; whether
-    all simultaneous intervals contain it. The verdict "equivalent" is rarer than rejections, because "better" takes
-    precedence.
+    The numbers are: whether any "better" is false; whether the equivalence test falsely rejects for any pair if the
+    last head is exactly one margin better than the others; the share of 95 % intervals that contain the true
+    difference; whether all simultaneous intervals contain it. The verdict "equivalent" is rarer than rejections,
+    because "better" takes precedence.
     """
     pairs, last = all_pairs(len(samples)), len(samples) - 1
     better, inside, together = verdicts_and_intervals(judge(samples, pairs, WIDE_MARGIN), truth)
@@ -217,10 +217,11 @@ SETTLE_TARGETS = (10, 30)  # numbers of seeds for which it is predicted
 
 
 def settle_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return the predicted chances of a verdict by old and new rules, and whether there is one, for seeds and targets.
+    """Return predicted chances of a verdict, and whether there is a verdict, for numbers of seeds and targets.
 
-    There are three values for each number in `SETTLE_SEEDS` and each of `SETTLE_TARGETS`. The study has as many seeds
-    as the largest target. A prediction uses only its first seeds.
+    Each number in `SETTLE_SEEDS` and each of `SETTLE_TARGETS` give three values: the chance by the old rules, the
+    chance by the new rules, and whether there is a verdict. The study has as many seeds as the largest target. A
+    prediction uses only its first seeds.
     """
     units, pairs = setting.units(), [Pair(0, 1)]
     rows = []
@@ -450,7 +451,7 @@ def main() -> None:
     }
     tables = [*ERROR_TABLES, *others]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=1_000, help="studies per row, at least 2 (default: 1,000)")
+    parser.add_argument("--studies", type=int, default=1_000, help="studies in most rows, at least 2 (default: 1,000)")
     parser.add_argument("--processes", type=int, default=2, help="worker processes (default: 2)")
     parser.add_argument("--only", choices=tables, nargs="+", default=tables, help="tables to print (default: all)")
     arguments = parser.parse_args()

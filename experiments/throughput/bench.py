@@ -45,7 +45,7 @@ MAX_SECONDS = {"training": 690.0, "prediction": 120.0}  # keeps the total below 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")  # on stderr
+    logging.basicConfig(level=logging.INFO, format="%(message)s")  # logs to stderr
     options = parse(arguments)
     if find_spec("accelerate") is None:
         raise UserError("The Hugging Face Trainer needs accelerate: pip install accelerate.")

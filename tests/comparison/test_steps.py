@@ -168,7 +168,7 @@ def random_tables(num_tables: int, most_documents: int) -> Iterator[list[Sample]
 
 @pytest.mark.parametrize(("num_tables", "most_documents"), [(500, 30), (250, 3_000)])
 def test_intervals_agree_with_p_values(num_tables: int, most_documents: int) -> None:
-    """p is below a level exactly if the interval excludes zero or, for TOST, exactly if it is within the margin."""
+    """A p-value is below a level exactly if the interval excludes zero or, for TOST, is within the margin."""
     num_significant = num_equivalent = 0
     for samples in random_tables(num_tables, most_documents):
         (inference,) = infer(samples, [Pair(0, 1)], None)
