@@ -94,7 +94,7 @@ class OptionsFirst(argparse.ArgumentParser):
     """A parser that accepts overrides before, between and after options."""
 
     def parse_known_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
-        if args and args[-1] in WITH_VALUE:  # complete the value of this option
+        if args and args[-1] in WITH_VALUE:  # the word to complete is the value of this option
             return super().parse_known_args(args, namespace)
         pairs = zip(args, ["", *args], strict=False)
         options = [word for word, before in pairs if word.startswith("-") or before in WITH_VALUE]

@@ -79,8 +79,8 @@ def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
     other code. Texts are returned only if the documents hash to the run's `split_hash`, so that a run folder cannot
     expose other files of this machine. The network is not used: a hub data set is read from the cache.
 
-    Raise UserError if the data source is not one of this project's readers, if its keys are invalid, if the data can
-    no longer be read, or if the documents differ from the run's documents.
+    Raise UserError if the data source is not one of this project's readers, or if its keys are invalid. Also raise
+    UserError if the data can no longer be read, or if the documents differ from the run's documents.
     """
     data = recorded_data(config)
     path = data.source.arguments.get("path")

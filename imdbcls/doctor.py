@@ -1,8 +1,9 @@
 """Report how imdbcls would run on this machine: `python -m imdbcls.doctor`.
 
-The command changes no settings and fills no cache. It sends one request each to the Hugging Face hub, the W&B server
-and, if MLFLOW_TRACKING_URI is set, the MLflow server, without a key, to check that they answer. Other commands check
-versions (`pip check`), the PyTorch build (`python -m torch.utils.collect_env`) and the W&B account (`wandb status`).
+The command changes no settings and fills no cache. To check that the Hugging Face hub and the W&B server answer, it
+sends each of them one request without a key. If MLFLOW_TRACKING_URI is set, it also sends one to the MLflow server.
+Other commands check versions (`pip check`), the PyTorch build (`python -m torch.utils.collect_env`) and the W&B account
+(`wandb status`).
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads

@@ -36,9 +36,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Evaluate the run's best weights on one split; return the metrics under their names in `result.json`.
 
-    `data` is the path of the user's own copy of the documents. Without it, the documents are read from the source in
-    the run's config, if this user has trained on that source on this machine or `trust_source` is true. Log whether the
-    metrics equal the recorded metrics.
+    `data` is the path of the user's own copy of the documents. Without `data`, the documents are read from the source
+    in the run's config. This requires that this user has trained on that source on this machine, or that `trust_source`
+    is true. Log whether the metrics equal the recorded metrics.
 
     Raise UserError if the folder is not a finished run, if it contains links or invalid files, or if its data source
     is not trusted.

@@ -1,8 +1,7 @@
 """Read the arguments of a `_target_` from its signature: names, types and ranges.
 
-The signatures of imdbcls's own classes and functions are read from their source text, so that a wrong argument of a
-head or a loss is found before PyTorch is imported. The signatures of PyTorch and plugins are read from the imported
-objects.
+The signatures of imdbcls's own classes and functions are read from their source text. A wrong argument of a head or a
+loss is then found before PyTorch is imported. The signatures of PyTorch and plugins are read from the imported objects.
 """
 
 import ast

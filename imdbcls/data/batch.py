@@ -72,8 +72,8 @@ class Batch:
     - `rows` are the indices of the documents in their split.
     - `num_tokens` is the number of non-padding tokens in the batch.
     - `token_indices_N` are the indices of the non-padding tokens in the flattened input_ids_BT; None on the CPU.
-    - `features` is the cached output of a frozen encoder for this batch: hidden_BTD, or hidden_LBTD for a head that
-      reads several layers, with T = 1 if it reads one vector per layer. It is None if nothing is cached.
+    - `features` is the cached output of a frozen encoder for this batch; None if nothing is cached. It is hidden_BTD,
+      or hidden_LBTD for a head that reads several layers. T is 1 if the head reads one vector per layer.
     - `token_types_BT` are the token types of pairs of texts (int64, 0 at padding); None if the encoder has none.
     - `share` describes the optimizer step if it is shared by several processes; None if the batch is the whole step.
     - `masked` are the tokens to predict in pretraining; None in classification.

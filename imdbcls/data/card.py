@@ -19,8 +19,8 @@ from imdbcls.printable import printable_line
 from imdbcls.runtime.text_table import text_table
 
 NUM_BINS = 12  # bins in the histogram of lengths
-LINE_WIDTH = 120  # in characters
-MAX_BAR_WIDTH = 40  # in characters
+LINE_WIDTH = 120  # characters
+MAX_BAR_WIDTH = 40  # characters
 MAX_CLASSES_LISTED = 20
 DOCUMENTS_LOST = (  # rows of the card, and their keys in TokenCounts
     ("documents without a token", "no_tokens"),
@@ -44,7 +44,7 @@ class SplitCard:
     num_clusters: int | None  # films, authors, …; None if the data has no clusters
     num_repeated: int  # documents whose text occurs earlier in the same split
     num_in_train: int  # documents whose text occurs in train; 0 for train itself
-    counts: TokenCounts  # of tokens and of documents, see `TokenCounts`
+    counts: TokenCounts  # counts of tokens and of documents
 
     @property
     def num_documents(self) -> int:

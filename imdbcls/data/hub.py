@@ -42,8 +42,8 @@ def read_hub(
     `pair_column` is given, a document is a pair of texts. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are
     respected.
 
-    Raise UserError if the hub cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds and the cache lacks
-    the data set, and for an unknown data set, configuration, split or column.
+    Raise UserError for an unknown data set, configuration, split or column. Also raise UserError if the cache lacks the
+    data set and the hub cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds.
     """
     loaded = _load(path, config)
     request = request_of(

@@ -49,8 +49,9 @@ def make_source(
     which a text or the label is missing, and adds a note. None is for readers without this setting: no rows are
     skipped, and errors do not suggest the setting.
 
-    Raise UserError for a table without rows, a missing column, a row whose text, label or cluster is missing, a label
-    that does not occur in train, a repeated id, and for training labels that are all equal, too many or fractions.
+    Raise UserError for a table without rows, a missing column, a row without a text, label or cluster, a label that
+    does not occur in train, and a repeated id. Also raise UserError if the training labels are all equal, too many or
+    fractions.
     """
     first = joined_name(names_of(text_column))
     second = None if pair_column is None else joined_name(names_of(pair_column))

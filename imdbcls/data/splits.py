@@ -51,8 +51,8 @@ def make_corpus(
     documents of a split are in the order of their ids. With `validate_on_train`, the validation split is the train
     split.
 
-    Raise UserError for a fraction or limit that is out of range, and if a split would be empty or have a single class,
-    if train would lack one of the classes, or if the test split has more than `MAX_PARTS` parts.
+    Raise UserError for a fraction or limit that is out of range, and for a test split of more than `MAX_PARTS` parts.
+    Also raise UserError if a split would be empty or have a single class, or if train would lack one of the classes.
     """
     notes: list[str] = list(source.notes)
     parts = {"train": _Part.of(source.train)}

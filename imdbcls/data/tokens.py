@@ -89,7 +89,7 @@ def tokenize(documents: Documents, tokenizer: Any, *, cache_dir: str | Path | No
 
     `tokenizer` is a transformers tokenizer with a fast backend. With `cache_dir=None`, the default cache is used. The
     key of a cache entry covers the texts and the complete tokenizer. An entry is built in a temporary folder and then
-    renamed, so two processes may build it at the same time, and a killed process leaves no incomplete entry. Checksums
+    renamed. So two processes may build it at the same time, and a killed process leaves no incomplete entry. Checksums
     reveal a damaged entry, which is logged and built again.
 
     Raise UserError for a tokenizer that cannot be used (see `plain_tokenizer`), and for a cache that is not writable.

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 class CNNHead(nn.Module):
     """For each width h: Conv1d(D → F, h) → ReLU → maximum over the windows. All → dropout → Linear(widths · F, C).
 
-    This is the model of Kim (2014), section 2, equations 2 to 5, with the paper's widths 3, 4 and 5, 100 filters each,
-    ReLU, and dropout 0.5. Differences: the input is the encoder's output instead of word vectors, and the paper's l2
-    constraint on the rows of the linear layer is omitted. Windows contain no padding, with one exception: a document of
-    fewer than h tokens has one window, padded with zeros.
+    This is the model of Kim (2014), section 2, equations 2 to 5. By default, it has the paper's widths 3, 4 and 5, with
+    100 filters each, ReLU, and dropout 0.5. Differences: the input is the encoder's output instead of word vectors, and
+    the paper's l2 constraint on the rows of the linear layer is omitted. Windows contain no padding, with one
+    exception: a document of fewer than h tokens has one window, padded with zeros.
     """
 
     def __init__(

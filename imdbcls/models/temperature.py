@@ -34,9 +34,9 @@ class Temperature:
 def fit_temperature(labels_N: "NDArray[np.int64]", probabilities_NC: "NDArray[np.floating]") -> Temperature:
     """Return the temperature between `LOWEST` and `HIGHEST` with the lowest log loss on validation documents.
 
-    The log loss is convex in 1 / T, so it has one minimum. The temperature is 1, and `reason` says why, if there are
-    fewer than `FEWEST_DOCUMENTS` documents, if all of them are classified correctly (every lower temperature is then
-    better), or if all classes of every document are equally probable.
+    The log loss is convex in 1 / T, so it has one minimum. In three cases, the temperature is 1, and `reason` says why:
+    there are fewer than `FEWEST_DOCUMENTS` documents; all of them are classified correctly, so every lower temperature
+    is better; or all classes of every document are equally probable.
     """
     import numpy as np
     from scipy.optimize import minimize_scalar

@@ -35,7 +35,7 @@ class PlannedGroup(Fixed):
 
     name: Text  # unique in the plan
     group_hash: Text
-    overrides: tuple[str, ...]  # of the training command, without the seed
+    overrides: tuple[str, ...]  # overrides of the training command, without the seed
 
 
 class Plan(Fixed):

@@ -141,7 +141,7 @@ def computes_bf16(device: str) -> bool:
 def seed_everything_at(seed: int, step: int, rank: int = 0) -> None:
     """Set PyTorch's random state, as a function of only the run's seed, the step and the rank of the process.
 
-    The dropout of a step then does not depend on earlier steps, so a resumed run draws the same numbers as an
+    The dropout of a step then does not depend on earlier steps. So a resumed run draws the same numbers as an
     uninterrupted run, and a step can be repeated.
     """
     text = f"{seed}/{step}" if rank == 0 else f"{seed}/{step}/{rank}"

@@ -50,7 +50,7 @@ class Processes:
     def parallel(self, model: "nn.Module") -> Any:
         """Return the model, wrapped so that `backward` averages its gradients over the processes.
 
-        DistributedDataParallel must find unused parameters, because some may get no gradient: for example, the logits
+        DistributedDataParallel must find unused parameters, because some may get no gradient. For example, the logits
         of a head that reads only the first token do not depend on the key bias of the last layer.
         """
         if self.size == 1:

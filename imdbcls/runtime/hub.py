@@ -20,7 +20,7 @@ FILES = [
     "special_tokens_map.json",
     "*.model",
 ]
-HUB_TIMEOUT = 6.0  # in seconds; a hub that does not answer in this time is considered unreachable
+HUB_TIMEOUT = 6.0  # seconds; a hub that does not answer in this time is considered unreachable
 
 
 def download(repository: str) -> Path:

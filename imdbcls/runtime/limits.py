@@ -13,7 +13,7 @@ try:
 except ImportError:  # on Windows
     resource = None  # type: ignore[assignment]
 
-MIN_ADDRESS_SPACE = 10**9  # in bytes
+MIN_ADDRESS_SPACE = 10**9  # bytes
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FILES = (errno.EMFILE, errno.ENFILE)

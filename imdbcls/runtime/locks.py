@@ -4,7 +4,7 @@ The kernel releases a lock when its process ends, even after SIGKILL. On NFS (Li
 file on the server, so the lock works between machines. An NFS mount with `nolock` or `local_lock=flock`, Lustre with
 `localflock`, or BeeGFS without `tuneUseGlobalFileLocks` locks only within one machine, and a process cannot detect
 that. On a file system without flock (Lustre with `noflock`), acquiring a lock raises OSError. filelock's fallback for
-that case, `SoftFileLock`, is disabled: it treats the existence of a file as the lock, and a killed process would leave
+that case, `SoftFileLock`, is disabled. It treats the existence of a file as the lock, and a killed process would leave
 that file behind.
 """
 

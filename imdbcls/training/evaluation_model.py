@@ -16,8 +16,8 @@ class EvaluationModel:
     They are the same object, except in two cases. With `lora_rank`, `trained` has adapters, and `model` is a plain
     classifier that gets the merged weights. With `ema_decay` or `swa_start`, `model` has an average of the weights:
 
-    - `ema_decay`: the exponential moving average, with Adam's bias correction (Kingma & Ba 2015, section 3): after n
-      steps, the weights after step t have a share in the average that is proportional to decay^(n - t).
+    - `ema_decay`: the exponential moving average, with Adam's bias correction (Kingma & Ba 2015, section 3). After n
+      steps, the share of the weights after step t in the average is proportional to decay^(n - t).
     - `swa_start`: stochastic weight averaging (Izmailov et al. 2018, section 3.2), the mean of the weights after each
       step from `swa_start` + 1. Until then, `model` has the weights after the last step. Departure from the paper: the
       paper averages once per epoch.

@@ -105,9 +105,9 @@ def symmetric_divergence(first_BC: Tensor, second_BC: Tensor) -> Tensor:
 def weights_of_classes(class_weights: Any, labels: NDArray[np.int64], label_names: Sequence[str]) -> Tensor | None:
     """Return the weight of each class, weights_C, or None.
 
-    `class_weights` is the value of `loss.class_weights`: None, `auto` (inversely proportional to the number of training
-    documents of the class, like scikit-learn's `balanced`), a list in the order of `label_names`, or a mapping from
-    every label to its weight.
+    `class_weights` is the value of `loss.class_weights`: None, `auto`, a list in the order of `label_names`, or a
+    mapping from every label to its weight. With `auto`, the weight of a class is inversely proportional to its number
+    of training documents, like scikit-learn's `balanced`.
 
     The weights are scaled to a mean of 1 over the training documents, so that the learning rate and `max_grad_norm`
     keep their meaning. The trainer divides the weighted losses of a batch by the number of documents. PyTorch's mean

@@ -87,8 +87,8 @@ def lr_multiples(model: Classifier, head_lr: float, layer_decay: float) -> dict[
     """Return the learning rate of each trainable parameter as a multiple of the optimizer's `lr`.
 
     The multiple is `head_lr` for the head. For an encoder of n layers it is `layer_decay` for the top layer,
-    `layer_decay`^2 for the layer below it, and so on; for the embeddings it is `layer_decay`^(n + 1) (Howard & Ruder
-    2018, section 3.2, recommend 1 / 2.6 for an LSTM; Clark et al. 2020, ELECTRA, use 0.8 for a base model).
+    `layer_decay`^2 for the layer below it, and so on; for the embeddings it is `layer_decay`^(n + 1). Howard & Ruder
+    (2018, section 3.2) recommend 1 / 2.6 for an LSTM; Clark et al. (2020, ELECTRA) use 0.8 for a base model.
     """
     layers = parts_of(model.encoder)[1] if layer_decay != 1 else []
     depths = {parameter: depth for depth, layer in enumerate(layers, start=1) for parameter in layer.parameters()}

@@ -23,9 +23,9 @@ def greedy_soup(
 ) -> Soup:
     """Average the weights of epochs as long as the average does not get worse (Wortsman et al. 2022, recipe 1).
 
-    Start with the best epoch. In the order of their ranks, add each other epoch if the mean of all chosen epochs and
-    this epoch is not worse than the mean of the chosen epochs. So the soup is never worse than the best epoch, on the
-    documents that determine the ranks.
+    Start with the best epoch. Then try the other epochs in the order of their ranks. Add an epoch if the mean with this
+    epoch is not worse than the mean without it. So the soup is never worse than the best epoch, on the documents that
+    determine the ranks.
 
     - `ranks`: maps the number of each epoch to its rank.
     - `weights_after`: returns the weights after an epoch. Only two sets of weights and the mean are in memory.
