@@ -24,7 +24,7 @@ def split(source: Source, seed: int = 0, **changed: int | float | None) -> Corpu
 
 
 def make_documents(num_documents: int = 600, name: str = "train", num_films: int | None = 80) -> Documents:
-    """Return documents, two thirds of class 0, of films of very uneven sizes; every 20th text occurs for two films."""
+    """Return documents of films with very uneven sizes. Two thirds have class 0. Every 20th text is in two films."""
     rng = np.random.default_rng(len(name))
     texts = [f"{name} review {row - 1 if row % 20 == 1 else row}" for row in range(num_documents)]
     labels = np.array([int((row - 1 if row % 20 == 1 else row) % 3 == 0) for row in range(num_documents)])

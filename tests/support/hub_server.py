@@ -127,7 +127,7 @@ class Uploads:
     commits: list[str] = field(default_factory=list)  # the summaries of the commits
 
     def answer(self, path: str, body: bytes, authorization: str | None, host: str) -> Any:
-        """Return the answer to a POST request, or None if it is not authorized."""
+        """Return the answer to a POST request, or None if the request is not authorized."""
         if path == "/api/validate-yaml":
             return {"errors": [], "warnings": []}
         if authorization != "Bearer secret":
