@@ -43,7 +43,7 @@ class PretrainSettings(CommandSettings):
         return [f"{key}={getattr(self, key)}" for key in keys]
 
     def recorded(self, config: Config) -> Config:
-        """Return the config that identifies the run: with these settings and the head for masked tokens."""
+        """Return the config that identifies the run, with these settings and the head for masked tokens."""
         own = {"masking": self.masking.plain(), **self.data.plain()}
         data = DataConfig.model_validate({**config.data.plain(), **own})
         return config.model_copy(update={"head": HeadConfig.model_validate(HEAD), "data": data, "metric": "loss"})

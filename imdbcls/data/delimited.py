@@ -44,7 +44,7 @@ def delimited_rows(
 
 
 def _merged_rows(path: Path, span: tuple[int, int], request: Request) -> str:
-    """Return the error for a quoted field that seems to contain rows; `span` is its first and last line."""
+    """Return the error for a quoted field that seems to contain rows; `span` is the field's first and last line."""
     first, last = span
     return (
         f"{path}, line {first:,}: a quotation mark opens a field that ends on line {last:,}, but these lines look like "

@@ -255,7 +255,7 @@ def _order_of(ids: Sequence[str], *, by_length: bool) -> NDArray[np.int64]:
 def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
     """Return all rows in random order, such that the first n rows are stratified for every n.
 
-    The number of documents of a class then differs from its exact share by at most one.
+    The number of documents of a class then differs from the exact share of the class by at most one.
     """
     draws = byte_array((_draw("limit", split_seed, hexadecimal(key)) for key in part.text_keys), len(part))
     # Use ids only to break ties between equal texts: they may be row numbers, and the order of rows must not matter.

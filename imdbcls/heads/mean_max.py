@@ -14,7 +14,7 @@ class MeanMaxHead(nn.Module):
 
     Howard and Ruder (2018, ULMFiT), section 3.3 (concat pooling), concatenate the last hidden state of an LSTM, the
     maximum and the mean. Differences: this head omits the last state, because every token vector of an encoder depends
-    on the complete document. It has one linear layer instead of two with batch normalization.
+    on the complete document. This head has one linear layer instead of two with batch normalization.
     """
 
     def __init__(self, *, hidden_size: int, num_labels: int, dropout: Annotated[float, Ge(0), Lt(1)]) -> None:

@@ -78,8 +78,8 @@ def start_threads() -> None:
     """Start PyTorch's compute threads. Raise UserError if this process cannot start enough threads.
 
     OpenMP aborts the process, without an exception, if it cannot start a thread. This function therefore first starts
-    and stops Python threads as a test. It starts twice as many as PyTorch needs, because the compiled kernels may have
-    threads of their own. Call this function before memory is allocated.
+    and stops Python threads as a test. It starts twice as many threads as PyTorch needs, because the compiled kernels
+    may have threads of their own. Call this function before memory is allocated.
     """
     count = torch.get_num_threads()
     limits.require_threads(2 * count)

@@ -68,9 +68,9 @@ def tune_allocator() -> None:
     """Make glibc serve every block from its heap and never return memory to the kernel.
 
     By default, glibc maps large blocks separately and trims its heap. The kernel then zeroes each page again on first
-    touch, which takes about a third of a training step. With these settings, the process stays at its peak size. This
-    does not change `peak_memory_mb`, which is the peak in any case. The settings have no effect without glibc or with a
-    preloaded allocator (tcmalloc, jemalloc). Call this function before the first large tensor is created.
+    touch, which takes about a third of a training step. With these settings, the process stays at its peak size.
+    `peak_memory_mb` does not change, because it is the peak in any case. The settings have no effect without glibc or
+    with a preloaded allocator (tcmalloc, jemalloc). Call this function before the first large tensor is created.
     """
     if not sys.platform.startswith("linux"):
         return
