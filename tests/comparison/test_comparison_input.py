@@ -196,7 +196,7 @@ def test_different_code_hardware_or_precision_is_noted(study: Path) -> None:
 
 
 def test_different_kernels_are_noted_for_same_encoder_and_precision(study: Path) -> None:
-    """Runs of a group, and groups with the same encoder and precision, must have used the same kernels."""
+    """The runs of a group must have used the same kernels, and so must groups with the same encoder and precision."""
 
     def notes(**paths: str | None) -> str:
         for run in study.iterdir():

@@ -288,7 +288,7 @@ def test_degrees_of_freedom_weight_variances_by_their_upper_limits() -> None:
     assert estimate_of(0.0, 1.0, 3.0).degrees_of_freedom == pytest.approx(expected, rel=1e-9)
     plain = (1 + 1 + 3) ** 2 / (1 / 2 + 1 / 2 + 9 / 24_999)
     assert expected < 0.6 * plain, "plain Satterthwaite has more degrees of freedom"
-    assert estimate_of(0.0, 1.0, 0.0).degrees_of_freedom == pytest.approx(4), "equal variances: Welch's 2 + 2"
+    assert estimate_of(0.0, 1.0, 0.0).degrees_of_freedom == pytest.approx(4), "for equal variances, Welch has 2 + 2"
 
 
 def test_holm_by_hand() -> None:

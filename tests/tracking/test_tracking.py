@@ -229,7 +229,7 @@ assert "wandb" not in sys.modules and not Path("runs").exists()
 
 
 def test_early_import_starts_no_thread_and_saves_jobs_the_import() -> None:
-    """A sweep forks after the import. A forked job lacks other threads, but the locks that they held stay locked."""
+    """A sweep forks after the import. A forked job lacks the parent's threads, but locks that they held stay locked."""
     body = """
 import os, threading
 from imdbcls.tracking import import_early

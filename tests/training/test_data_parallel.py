@@ -51,7 +51,7 @@ def process_variables(num_processes: int) -> list[dict[str, str]]:
 def start_processes(folder: Path, num_processes: int, *arguments: str, last_step: int | None = None) -> list[Command]:
     """Start the processes of one run as torchrun does, with `folder` as their working directory.
 
-    After `last_step`, the last process waits for a signal, and the other processes wait for the last one.
+    After `last_step`, the last process waits for a signal, and the other processes wait for the last process.
     """
     folder.mkdir(exist_ok=True)
     *first, last = process_variables(num_processes)
