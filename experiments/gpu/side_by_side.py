@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 4, 2], help="values of `jobs`, in this order")
     parser.add_argument("--seeds", type=int, default=4, help="runs in each sweep (default: 4)")
     parser.add_argument("--documents", type=int, default=4096, help="training documents of each run (default: 4096)")
-    parser.add_argument("--budget", type=float, default=200.0, help="seconds for everything (default: 200)")
+    parser.add_argument("--budget", type=float, default=200.0, help="seconds for all sweeps (default: 200)")
     parser.add_argument("--output", type=Path, default=Path("gpu-side-by-side.json"))
     parser.add_argument("--dry-run", action="store_true", help="two runs of a tiny encoder on the CPU")
     options = parser.parse_args(arguments)

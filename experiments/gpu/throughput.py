@@ -121,7 +121,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64, 32], help="two most important first")
     parser.add_argument("--documents", type=int, default=2048, help="documents per round (default: 2048)")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds per measurement (default: 3)")
-    parser.add_argument("--budget", type=float, default=280.0, help="seconds for everything (default: 280)")
+    parser.add_argument("--budget", type=float, default=280.0, help="seconds for all measurements (default: 280)")
     parser.add_argument("--cell-seconds", type=float, default=20.0, help="seconds for starting rounds (default: 20)")
     parser.add_argument("--cell-limit", type=float, default=120.0, help="seconds until a measurement fails")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="skip torch.compile")

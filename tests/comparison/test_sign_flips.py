@@ -28,7 +28,7 @@ def test_p_equals_full_enumeration() -> None:
     generator = np.random.default_rng(0)
     for _ in range(300):
         terms = generator.integers(-9, 10, generator.integers(1, 60)) * generator.choice([1, 2, 3])
-        if generator.random() < 0.5:  # far from balanced
+        if generator.random() < 0.5:  # makes most terms positive
             terms = np.abs(terms) * np.where(generator.random(len(terms)) < 0.15, -1, 1)
         assert p_of_sign_flips(terms) == pytest.approx(enumerated_p(terms), rel=1e-11), terms.tolist()
 

@@ -567,7 +567,7 @@ def test_with_changes_returns_a_checked_copy(sound: dict[str, Any]) -> None:
 
 
 def test_with_changes_refuses_keys_with_copies(sound: dict[str, Any]) -> None:
-    """`optimizer.lr` is `${lr}` in YAML: the run would record the new `lr` but train with the old one."""
+    """`optimizer.lr` is `${lr}` in YAML. A changed `lr` would be recorded, but training would use the old value."""
     config = require_valid(sound)
     copied = {key for key, _, markers in declared() if Copied in markers}
     for key in copied:

@@ -32,7 +32,7 @@ READ = {"scalar_mix": "mean", "last4": "first", "max_cls": "first", "layer_atten
 
 
 def expected_input(states: tuple[Tensor, ...], head_input: HeadInput, mask_BT: Tensor) -> Tensor:
-    """Select from transformers' hidden states with plain operations; return hidden_LBTD or hidden_LB1D."""
+    """Compute a head's input from transformers' hidden states with plain operations: hidden_LBTD or hidden_LB1D."""
     hidden_LBTD = torch.stack(states if head_input.layers == "all" else states[-int(head_input.layers) :])
     if head_input.tokens == "first":
         return hidden_LBTD[:, :, :1]
@@ -51,7 +51,7 @@ def expected_input(states: tuple[Tensor, ...], head_input: HeadInput, mask_BT: T
 def test_values_and_gradients_equal_the_librarys(
     model_type: str, path: str, bf16: bool, head_input: HeadInput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float32, values and gradients are equal up to rounding. In bf16, ours are as close to float32 as theirs."""
+    """Values and gradients equal the library's up to rounding. In bf16, both are equally close to float32."""
     use_layers(path, monkeypatch)
     library = make_encoder(model_type)
     ours = copy.deepcopy(library)
@@ -77,7 +77,7 @@ def test_values_and_gradients_equal_the_librarys(
 
     exact, found = run(library, False, True), run(ours, bf16, False)
     theirs = run(library, bf16, True)
-    unseen = exact.keys() - found.keys()  # `first_token_of` says why
+    unseen = exact.keys() - found.keys()  # the docstring of `first_token_of` says why
     assert found.keys() <= exact.keys() and all(name.endswith("key.bias") for name in unseen)
     assert found["hidden"].shape == exact["hidden"].shape
     largest = max(float(exact[name].abs().max()) for name in exact if name != "hidden")

@@ -98,7 +98,7 @@ class ClusterCommand:
         return self.slurm("squeue", "--noheader", "--array", "--format=%i").split()
 
     def times(self) -> list[Path]:
-        """Return the files with the times of jobs that no command has collected."""
+        """Return the files with the times of jobs, without those that a command has collected."""
         return sorted(self.folder.glob("runs/*/.submitit/*.seconds"))
 
     def wait(self) -> int:

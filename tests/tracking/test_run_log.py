@@ -226,7 +226,7 @@ def test_a_traceback_is_logged(offline: None, capfd: pytest.CaptureFixture[str])
         raise ZeroDivisionError
     text = console_of(logs()[0])
     assert text.startswith("several\nlines\nTraceback") and text.rstrip().endswith("ZeroDivisionError")
-    assert "Traceback" not in capfd.readouterr().err, "the command shows the error, not the tracker"
+    assert "Traceback" not in capfd.readouterr().err, "only the command shows the error"
 
 
 def test_messages_are_logged_without_delay_if_wandb_is_stuck(offline: None) -> None:

@@ -76,7 +76,7 @@ def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
     assert lines[-1] == "  next: the same command with head=mean, then python -m imdbcls.compare runs/demo"
     again = launch(tmp_path, *command, "head=mean", "lr=1e-3", "optimizer.lr=1e-7").stderr
     assert again.endswith("  next: python -m imdbcls.compare runs/demo\n")
-    assert "2 steps with optimizer.lr=1e-07 were too few" in again, "the rate of the optimizer, not the unused lr"
+    assert "2 steps with optimizer.lr=1e-07 were too few" in again, "the message must name the rate in use"
 
 
 def test_only_a_finished_run_can_be_compared(finished: Path, tmp_path: Path) -> None:
