@@ -51,7 +51,7 @@ ADAPTERS = -2  # the `step` of `seed_everything_at` for the initial LoRA weights
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of training: the documents as batches, the model on its device, and how it is evaluated.
+    """The inputs of training: the documents as batches, the model on its device, and how the model is evaluated.
 
     `frozen_weights` is a hash of the encoder's weights if training does not change them, else None.
     """

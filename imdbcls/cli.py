@@ -47,7 +47,7 @@ def answer(name: str) -> int:
 
 
 def reject(name: str) -> NoReturn:
-    """Raise UserError. It suggests `imdbcls train` for an override such as `head=lstm`, else similar commands."""
+    """Raise UserError. The message suggests `imdbcls train` for an override like `head=lstm`, else similar commands."""
     from difflib import get_close_matches
 
     from imdbcls.config.hints import nearest

@@ -226,7 +226,7 @@ def default_output(first: Path, second: Path) -> Path:
 
 
 def with_data(run: "FinishedRun", data: str | None) -> "FinishedRun":
-    """Return the run, with the documents read from the user's own copy at `data` if it is not None."""
+    """Return the run. Unless `data` is None, it reads its documents from the user's own copy at `data`."""
     from dataclasses import replace
 
     from imdbcls.runs.data_origin import read_from

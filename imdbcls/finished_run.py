@@ -215,7 +215,7 @@ class FinishedRun:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The hardware and software that can change the last digits of predictions. Loads the model if needed."""
+        """The hardware and software that can change the last digits of predictions. The model is loaded if needed."""
         from imdbcls.models.environment import environment_of
 
         return environment_of(self._model.hardware, None, self._model.model)

@@ -293,7 +293,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def check_values(config: DictConfig, checker: OverrideChecker) -> Config | None:
-    """Resolve and check the config of one job and report its mistakes; return None if it has any."""
+    """Resolve and check the config of one job, and report its mistakes. Return None if there are mistakes."""
     plain = plain_values(config)
     unset = [path for path, value in flatten(plain) if value == "???"]
     for path in unset:

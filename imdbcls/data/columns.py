@@ -199,7 +199,7 @@ def missing_columns(
     rows: Iterable[Mapping[str, object]] = (),
     hint: str = "",
 ) -> UserError | None:
-    """Return an error that lists every requested column that a file lacks; None if it has all of them.
+    """Return an error that lists every requested column that a file lacks; None if no column is missing.
 
     `names` are the columns of the file, and `rows` are some of its rows, from which the error suggests columns. `where`
     names the file, and `hint` follows the list of its columns.

@@ -52,7 +52,7 @@ def read_unlabelled(
 def request_of_unlabelled(arguments: Mapping[str, Any]) -> Request:
     """Return the request for a file of unlabelled documents, with the text column and format of the labelled data.
 
-    A file that is evidently UTF-8 is read as UTF-8, because it may come from another source than the labelled data.
+    A file that is evidently UTF-8 is read as UTF-8, because it may come from a different source than the labelled data.
     """
     formats = {key: arguments[key] for key in ("delimiter", "quoting", "encoding") if key in arguments}
     columns = tuple(("text_column", name) for name in names_of(arguments.get("text_column", "text")))

@@ -134,7 +134,7 @@ def require_complete(tables: Iterable[Table], text_columns: Sequence[str], label
 
 
 def _empty_cells(table: Table, text_columns: Sequence[str], label_column: str) -> Iterator[tuple[str, list[int]]]:
-    """Yield for each column of texts and the label column what is missing, and the rows in which it is missing."""
+    """Yield what is missing and in which rows, for each column of texts and for the label column."""
     for name in text_columns:
         rows = [row for row, text in enumerate(table.columns[name]) if text is None or not str(text).strip()]
         yield f"no text in {name!r}", rows

@@ -347,8 +347,9 @@ def _load(entry: Path) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
 def _all_cores() -> Iterator[None]:
     """Let the tokenizer use all cores within the context, and one thread in processes that are forked later.
 
-    The tokenizer's threads do not survive a fork. In a forked process, the `tokenizers` library prints a warning
-    if TOKENIZERS_PARALLELISM is not set, and hangs if it is `true`. A value that the user has set is not changed.
+    The tokenizer's threads do not survive a fork. In a forked process, the `tokenizers` library prints a warning if
+    TOKENIZERS_PARALLELISM is not set, and hangs if the variable is `true`. A value that the user has set is not
+    changed.
     """
     global _pool_pid
     if _users_parallelism is not None:

@@ -164,7 +164,7 @@ def separator_in(data: Mapping[str, Any]) -> str:
 
 
 def encoding_in(data: Mapping[str, Any]) -> str:
-    """Return the encoding to suggest for a file that is not UTF-8: the one of the run's data, if it is set."""
+    """Return the encoding to suggest for a file that is not UTF-8: that of the run's data if set, else cp1252."""
     return str(setting_in(data, "encoding") or "cp1252")
 
 

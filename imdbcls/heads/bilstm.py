@@ -13,7 +13,7 @@ class BiLSTMHead(nn.Module):
     """Dropout → two LSTMs (D → D, one per direction) → maximum over the non-padding tokens → dropout → Linear(2 D, C).
 
     This is the BiLSTM with max pooling of Conneau et al. (2017), section 3.2.2: h_t concatenates the outputs of both
-    directions at token t. Max pooling is the default because it is the paper's best encoder; `pooling=mean` is the
+    directions at token t. Max pooling is the default, because the paper's best encoder uses it; `pooling=mean` is the
     paper's other variant. Differences: the LSTMs read the encoder's output instead of word vectors, D replaces the
     paper's 2048 units per direction, and dropout is added.
     """

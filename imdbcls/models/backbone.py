@@ -40,7 +40,7 @@ TINY_VOCABULARY = 2000
 
 @dataclass(frozen=True)
 class Backbone:
-    """An encoder (float32, on the CPU, without a pooler), its tokenizer, and why it is not accelerated."""
+    """An encoder (float32, on the CPU, without a pooler), its tokenizer, and whether the encoder is accelerated."""
 
     name: str
     encoder: PreTrainedModel

@@ -22,7 +22,7 @@ PARQUET_MAGIC = b"PAR1"  # the first and last bytes of every Parquet file
 
 
 def problem_of_result(result: Mapping[str, Any]) -> str | None:
-    """Return the reason why a result does not belong to a finished run, or None if it does.
+    """Return the reason why a result does not belong to a finished run; None for a finished run.
 
     The reason is a predicate, such as "has no seed".
     """
@@ -40,7 +40,7 @@ def problem_of_result(result: Mapping[str, Any]) -> str | None:
 
 
 def problem_of_trial(result: Mapping[str, Any]) -> str | None:
-    """Return the reason why a result does not belong to a finished or pruned trial, or None if it does.
+    """Return the reason why a result does not belong to a finished or pruned trial; None for such a trial.
 
     The reason is a predicate, such as "has no status".
     """

@@ -167,7 +167,7 @@ def state_of(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-    """Load a state from `state_of` into an optimizer. Raise ValueError if it does not fit the parameters."""
+    """Load a state from `state_of` into an optimizer. Raise ValueError if the state does not fit the parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *rest["scalars"].items()]:
