@@ -21,7 +21,7 @@ from imdbcls.runtime import entry
 
 SHELLS = ("bash", "zsh", "fish")
 CONFIG = "config.yaml"
-# The commands that take overrides. For each, the file in conf/ with its own keys, and its flags.
+# Command with overrides → the file in conf/ with the command's own keys, and the flags of the command.
 OVERRIDES = {
     "train": (CONFIG, "--multirun", "--dry-run", "--resolve"),
     "pretrain": ("pretrain.yaml",),

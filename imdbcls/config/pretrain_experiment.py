@@ -15,7 +15,7 @@ RECIPE = ("optimizer", "schedule", "trainer")
 # The keys and sections of an experiment that pretraining ignores: the recipe, the keys with a default of their own in
 # `conf/pretrain.yaml`, and the parts of a classifier and of a sweep.
 IGNORED = (*RECIPE, "lr", "batch_size", "epochs", "warmup", "study", "head", "loss", "metric", "jobs", "hydra")
-# The same for keys in the sections that pretraining uses.
+# The keys that pretraining ignores in the sections that it uses.
 IGNORED_KEYS = {
     "backbone": ("freeze", "cache", "lora_rank", "reinit_layers"),
     "data": ("test_limit", "validate_on_train"),

@@ -20,7 +20,7 @@ from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows, window_starts
 from imdbcls.runtime.padding import token_indices
 
-# Widths are rounded up to a multiple of this: matrix kernels run faster, and fewer different shapes occur.
+# Widths are rounded up to a multiple of this number, so that matrix kernels run faster and fewer shapes occur.
 WIDTH_MULTIPLE = 8
 
 

@@ -29,7 +29,7 @@ VECTORS, INDEX, ABOUT = "vectors.bin", "index.bin", "entry.json"
 FEATURES = 3
 # Bytes per block of vectors. Each block has its own checksum, so that several threads can check blocks in parallel.
 BLOCK = 2**24
-# The dtypes of an encoder's output in PyTorch and NumPy, by their names in entry.json. bfloat16 is stored as raw bits.
+# The dtypes of an encoder's output in PyTorch and NumPy, keyed by name in entry.json. bfloat16 is stored as raw bits.
 _DTYPES: dict[str, tuple[torch.dtype, type[np.generic]]] = {
     "float32": (torch.float32, np.float32),
     "bfloat16": (torch.bfloat16, np.int16),

@@ -18,7 +18,7 @@ VALIDATION = -1  # the `epoch` argument for validation documents, whose masks ar
 # The shares of the chosen tokens that become the mask token and a random token. The remaining chosen tokens keep their
 # id. The model predicts all chosen tokens.
 MASKED, RANDOM = 0.8, 0.1
-# The first character of a token that begins a word, by the type of the tokenizer's pre-tokenizer or decoder.
+# The first character of a token that begins a word, keyed by the type of the tokenizer's pre-tokenizer or decoder.
 SPACES = {"ByteLevel": "Ġ", "Metaspace": "▁"}
 
 

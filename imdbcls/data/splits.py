@@ -155,7 +155,7 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
         return np.bincount(of_unit, minlength=num_classes)
 
     totals = np.bincount(labels, minlength=num_classes)
-    # Carve at least one document of each class that has two or more, so that rare classes can be evaluated.
+    # Carve at least one document of each class with two or more documents, so that rare classes can be evaluated.
     targets = np.where(totals > 1, np.maximum(1, np.rint(totals * fraction)), 0)
     counts = np.zeros(num_classes)
     taken = np.zeros(len(unit_keys), dtype=bool)
