@@ -78,7 +78,7 @@ def wrong_settings_of_search(hydra: DictConfig, metric: Any, jobs: Any, swept: C
     if isinstance(jobs, int) and jobs > 1:
         yield f"jobs={jobs} has no effect with hydra/sweeper={sweeper}, which waits for each run; leave jobs out."
     if "metric" in swept:
-        yield f"metric has several values, but hydra/sweeper={sweeper} optimises one: set metric to one value."
+        yield f"metric has several values, but hydra/sweeper={sweeper} optimises one metric: set a single value."
     elif sweeper in DIRECTIONS and metric in TITLES:
         key, *directions = DIRECTIONS[sweeper]
         given, needed = (

@@ -88,7 +88,8 @@ def masking_of(
 ) -> Masking:
     """Build the masking for a backbone's tokenizer; `name` is the backbone's name, for messages.
 
-    Raise UserError if the tokenizer has no mask token, or if it does not mark the tokens that begin a word.
+    Raise UserError if the tokenizer has no mask token, or if `whole_words` is true and the tokenizer does not mark the
+    tokens that begin a word.
     """
     if tokenizer.mask_token_id is None:
         raise UserError(

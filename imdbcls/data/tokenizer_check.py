@@ -67,8 +67,8 @@ def require_sound_files(folder: Path) -> None:
             require_size(path, MAX_VOCABULARY_BYTES)
     if (folder / "adapter_config.json").exists():
         raise UserError(
-            f"{folder} contains an adapter (adapter_config.json), which is not supported. Merge it into its model with "
-            "peft, model.merge_and_unload().save_pretrained(FOLDER), and set backbone.path=FOLDER."
+            f"{folder} contains an adapter (adapter_config.json), which is not supported. Merge the adapter into its "
+            "model with peft (model.merge_and_unload().save_pretrained(FOLDER)), and set backbone.path=FOLDER."
         )
     if (folder / "config.json").is_file():
         require_no_code(folder / "config.json", read_settings(folder / "config.json"))
