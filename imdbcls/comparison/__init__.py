@@ -3,7 +3,7 @@
 | modules | purpose |
 | --- | --- |
 | `study`, `run_files`, `naming`, `texts` | read run folders, which may be untrusted, and group the runs |
-| `predictions_file`, `prediction_rows` | read a file of predictions from any tool, which may be untrusted, as a study |
+| `predictions_file`, `prediction_rows` | read a file of predictions, which may be untrusted, as a study |
 | `statistics`, `sign_flips`, `power` | estimates, tests and power, from arrays |
 | `samples`, `metrics`, `slices`, `calibration`, `curves`, `cost`, `mistakes` | results of one group, or of all groups |
 | `pairs`, `verdicts` | tests and verdict for each pair of groups |

@@ -23,11 +23,11 @@ def calibration_of(group: Group) -> Calibration | None:
 
     The ECE has 15 bins (Guo et al. 2017, ICML). Return None if the group has no probabilities.
 
-    The null hypothesis is that each prediction is correct with a probability equal to its confidence. The test draws
-    the correctness of all predictions from these probabilities, and counts how often the ECE of a draw is at least the
-    observed ECE (a parametric bootstrap, Vaicenavicius et al. 2019, AISTATS). With several seeds, the p-value of the
-    group is twice the mean over seeds (at most 1), which is valid although the seeds share documents (Vovk and Wang
-    2020, Biometrika 107:791).
+    The null hypothesis is that each prediction is correct with a probability equal to its confidence. The test is a
+    parametric bootstrap (Vaicenavicius et al. 2019, AISTATS): it draws the correctness of all predictions from these
+    probabilities, and counts how often the ECE of a draw is at least the observed ECE. With several seeds, the p-value
+    of the group is twice the mean of the seeds' p-values, but at most 1. This p-value is valid although the seeds share
+    documents (Vovk and Wang 2020, Biometrika 107:791).
 
     If the runs recorded temperatures (Guo et al. 2017), the result also contains the ECE after temperature scaling.
     """

@@ -94,8 +94,8 @@ def differing_choices(groups: Sequence[Group]) -> Iterator[str]:
     if found:
         more = f" and {len(found) - MAX_CHOICES_NAMED} more keys" if len(found) > MAX_CHOICES_NAMED else ""
         yield (
-            f"The groups differ in more than the head: {', '.join(found[:MAX_CHOICES_NAMED])}{more}. This may also "
-            "cause differences."
+            f"The groups differ in more than the head: {', '.join(found[:MAX_CHOICES_NAMED])}{more}. These choices may "
+            "also cause differences."
         )
 
 
@@ -147,7 +147,7 @@ def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def kernels_of(run: Run) -> str:
-    """Return the kernels and instructions that a run recorded, safe to print, or `UNRECORDED`."""
+    """Return the recorded kernels and instructions of a run as printable text, or `UNRECORDED`."""
     recorded = run.result.get("environment")
     if not isinstance(recorded, dict) or "kernels" not in recorded:
         return UNRECORDED

@@ -221,8 +221,8 @@ class Content:
             first = int(firsts[ids_R[row]])
             raise UserError(
                 f"{self.path}, {self.where(row)}: the {column} of id {self.ids.texts[ids_R[row]]!r} is "
-                f"{names[value_R[row]]!r}, but {names[value_R[first]]!r} in {self.where(first)}; a document has one "
-                f"{column}."
+                f"{names[value_R[row]]!r}, but it is {names[value_R[first]]!r} in {self.where(first)}; a document must "
+                f"have one {column}."
             )
 
     def check_complete(self) -> None:

@@ -1,7 +1,8 @@
 """Replay a planned study look by look: which groups continue, which are stopped, and why. A look is an interim test.
 
-The decisions are a function of the plan and of the runs on disk. A study that was killed and continued therefore
-decides as if it had never stopped, and `compare` reaches the same verdicts as the command that trained the runs.
+The decisions are a function of the plan and of the runs on disk. A study that was killed and continued therefore makes
+the same decisions as a study that never stopped. For the same reason, `compare` reaches the same verdicts as the
+command that trained the runs.
 
 At each look, all pairs of running groups are tested with the first n planned seeds of each group (group sequential
 Holm, see `sequential`). The leader is the best running group. A group is stopped, that is, gets no further seeds, if
@@ -42,7 +43,7 @@ class Standing:
     """The state of a group after a look."""
 
     state: State = State.RUNNING
-    other: int | None = None  # index of the group that this one was compared with; None for running and failed groups
+    other: int | None = None  # index of the group compared with this group; None if running or failed
     num_seeds: int | None = None  # seeds per group at the look that stopped this group; None for running groups
     chance: float | None = None  # chance of a verdict with all planned seeds; None unless the group is futile
 
@@ -54,7 +55,7 @@ class Round:
     num_seeds: int  # seeds per tested group
     look: Look
     num_tests: int  # for Holm's correction: all planned pairs, except those found different at earlier looks
-    inferences: Mapping[tuple[int, int], Inference]  # of each pair (i, j), i < j, of groups still running at this look
+    inferences: Mapping[tuple[int, int], Inference]  # by pair (i, j), i < j, of the groups that were tested
     leader: int | None  # the best running group; None: every group failed
     standings: tuple[Standing, ...]  # after the look, one per group
     is_over: bool

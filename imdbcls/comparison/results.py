@@ -54,7 +54,7 @@ class ReliabilityBin:
 
     confidence: float  # mean probability of the predicted class
     accuracy: float
-    share: float  # of all predictions
+    share: float  # share of all predictions
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class PairResult:
     a: str  # name of the group
     b: str
     higher_is_better: bool  # for the metric of the comparison
-    num_seeds: tuple[int, int]  # of `a` and `b`
+    num_seeds: tuple[int, int]  # seeds of `a` and `b`
     num_collapsed: tuple[int, int]  # seeds that predict the same class for nearly all documents
     shared_documents: int
     problem: str | None  # why the pair is not tested, as a clause; None: it is tested
@@ -360,7 +360,7 @@ class Comparison:
     short_list: tuple[str, ...] | None
     baseline: Mapping[str, float]  # keys: Metric.key; see baseline.baseline_of
     size_curves: tuple[SizeCurve, ...]  # one per head; empty: see size_curves.size_curves_of
-    crossings: tuple[Crossing, ...]  # of the size curves
+    crossings: tuple[Crossing, ...]  # crossings of the size curves
     pairs: tuple[PairResult, ...]  # every pair of groups, in the order of `groups`
     pareto: Mapping[str, tuple[str, ...]]  # keys as in cost.COSTS; groups on the Pareto front of metric and cost
     disagreements: tuple[Disagreement, ...]  # two per pair of groups that have the same test documents

@@ -159,7 +159,7 @@ def training_command(study: Path) -> str:
 
 @lru_cache(maxsize=1)  # a study with many unfinished runs needs the command once per run
 def sweep_command(path: Path, _modified_ns: int) -> str | None:
-    """Return the command of the sweep that wrote `multirun.yaml`, safe to print, or None if it is unknown."""
+    """Return the command of the sweep that wrote `multirun.yaml` as printable text, or None if it is not recorded."""
     try:
         overrides = read_yaml(path)["hydra"]["overrides"]["task"]
     except (UserError, KeyError, TypeError):

@@ -109,7 +109,7 @@ class Look:
     """One of several planned looks at a growing study."""
 
     information: tuple[float, ...]  # share of the planned seeds at every planned look, ascending, up to 1
-    index: int  # of this look
+    index: int  # index of this look in `information`
     spending: Spending
 
     def level(self, error: float, sides: Sides = 2) -> float:

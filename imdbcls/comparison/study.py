@@ -39,7 +39,7 @@ class Study:
     label_names: tuple[str, ...]
     left_out: tuple[str, ...]
     file: str | None = None  # name of the predictions file that the study was read from; None: run folders
-    plan: Plan | None = None  # of a study that is tested while it grows; None: no plan.json
+    plan: Plan | None = None  # for a study that is tested while it grows; None: no plan.json
     failed: frozenset[tuple[str, int]] = frozenset()  # (group_hash, seed) of failed runs
     folder: Path | None = None  # contains the run folders; None: the study is a predictions file
     num_unfinished: int = 0  # run folders whose run is training or was interrupted

@@ -41,7 +41,7 @@ class GroupResult:
     name: str
     overrides: tuple[str, ...]
     trials: tuple[TrialResult, ...]
-    expected: tuple[Expected, ...]  # of the best of 1, 2, ... trials; empty: no value is known
+    expected: tuple[Expected, ...]  # the best of 1, 2, ... trials; empty: no value is known
     best: TrialResult | None  # the best finished trial (if several are equal, the first); None: no finished trial
 
     def count(self, state: str) -> int:

@@ -254,7 +254,11 @@ def test_rows_that_are_refused(tmp_path: Path) -> None:
             "a,0,x,pos,pos",
             ", line 3: system 'a', seed 0, and id 'x' already occur in line 2; only one row per",
         ),
-        (4, "b,0,x,neg,pos", ", line 4: the label of id 'x' is 'neg', but 'pos' in line 2; a document has one label."),
+        (
+            4,
+            "b,0,x,neg,pos",
+            ", line 4: the label of id 'x' is 'neg', but it is 'pos' in line 2; a document must have one label.",
+        ),
         (5, "b,0,z,pos,pos", ": system 'a', seed 0, lacks 1 of 3 documents, for example 'z' (line 5)."),
     ):
         assert sentence in problem(path, changed(line, row)), row

@@ -75,13 +75,16 @@ class BestEpoch:
 
 @dataclass(frozen=True)
 class CurvePlot:
-    """Curves of means over seeds: by epoch, with the lowest and highest value, or by training size, with intervals."""
+    """Curves of means over seeds. Curves by epoch have a band from the lowest to the highest value.
+
+    Curves by training size have intervals instead.
+    """
 
     names: tuple[str, ...]
     curves: tuple[tuple[CurvePoint, ...], ...]  # one per group; a curve is empty if no run logged the metric
     training: tuple[tuple[CurvePoint, ...], ...]  # the same metric on the training batches; empty: not shown
     best: tuple[tuple[BestEpoch, ...], ...]  # one tuple per group
-    num_seeds: tuple[int, ...]  # of each group
+    num_seeds: tuple[int, ...]  # seeds of each group
     x: Axis
     y: Axis
     has_intervals: bool = False  # draw the low and high values as intervals side by side, not as bands

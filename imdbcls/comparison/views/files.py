@@ -1,4 +1,4 @@
-"""Write all files of a comparison, or none if one cannot be written."""
+"""Write all files of a comparison. If a file cannot be written, change none of them."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -49,7 +49,7 @@ def write_files(
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Replace all files. If one cannot be written, raise OSError and leave all of them unchanged."""
+    """Replace all files. If a file cannot be written, raise OSError and leave all files unchanged."""
     with ExitStack() as stack:
         for path, content in contents.items():
             temporary = stack.enter_context(replacing(path))

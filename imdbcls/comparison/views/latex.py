@@ -45,7 +45,7 @@ class Latex(str):
 
 
 def latex_text(comparison: Comparison) -> str:
-    """Return the tables of groups and pairs, and the paragraph for a paper as a comment."""
+    """Return LaTeX tables of the groups and the pairs. A comment contains the paragraph for a paper."""
     metric = comparison.metric
     columns = columns_of_groups(comparison)
     baseline = number(value_text(metric, comparison.baseline.get(metric.key)))

@@ -26,7 +26,7 @@ class GroupPrediction:
     group: str
     predicted: str  # class that most seeds predict
     right: float  # share of seeds that predict the label
-    probability: float | None  # of the label, mean over seeds; None: unknown
+    probability: float | None  # probability of the label, averaged over seeds; None: unknown
 
 
 @dataclass(frozen=True)

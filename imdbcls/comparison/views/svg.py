@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 NUM_COLOURS = 8
-WIDTH, HEIGHT = 400, 270  # of a panel
+WIDTH, HEIGHT = 400, 270  # size of a panel
 MARKERS = (
     "M-4.2 0a4.2 4.2 0 1 0 8.4 0a4.2 4.2 0 1 0 -8.4 0Z",
     "M-3.8 -3.8H3.8V3.8H-3.8Z",

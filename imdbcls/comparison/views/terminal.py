@@ -23,7 +23,7 @@ from imdbcls.comparison.views.wording import WORDS, brief_verdict, detectable_te
 from imdbcls.printable import counted
 from imdbcls.runtime.text_table import GAP, joined, shortened, smallest_width, text_table, wrapped
 
-WIDTH = 80  # of text that is not written to a terminal
+WIDTH = 80  # width of text that is not written to a terminal
 NARROWEST, WIDEST = 60, 110  # smallest and largest width of text on a terminal
 WORD_WIDTH = max(map(len, WORDS.values())) + 2
 # In the summary:
@@ -201,7 +201,7 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
         sentences.append("Better here: these trained models differ; other seeds may reverse the order.")
     if Outcome.EQUIVALENT in outcomes:
         sentences.append(
-            f"Equivalent: two one-sided tests show a difference below {margin}, though an interval can be wider."
+            f"Equivalent: two one-sided tests show a difference below {margin}. An interval can still be wider."
         )
     if Outcome.UNDECIDED in outcomes:
         neither = (

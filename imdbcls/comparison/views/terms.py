@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class Term(NamedTuple):
-    anchor: str  # of the longer definition: `term-<anchor>` in method.html
+    anchor: str  # the longer definition has the id `term-<anchor>` in method.html
     definition: str
 
 

@@ -17,7 +17,7 @@ COLUMNS = ("study", "group", "trial", "state", "metric", "value", "epochs", "sec
 
 
 def write_tuning_files(folder: Path, results: TuningResults) -> None:
-    """Write all files. If one cannot be written, leave all of them unchanged and raise UserError."""
+    """Write all files. If a file cannot be written, leave all files unchanged and raise UserError."""
     texts = {
         "tuning.json": json_text(tuning_document(results), indent=2) + "\n",
         "tuning.csv": tuning_csv(results),

@@ -285,7 +285,7 @@ def short_list(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
 
 
 def listed(names: Sequence[str], word: str = "and", max_listed: int = MAX_LISTED) -> str:
-    """Join names with commas and a word. If there are more than `max_listed`, replace the last ones by their number."""
+    """Join names with commas and a word. If there are more than `max_listed`, replace the last names by a number."""
     if len(names) > max_listed:
         names = [*names[: max_listed - 1], f"{len(names) - max_listed + 1:,} others"]
     return joined(names, word)
