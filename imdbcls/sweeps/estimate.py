@@ -128,7 +128,7 @@ class Measuring:
         self._sweep = Sweep()
 
     def groups(self, groups: Sequence[Group]) -> tuple[SharedWork | None, list[GroupEstimate]]:
-        """Return the cost of the work that the groups share (None if it cannot be measured), and of each group."""
+        """Return the cost of the groups' shared work (None if it cannot be measured), and an estimate per group."""
         config = groups[0].remaining[0]
         logger.info(f"Measuring tokenization{' and encoding' if config.uses_feature_cache else ''} ...")
         answers = self.answers("tokenization", config, measure_shared)

@@ -55,19 +55,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Running:
-    """A running job.
+    """A running job."""
 
-    `index` is its index in `Sweep.outcomes`, `slot` its number among the jobs that run at the same time, `error_pipe`
-    the pipe to read its error from, `read_result` the function that reads its result, `started` the time of its start
-    by `time.monotonic`, and `progress` what the live table shows (None: nothing).
-    """
-
-    index: int
-    slot: int
-    error_pipe: int
+    index: int  # index of the job in `Sweep.outcomes`
+    slot: int  # number of the job among the jobs that run at the same time
+    error_pipe: int  # file descriptor from which the error of the job is read
     read_result: Callable[[], Mapping[str, Any] | None]
-    started: float
-    progress: RunProgress | None
+    started: float  # time of the start, by `time.monotonic`
+    progress: RunProgress | None  # shown in the live table; None: not shown
 
 
 class Sweep:

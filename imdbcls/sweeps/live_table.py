@@ -39,7 +39,7 @@ class RunProgress:
         self._path = path
         self._epochs = epochs
         self._metric = metric
-        self._position = 0  # in bytes
+        self._position = 0  # number of bytes that have been read
         self._point: dict[str, Any] = {}  # the last value of each key
 
     def cells(self) -> tuple[str, str, str, str]:
@@ -95,7 +95,7 @@ class LiveTable:
         # The jobs inherit this open file and share its position, so their writes never overlap. `pread` does not move
         # the position. The file is open as long as the table.
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        self._position = 0  # of the first unread byte
+        self._position = 0  # position of the first unread byte
         self._rest = b""  # the start of a line whose end is not in the file yet
         self._painted_at = 0.0
 

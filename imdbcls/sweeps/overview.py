@@ -38,10 +38,10 @@ class SharedMessages:
 
 
 class JobMessages:
-    """Decide which messages of one job are shown on stderr. Trackers still record all of them.
+    """Decide which messages of one job are shown on stderr. Trackers still record all messages.
 
     Warnings and messages that several jobs share are shown once. With `has_overview`, the sweep itself logs the start
-    and the end of the run. Then the lines about epochs are shown only if the first epoch takes `MIN_SECONDS` or more: a
+    and the end of the run. The lines about epochs are shown only if the first epoch takes `MIN_SECONDS` or more: a
     run has either all of these lines or none.
     """
 

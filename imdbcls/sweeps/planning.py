@@ -78,7 +78,7 @@ def fix_plan(study: Path, wanted: Plan) -> Plan:
 
 
 def known_plan(study: Path, wanted: Plan) -> Plan | None:
-    """Return the plan of a study, or None if it has none. Raise UserError if it is not the wanted plan."""
+    """Return the plan of a study, or None if there is none. Raise UserError if the plan is not the wanted plan."""
     if not has_plan(study):
         return None
     fixed = read_plan(study)

@@ -187,7 +187,7 @@ def train(trainer: Trainer, num_steps: int, seconds: float, most: int) -> tuple[
 
 
 def spread_plan(batches: TrainBatches, num_steps: int) -> list[NDArray[np.int64]]:
-    """Return `num_steps` batches of an epoch in random order. Their lengths represent those of all batches."""
+    """Return `num_steps` batches of an epoch in random order, with evenly spaced ranks by number of tokens."""
     plan = batches.plan(0)
     if num_steps >= len(plan):
         return plan

@@ -1,7 +1,7 @@
 """After a sweep: compare each study, publish the comparison to W&B and alert the user.
 
-This runs in the sweep's process after the last job has ended, because it imports libraries that start threads, and a
-process with threads must not fork jobs. Nothing here changes the exit code of the sweep.
+These functions run in the sweep's process after the last job has ended: they import libraries that start threads, and a
+process with threads must not fork jobs. They do not change the exit code of the sweep.
 """
 
 import logging

@@ -61,7 +61,7 @@ def expectation(found: Estimate, plan: Plan) -> Iterator[str]:
     detectable = in_child(partial(detectable_difference, plan, num_documents))
     yield (
         f"With {len(plan.seeds)} seeds per group, 80 % of these studies detect a true difference of "
-        f"{100 * detectable:.2g} points between two groups; more test documents or seeds detect smaller differences. "
-        "The simulation assumes that documents are independent. It also assumes that, on "
+        f"{100 * detectable:.2g} points between two groups. With more test documents or seeds, they detect smaller "
+        "differences. The simulation assumes that documents are independent. It also assumes that, on "
         f"{100 * DISAGREEMENT:.0f} % of the documents, only one of two runs from different groups is right."
     )

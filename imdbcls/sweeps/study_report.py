@@ -99,8 +99,7 @@ class StudyReport:
     def standing(self, group: int, rounds: Sequence["Round"]) -> str:
         """Return the state of a group after the last look.
 
-        For a stopped group, include its difference from the group that it was compared with, at the look that stopped
-        it.
+        For a stopped group, include its difference from the group with which it was compared when it was stopped.
         """
         from imdbcls.comparison.race import State
 

@@ -155,12 +155,12 @@ class GroupTrials:
         return earlier is not None and earlier <= hours
 
     def record_hours(self, hours: float | None) -> None:
-        """Record the hours in the budget of this command. Do nothing if it has none."""
+        """Record the hours in the budget of this command. Do nothing if the budget has no hours."""
         if hours is not None:
             self._study.set_user_attr(HOURS, hours)
 
     def trials(self) -> list[FrozenTrial]:
-        """Return the trials that count towards the budget (all except replaced and surplus ones) in order."""
+        """Return the trials that count towards the budget, in order: all except replaced and surplus trials."""
         every = self._study.get_trials(deepcopy=False)
         replaced = {trial.user_attrs.get("replaces") for trial in every}
         return [trial for trial in every if trial.number not in replaced and SURPLUS not in trial.user_attrs]
