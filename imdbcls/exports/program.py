@@ -158,7 +158,7 @@ def one_sentence(error: Exception) -> str:
 
 
 def with_library_operators(program: ExportedProgram) -> ExportedProgram:
-    """Replace `lstm` and `gru` in a traced program with PyTorch's operators, so that it runs without this package."""
+    """Replace `lstm` and `gru` in a traced program with PyTorch's operators. The result runs without this package."""
     for module in program.graph_module.modules():  # the trace puts the head's autocast block into a submodule
         if not isinstance(module, torch.fx.GraphModule):
             continue

@@ -36,8 +36,8 @@ class ExportSource:
     """One run, or several runs whose calibrated probabilities are averaged.
 
     `tokenizer` truncates and pads as in the runs. The exported model of a single run returns the run's logits divided
-    by its temperature. The exported model of several runs returns the logarithms of the averaged probabilities, so its
-    softmax is the average.
+    by its temperature. The exported model of several runs returns the logarithms of the averaged probabilities. The
+    softmax of these logarithms is the average.
     """
 
     members: tuple[Member, ...]

@@ -99,7 +99,7 @@ def logits_of(member: Member, batches: list[dict]) -> list[torch.Tensor]:
 
 
 def run_script(name: str, folder: Path, scratch: Path) -> dict:
-    """Run `standalone.py` in a new process and return the JSON that it wrote. Raise UserError if it fails."""
+    """Run `standalone.py` in a new process and return the JSON that it wrote. Raise UserError if the process fails."""
     output = scratch / "found.json"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(scratch / "modules")}
     command = [sys.executable, "-P", str(SCRIPT), name, str(folder), str(scratch / "given.json"), str(output)]

@@ -47,4 +47,4 @@ def require_texts(texts: Sequence[str], limits: Limits) -> None:
                 f"{name} has {len(text):,} characters, and the limit is {limits.characters:,}: shorten it."
             )
         if not is_unicode(text):
-            raise BadTextError(f"{name} contains half of a character such as an emoji (a surrogate): remove it.")
+            raise BadTextError(f"{name} contains a surrogate (half of a character such as an emoji): remove it.")

@@ -105,6 +105,6 @@ class Health(BaseModel):
 
 
 class Problem(BaseModel):
-    """Why a request was refused. The sentence does not contain the text of the request."""
+    """The reason why a request was refused: one sentence, which does not contain the text of the request."""
 
     error: str

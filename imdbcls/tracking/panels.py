@@ -22,7 +22,7 @@ COSTS = {  # keys of a run's W&B summary
     "head_parameters": "head parameters",
     "latency_ms.p50": "median latency (ms)",
 }
-COLUMNS = 24  # of a report's grid
+COLUMNS = 24  # columns in the grid of a report
 WIDE, HALF = {"w": COLUMNS, "h": 8}, {"w": COLUMNS // 2, "h": 8}
 
 
