@@ -89,7 +89,7 @@ class Names:
                 raise ValueError(f"{column!r} has more than {self.max_names:,} different values")
             if self._num_characters > MAX_TOTAL_CHARACTERS:
                 raise ValueError(
-                    f"the different values of {column!r} have more than {MAX_TOTAL_CHARACTERS:,} characters in total; "
+                    f"the distinct values of {column!r} have more than {MAX_TOTAL_CHARACTERS:,} characters in total; "
                     "use shorter values"
                 )
         return self.indices.setdefault(text, len(self))

@@ -37,7 +37,7 @@ def design(comparison: Comparison) -> str:
 def documents_text(comparison: Comparison) -> str:
     """Return a phrase with the number of test documents, the data and the number of clusters."""
     facts = comparison.facts
-    data = f" of {span(facts['data'])}" if "data" in facts else ""
+    data = f" of the {span(facts['data'])} dataset" if "data" in facts else ""
     clusters = f" ({clusters_text(facts)})" if "test_clusters" in facts else ""
     return f"{span(facts['test_documents'])} test {plural('document', facts['test_documents'][-1])}{data}{clusters}"
 

@@ -137,7 +137,7 @@ def brief_facts(comparison: Comparison, columns: int) -> str:
     """Return sentences on what was compared: the counts, and each further fact that fits on the same line."""
     facts, groups = comparison.facts, comparison.groups
     runs = counted(sum(len(group.seeds) for group in groups), "run")
-    data = f" of {span(facts['data'])}" if "data" in facts else ""
+    data = f" of the {span(facts['data'])} dataset" if "data" in facts else ""
     clusters = f" ({clusters_text(facts)})" if "test_clusters" in facts else ""
     text = (
         f"{comparison.study}: {counted(len(groups), 'group')}, {runs}, "
