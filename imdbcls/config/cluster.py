@@ -45,7 +45,7 @@ def read_cluster(overrides: Sequence[str]) -> ClusterArguments:
 
 
 def settings_of(chosen: Sequence[str]) -> Mapping[str, Any] | None:
-    """Return the settings of the launcher, with its defaults; None for the default launcher."""
+    """Return the settings of the Slurm launcher: its defaults, changed by `chosen`. Return None if it is not chosen."""
     launchers = [text.partition("=")[2].strip("'\" ") for text in chosen if key_of(text) == GROUP]
     launcher = launchers[-1] if launchers else LOCAL
     keys = [text for text in chosen if key_of(text) != GROUP]

@@ -121,7 +121,7 @@ class SharedWork:
 
 @dataclass(frozen=True)
 class GroupEstimate:
-    """The runs of one group, of which `jobs` run at a time. `seconds` is the wall time of one run.
+    """The runs of one group; `jobs` of them train at the same time. `seconds` is the wall time of one run.
 
     `cost` is None if all runs are done, or if they cannot be measured. In the second case, `problem` says why.
     """
@@ -140,7 +140,7 @@ class GroupEstimate:
 
     @property
     def total_seconds(self) -> float:
-        """The wall time of the remaining runs, of which `jobs` run at a time."""
+        """The wall time of the remaining runs if `jobs` of them train at the same time."""
         return self.num_remaining * self.seconds / max(1, min(self.jobs, self.num_remaining))
 
     @property

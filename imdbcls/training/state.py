@@ -143,7 +143,7 @@ class Saver:
             return tuple(self._best_checkpoint(state).state.get("soup_epochs", ()))
 
     def save_soup(self, weights: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
-        """Write a soup as `best`. `load_best` then deletes the weights of the epochs.
+        """Write a soup as `best`. The weights of the single epochs stay on disk until `load_best` deletes them.
 
         `metrics` must include `epoch`, the best epoch, and `soup_epochs`.
         """

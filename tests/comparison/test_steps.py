@@ -308,8 +308,11 @@ def test_many_differing_documents_hardly_change_anything() -> None:
     assert estimate.p_equivalence(0.003) == pytest.approx(plain.p_equivalence(0.003), rel=0.05)
 
 
-def test_seeds_with_low_degrees_of_freedom_do_not_widen_the_documents_part() -> None:
-    """With two seeds, t is large because the seed variance is hardly known. Steps do not widen the interval further."""
+def test_score_test_does_not_widen_the_interval_of_two_seeds() -> None:
+    """With two seeds, the t-test has a large t, because the seed variance is hardly known.
+
+    The score test, which accounts for steps, has the degrees of freedom of the documents, so its t is smaller.
+    """
     variance = SeedVariance(4e-3, 1, 2)
     plain, stepped = (Estimate(0.02, (variance, variance), 1e-3, 59, step) for step in (0.0, 1 / 60))
     assert stepped.interval() == plain.interval()

@@ -39,8 +39,8 @@ def test_table_of_classes_equals_sklearn() -> None:
         assert row.split()[1:] == [*values, str(scores[3][number])]
 
 
-def test_the_interval_of_a_run_says_which_units_it_has() -> None:
-    """`compare` resamples clusters, so its interval of the same run differs."""
+def test_interval_of_clustered_documents_is_logged_with_a_note() -> None:
+    """The interval treats documents as independent. `compare` treats clusters as independent, so it gives another."""
     result = {
         **{"metric": "accuracy", "name": "cls-s0", "test/accuracy": 0.75, "val/accuracy": 0.75, "test_documents": 60},
         **{"test/confusion_matrix": [[20, 10], [5, 25]], "label_names": ["neg", "pos"], "watched_test": False},
