@@ -121,8 +121,9 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
     given = texts_of(arguments, stdin, config.data.source.arguments)
     target = Target(arguments.output, stdout, arguments.format)
     tally = classify(given, model, target, shard=arguments.shard, calibrated=not arguments.uncalibrated)
-    for loss in losses(tally.counts, config.max_length, what="texts") if tally.counts is not None else ():
-        logger.warning(loss)
+    if tally.counts is not None:
+        for loss in losses(tally.counts, config.max_length, config.data.truncation, what="texts"):
+            logger.warning(loss)
     if given.name is not None:
         logger.info(
             f"Classified {counted(tally.num_rows, 'row')} of {given.name}{null_labels_note(tally, given.unit)}."

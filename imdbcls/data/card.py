@@ -158,7 +158,8 @@ def wrapped(note: str, width: int) -> list[str]:
 
 
 def losses_of(card: DataCard) -> Iterator[str]:
-    return losses(sum_of(split.counts for split in card.splits.values()), card.max_length)
+    truncation = card.truncation if isinstance(card.truncation, str) else "windows"
+    return losses(sum_of(split.counts for split in card.splits.values()), card.max_length, truncation)
 
 
 def cluster_note(card: DataCard) -> Iterator[str]:

@@ -22,6 +22,17 @@ UNKNOWN_DOCUMENTS = 0.01  # documents of mostly unknown tokens; guessing their l
 TRUNCATED_DOCUMENTS = 0.5
 CUT_TOKENS = 0.25
 
+_ONE_END = (
+    "max_length or data.truncation=windows. In the same training time, data.truncation=head_tail reads the beginning "
+    "and the end of each document"
+)
+READ_MORE = {  # the advice for each value of data.truncation
+    "head": _ONE_END,
+    "tail": _ONE_END,
+    "head_tail": "max_length or data.truncation=windows",
+    "windows": "max_length or data.max_windows",
+}
+
 
 @dataclass(frozen=True)
 class TokenCounts:
@@ -91,10 +102,10 @@ def unknown_tokens(ids: NDArray[Any], offsets: NDArray[np.int64], unknown_id: in
     return counts
 
 
-def losses(counts: TokenCounts, max_length: int, *, what: str = "documents") -> Iterator[str]:
+def losses(counts: TokenCounts, max_length: int, truncation: str, *, what: str = "documents") -> Iterator[str]:
     """Yield warnings: documents without tokens, many unknown tokens, and many tokens that the encoder does not read.
 
-    `what` is the word for the documents in the warnings.
+    `truncation` is the value of `data.truncation`; `what` is the word for the documents in the warnings.
     """
     total = f"of {counts.documents:,} {what}"
     if counts.no_tokens:
@@ -115,7 +126,7 @@ def losses(counts: TokenCounts, max_length: int, *, what: str = "documents") -> 
         yield (
             f"{counts.truncated / counts.documents:.0%} of the {what} are not read completely with "
             f"max_length={max_length}; {cut:.0%} of all tokens are not read. To read more, use a larger "
-            "max_length, data.truncation=windows or, with windows, a larger data.max_windows."
+            f"{READ_MORE[truncation]}."
         )
 
 

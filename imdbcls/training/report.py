@@ -41,7 +41,7 @@ def log_start(run: Run) -> None:
     warn_of_seen_documents(run)
     for note in corpus.notes:
         logger.info(note)
-    for loss in losses(sum_of(run.token_counts.values()), config.max_length):
+    for loss in losses(sum_of(run.token_counts.values()), config.max_length, config.data.truncation):
         logger.warning(loss)
     size, head_size = count_parameters(run.model), count_parameters(run.model.head)
     trainable = count_parameters(trainer.model, trainable=True)

@@ -1,5 +1,6 @@
 """Test the counts of lost and unknown tokens, and the warnings about large losses and one-class models."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,23 @@ QUIET = TokenCounts(1000, 100_000, 5, 0, 100, 0, 5, 136, 9_000)
     ],
 )
 def test_only_large_losses_are_reported(change: dict[str, int], sentence: str | None) -> None:
-    found = list(losses(TokenCounts(**vars(QUIET) | change), 64))
+    found = list(losses(TokenCounts(**vars(QUIET) | change), 64, "head"))
     assert len(found) == (sentence is not None)
     assert sentence is None or sentence in found[0]
+
+
+@pytest.mark.parametrize(
+    ("truncation", "choices"),
+    [
+        ("tail", {"windows", "head_tail"}),
+        ("head_tail", {"windows"}),
+        ("windows", set()),
+    ],
+)
+def test_advice_for_truncated_documents_lists_other_truncations(truncation: str, choices: set[str]) -> None:
+    (advice,) = losses(TokenCounts(**vars(QUIET) | {"truncated": 980}), 64, truncation)
+    assert set(re.findall(r"data\.truncation=(\w+)", advice)) == choices
+    assert ("data.max_windows" in advice) == (truncation == "windows")
 
 
 def test_the_card_the_run_and_predict_report_losses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
