@@ -202,7 +202,7 @@ def is_borrowed(target: str, found: Any) -> bool:
 
 
 def borrowed_targets(node: Any) -> Iterator[str]:
-    """Import every `_target_` at any depth, and yield an error message if its package does not define it."""
+    """Import every `_target_` at any depth. Yield an error message for each target that its package does not define."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if isinstance(target, str) and is_borrowed(target, locate(target)):

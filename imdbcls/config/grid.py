@@ -104,7 +104,7 @@ def name_of(config: Config, combination: Sequence[Override], swept: set[str]) ->
 
 
 def equal_groups(groups: Sequence[GridGroup]) -> Iterator[str]:
-    """Yield an error message for each group that repeats an earlier one, for example if the swept key is `jobs`."""
+    """Yield an error message for each group that repeats an earlier group, for example if the swept key is `jobs`."""
     first: dict[str, GridGroup] = {}
     for group in groups:
         same = first.setdefault(group.group_hash, group)

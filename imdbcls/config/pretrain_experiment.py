@@ -20,7 +20,7 @@ IGNORED_KEYS = {
     "backbone": ("freeze", "cache", "lora_rank", "reinit_layers"),
     "data": ("test_limit", "validate_on_train"),
 }
-SMALL = ("backbone=tiny", "data=sample")  # choices for a config of which only the ignored keys are used
+SMALL = ("backbone=tiny", "data=sample")  # choices of a cheap config; only its values for the ignored keys are used
 
 
 @dataclass(frozen=True)

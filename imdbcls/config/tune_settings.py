@@ -41,7 +41,7 @@ class WinnerSettings(Section):
 
     @property
     def num_seeds(self) -> int:
-        """The number of seeds per group, or with `study` the maximum."""
+        """The number of seeds per group. With `study`, this is the maximum number."""
         if self.seeds is None:
             return default_study_settings().seeds.max if self.study else DEFAULT_WINNER_SEEDS
         return self.seeds
