@@ -297,7 +297,8 @@ def pair_budgets(first: int, second: int, budget: int) -> tuple[int, int]:
     """Return how many tokens of each text of a pair are read, if both together may have `budget` tokens.
 
     Tokens are removed from the longer text until the pair fits, as with `truncation="longest_first"` in transformers.
-    If both texts are cut, the first gets half of the budget, rounded down, unless it is the longer one.
+    If both texts are cut, each gets half of the budget. If the budget is odd, the longer text gets one token more; with
+    equal lengths, the second text does.
     """
     if first + second <= budget:
         return first, second

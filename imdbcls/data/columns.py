@@ -218,7 +218,7 @@ def missing_columns(
     objects = {name for row in rows for name, cell in row.items() if isinstance(cell, dict)}
     candidates = [name for name in names if name not in requested and name not in objects]
     settings = [setting for setting, _ in request.columns]
-    single = [setting for setting, _ in missing if settings.count(setting) == 1]  # not one of several columns
+    single = [setting for setting, _ in missing if settings.count(setting) == 1]  # settings that name one column
     similar = {pair: near for pair in missing if (near := similar_name(pair[1], candidates)) is not None}
     found = {setting: near for (setting, _), near in similar.items() if setting in single}
     rest = [name for name in candidates if name not in similar.values()]

@@ -106,7 +106,7 @@ def require_columns(path: Path, request: Request) -> None:
     if not sample:
         unique = replace(request, columns=tuple(("", name) for name in names if names.count(name) == 1))
         sample, broken = _sample(rows_of(path, unique, only_header=True))
-        if broken and not sample and request.encoding == AUTO:  # a one-byte encoding reads any file
+        if broken and not sample and request.encoding == AUTO:  # latin-1 can decode any file
             sample, _ = _sample(rows_of(path, replace(unique, encoding="latin-1"), only_header=True))
     hint = "" if path.suffix.lower() not in DELIMITED else " (the first line names the columns)"
     error = missing_columns(request, names, str(path), rows=sample, hint=hint)

@@ -71,7 +71,8 @@ def from_arguments(texts: Sequence[str], *, reads_pairs: bool = False) -> Texts:
 def from_stdin(stdin: TextIO, data: Mapping[str, Any], encoding: str | None = None) -> Texts:
     """Return the non-blank lines of stdin with their line numbers. A tab separates the texts of a pair.
 
-    `data` has the arguments of the run's data source. `encoding` is the encoding of stdin; None is the terminal's.
+    `data` has the arguments of the run's data source. `encoding` is the encoding of stdin; None keeps the encoding that
+    Python chose.
     """
     if isinstance(stdin, TextIOWrapper):  # invalid bytes become surrogates, so that the error names their line
         stdin.reconfigure(encoding=None if encoding in (None, AUTO) else encoding, errors="surrogateescape")
@@ -164,7 +165,7 @@ def separator_in(data: Mapping[str, Any]) -> str:
 
 
 def encoding_in(data: Mapping[str, Any]) -> str:
-    """Return the encoding to suggest for a file that is not UTF-8: that of the run's data if set, else cp1252."""
+    """Return the encoding to suggest for a file that is not UTF-8: the encoding set for the run's data, else cp1252."""
     return str(setting_in(data, "encoding") or "cp1252")
 
 
@@ -259,7 +260,7 @@ def valid_unicode(text: str, place: str) -> str:
 
 
 def in_shard(items: Iterator[Item], shard: tuple[int, int]) -> Iterator[Item]:
-    """Yield the items of shard i of n, counted from 1: the i-th item, and then every n-th item."""
+    """Yield the items of shard i of n, counted from 1: the i-th item, and every n-th item after it."""
     index, count = shard
     return itertools.islice(items, index - 1, None, count)
 
@@ -267,10 +268,10 @@ def in_shard(items: Iterator[Item], shard: tuple[int, int]) -> Iterator[Item]:
 def in_chunks(items: Iterator[Item], num_done: int = 0) -> Iterator[list[Item]]:
     """Yield lists of up to `CHUNK` items, fewer if the texts are long.
 
-    `num_done` is the number of items before the first one. The first chunks are smaller: the limit of a chunk is the
-    number of items before it, with a minimum of `FIRST_CHUNK`. If the next item raises UserError, first yield the items
-    before it, so that they get answers. A command that continues after these items has different chunks from a command
-    without the error.
+    `num_done` is the number of items that an interrupted command has answered. The first chunks are smaller: the limit
+    of a chunk is the number of items before it, with a minimum of `FIRST_CHUNK`. If the next item raises UserError,
+    first yield the items before it, so that they get answers. A command that continues after these items has different
+    chunks from a command without the error.
     """
     chunk: list[Item] = []
     num_characters = 0
