@@ -20,7 +20,7 @@ from imdbcls.training.run import Run
 
 logger = logging.getLogger(__name__)
 
-LEARNED_NOTHING = 0.97  # warn if the training loss is above this fraction of the loss of guessing
+LEARNED_NOTHING = 0.97  # warn if the training loss is above this fraction of `loss_of_guessing`
 OTHER_HEAD = {"cls": "mean", "lstm": "cls"}  # head of this run → head to suggest next (default: lstm)
 
 
@@ -83,7 +83,10 @@ def accuracy_interval(confusion_CC: np.ndarray) -> tuple[float, float]:
 
 
 def warnings_of(run: Run, result: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a warning if the accuracy is misleading, and one if the training loss is not far below that of guessing."""
+    """Yield a warning if the accuracy is misleading, and another warning if training has hardly reduced the loss.
+
+    The second warning is for a training loss that is not far below `loss_of_guessing`.
+    """
     if (warning := accuracy_warning(result["test/confusion_matrix"], result["label_names"])) is not None:
         yield f"test: {warning}"
     guessing = loss_of_guessing(run.corpus.train.labels)
@@ -99,7 +102,7 @@ def warnings_of(run: Run, result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def is_plain_cross_entropy(loss: LossConfig) -> bool:
-    """Return whether the training loss is the cross-entropy, which can be compared with that of guessing."""
+    """Return whether the training loss is the plain cross-entropy, which can be compared with `loss_of_guessing`."""
     is_changed = loss.label_smoothing > 0 or loss.class_weights is not None or loss.r_drop > 0
     return loss.target.endswith(".CrossEntropy") and not is_changed
 

@@ -128,8 +128,8 @@ def describe_layers(example: Encoded) -> str:
 def require_space(folder: Path, needed: int, cache_gb: float, layers: str, *, is_frozen: bool) -> None:
     """Raise UserError if `needed` more bytes would exceed the cache limit or leave too little free disk space.
 
-    `is_frozen` is true if no epoch trains the encoder. If it is false, training without the cache can draw other
-    dropout masks, and the error says so.
+    `is_frozen` is true if no epoch trains the encoder. Otherwise, the error also says that training without the cache
+    can draw other dropout masks.
     """
     used, free = cache_size(folder), shutil.disk_usage(folder).free - RESERVE
     effect = "with the same result up to rounding" if is_frozen else "and the dropout masks can differ"

@@ -27,7 +27,7 @@ class Phases:
 
     With LP-FT (linear probing, then fine-tuning; Kumar et al. 2022, section 4), the first phase trains only the head,
     and the second phase trains all weights, starting from this head. Other runs have one phase. Departure from the
-    paper: the second phase starts from the last weights of the first phase, not from those of its best epoch.
+    paper: the second phase starts from the last weights of the first phase, not from the weights of its best epoch.
     """
 
     def __init__(self, model: Classifier, phases: Sequence[Phase]) -> None:

@@ -145,7 +145,7 @@ class Saver:
     def save_soup(self, weights: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
         """Write a soup as `best`. The weights of the single epochs stay on disk until `load_best` deletes them.
 
-        `metrics` must include `epoch`, the best epoch, and `soup_epochs`.
+        `metrics` must include `epoch` (the best epoch) and `soup_epochs`.
         """
         if self.processes.is_main:
             self._write(self.best, {"model": weights}, metrics)

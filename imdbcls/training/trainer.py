@@ -91,8 +91,8 @@ class Trainer:
         self.num_steps = settings.epochs * batches.train.steps_per_epoch
         self.num_test_documents = batches.test.num_documents
         self.max_grad_norm = math.inf if settings.max_grad_norm is None else settings.max_grad_norm
-        # A step can be interrupted and repeated only if the forward pass does not change the model, as in a model
-        # without buffers.
+        # A step can be interrupted and repeated only if the forward pass does not change the model. A forward
+        # pass can change only buffers, so the model must have none.
         self.steps_are_repeatable = self.model.state_dict().keys() == {
             name for name, _ in self.model.named_parameters()
         }
