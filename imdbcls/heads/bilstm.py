@@ -40,7 +40,7 @@ class BiLSTMHead(nn.Module):
         return self.output(self.dropout(torch.cat([forward_BD, backward_BD], dim=1)))
 
     def pooled_output(self, lstm: nn.LSTM, hidden_BTD: Tensor, mask_BT: Tensor, *, backward: bool = False) -> Tensor:
-        """Return the pooled outputs of an LSTM that reads each document, from its end to its start if `backward`.
+        """Return the pooled outputs of an LSTM. With `backward`, it reads each document from its end to its start.
 
         Pooling ignores the order of the tokens, so each direction is pooled in its own order.
         """
