@@ -75,7 +75,7 @@ class RunFolder:
                     f"{self.path} is on a file system that cannot lock files ({error}). Choose another runs_dir."
                 ) from error
             # A missing lock file means that the other process removed its new folder while this process was waiting for
-            # the lock. `mkdir` in /proc raises the same error, but its `filename` is the folder.
+            # the lock. `mkdir` in /proc raises the same error, but with the folder as `filename`.
             if isinstance(error, FileNotFoundError) and error.filename == str(path):
                 raise UserError(self._held_by_another(path)) from error
             raise UserError(

@@ -61,10 +61,11 @@ def is_choice(path: Path, default: Any) -> bool:
 
 
 def short_names(choices: Mapping[str, Any], differing: Mapping[Path, Any]) -> Iterator[tuple[Path, str]]:
-    """Yield the differing keys with their names in the label, first the keys of the head, then those of the top level.
+    """Yield the differing keys with their names in the label.
 
-    The name is the last part of the key. If several keys have the same last part, only a key of the top level or of the
-    head has this short name, and the others are written in full.
+    The keys of the head come first, then the keys of the top level, then the keys of the other sections. The name is
+    the last part of the key. If several keys have the same last part, only a key of the top level or of the head has
+    this short name, and the others are written in full.
     """
     nested = [key for section in choices.values() if isinstance(section, Mapping) for key in section]
     used = Counter([*choices, *nested])
@@ -101,5 +102,5 @@ def shortened(label: str, group_hash: str) -> str:
     """Return the label. If it is longer than `MAX_LENGTH` characters, replace its last words with the hash."""
     if len(label) <= MAX_LENGTH:
         return label
-    kept = label[: MAX_LENGTH - len(group_hash) - 2]  # two spaces: one may be cut, one precedes the hash
+    kept = label[: MAX_LENGTH - len(group_hash) - 2]  # one for the space before the hash, one spare
     return f"{kept.rpartition(' ')[0] or kept} {group_hash}"

@@ -50,7 +50,7 @@ class Plan(Fixed):
     first_look: Annotated[int, Ge(2)]  # seeds per group
     metric: str  # a key of `selection.TITLES`
     margin: Positive | None  # for equivalence, as a fraction (0.003 is 0.3 points); None: not tested
-    # A group is stopped if its chance of a verdict is lower than this. None: this rule is not used.
+    # A group is stopped if its chance of a verdict is lower than this number. None: there is no such rule.
     futility: Annotated[float, Gt(0), Lt(1)] | None
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from imdbcls.runs.selection import metric_of
 from imdbcls.runs.untrusted import require_regular_file, sha256
 
 SPLITS = ("test", "validation")
-TRIAL_STATUSES = ("trial", "pruned")  # tuning trials that trained for all epochs, and that were stopped early
+TRIAL_STATUSES = ("trial", "pruned")  # statuses of trials that trained for all epochs, or were stopped early
 TEXTS = ("head", "config_hash", "group_hash", "split_hash")
 FRACTIONS = ("val/accuracy", "test/accuracy")
 NUM_CALIBRATION_BINS = 15  # bins of val/ece and test/ece

@@ -88,7 +88,8 @@ def exiting_like_main_process(folder: RunFolder) -> Iterator[None]:
     except Interrupted as error:
         deadline = time.monotonic() + MAIN_SECONDS
         while in_sweep() and time.monotonic() < deadline:
-            if (folder.result() or {}).get("status") == "stopped":  # 0, so that the sweep does not start the run again
+            if (folder.result() or {}).get("status") == "stopped":
+                # Exit with 0, so that the sweep does not start the run again.
                 sys.exit(0)
             time.sleep(0.2)
         sys.exit(error.exit_code)
