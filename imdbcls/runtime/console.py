@@ -80,7 +80,11 @@ class StderrHandler(logging.Handler):
 
 
 def is_shown(record: logging.LogRecord) -> bool:
-    """Return whether to show a log record: one of imdbcls or Hydra, a warning, or any if the root level is DEBUG."""
+    """Return whether to show a log record.
+
+    All records of imdbcls and Hydra are shown. Records of other packages are shown if their level is at least WARNING,
+    or if the root level is DEBUG.
+    """
     is_own = record.name.partition(".")[0] in SHOWN
     return is_own or record.levelno >= logging.WARNING or logging.getLogger().level <= logging.DEBUG
 

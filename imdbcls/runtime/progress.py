@@ -144,7 +144,7 @@ class Progress:
             self._resumed_at = self._stepped_at = now
 
     def _log(self, line: str) -> None:
-        """Log a line in the plain mode. In the live mode, only trackers get the line: the live line also shows it."""
+        """Log a line in the plain mode. In the live mode, pass the line only to trackers."""
         if self._style == "plain":
             logger.info(line)
         else:

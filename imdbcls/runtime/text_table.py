@@ -83,8 +83,8 @@ def smallest_width(
 def wrapped(text: str, width: int, start: str = "", indent: str | None = None) -> str:
     """Wrap a text at spaces to lines of at most `width` columns.
 
-    The first line begins with `start`, and the other lines with `indent` (None: spaces in the length of `start`). Paths
-    and commands with their arguments are never broken, so that they can be copied: their line may be longer than
+    The first line begins with `start`, and the other lines with `indent` (None: as many spaces as `start` is wide).
+    Paths and commands with their arguments are never broken, so that they can be copied: their line may be longer than
     `width`. Other words are broken only if they are longer than a line.
     """
     from rich.cells import cell_len, chop_cells

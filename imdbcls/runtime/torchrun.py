@@ -41,8 +41,8 @@ def require_single_process() -> None:
 def muted_other_processes() -> Iterator[None]:
     """Show only the messages of the main process in the block, because the other processes would repeat them.
 
-    After `distributed.joined_processes`, the other processes show their errors, too, with their rank. Before that, all
-    processes fail for the same reason, and the other processes exit silently after the main process.
+    After `distributed.joined_processes`, the other processes show their errors, too, with their rank. An earlier error
+    has the same cause in all processes, so only the main process shows it, and the others exit silently after it.
     """
     if not is_other_process():
         yield
