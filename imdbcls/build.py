@@ -135,7 +135,8 @@ def build_inputs(config: Config, folder: RunFolder, control: RunControl) -> Inpu
     frozen_weights = hash_of_weights(model.encoder) if keeps_encoder else None
     inputs = Inputs(hardware, corpus, backbone, model, pipeline, tokens, batches, frozen_weights)
     if config.uses_feature_cache:
-        # Test is evaluated after the last epoch. An encoder that was frozen only at first has new weights by then.
+        # The test split is evaluated after the last epoch. If the encoder was frozen only in the first epochs, its
+        # cached output is outdated by then.
         with_test = not control.is_trial and config.backbone.freeze is True
         read_from_feature_cache(config, inputs, control.progress, with_test)
     return inputs

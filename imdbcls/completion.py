@@ -1,6 +1,7 @@
 """Complete commands in a shell: `eval "$(imdbcls completion bash)"`.
 
-argcomplete connects the shells and completes options. Config groups, choices and keys are those of `--help`.
+argcomplete connects the shells and completes options. The completed config groups, choices and keys are those that
+`--help` lists.
 """
 
 import argparse
@@ -115,7 +116,7 @@ class Overrides:
         """Return the completions of `prefix`, each with a description."""
         known = groups([Path(parsed_args.config_dir)] if parsed_args.config_dir else [])
         key, has_value, value = prefix.partition("=")
-        if key in known and has_value:  # a sweep lists several values
+        if key in known and has_value:  # complete the last of the values, because a sweep lists several
             start = prefix[: len(prefix) - len(value.rpartition(",")[2])]
             return {start + choice: description for choice, description in known[key].items()}
         if has_value:
@@ -136,7 +137,10 @@ def keys_of(override: str) -> Iterator[str]:
 
 
 def run_folders(prefix: str, **_: Any) -> list[str]:
-    """Return the folders of finished runs, in runs/ or in the folder that `prefix` names; without runs, all paths."""
+    """Return the folders of finished runs, in runs/ or in the folder that `prefix` names.
+
+    If there are none, return the files and folders that begin with `prefix`.
+    """
     start = escape(prefix if "/" in prefix else "runs/")
     found = [glob(f"{start}{pattern}result.json") for pattern in ("*/", "*/*/")]
     return sorted(str(Path(path).parent) for paths in found for path in paths) or FilesCompleter()(prefix)

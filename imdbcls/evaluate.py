@@ -144,7 +144,7 @@ def evaluate_file(runs: Sequence[Path], arguments: argparse.Namespace, stdout: T
     calibrated = ensemble is not None
     for run in loaded:
         on_progress = Progress(run.config.progress).for_split("file")
-        model = replace(run)  # its loaded weights are freed afterwards
+        model = replace(run)  # the weights that this copy loads are freed afterwards
         found.append(model.predict_documents(documents, on_progress, calibrated=calibrated, cache_tokens=False))
     scores = scores_of(found[0] if ensemble is None else averaged(found))
     if scores.warning is not None:

@@ -116,7 +116,7 @@ def explain_texts(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) 
         logger.info(note)
     sections: list[Section] = []
     for item in chosen(texts_of(arguments, stdin, run.config.data.source.arguments), arguments.rows):
-        assert item.text is not None  # `chosen` raises UserError
+        assert item.text is not None  # `chosen` raises UserError for an item without a text
         explanation = explain(run, item.text, arguments.target)
         show(explanation, item, arguments.json, stdout, is_first=not sections)
         title = f"Text {item.number:,}" if "id" not in item.copied else f"Text {item.copied['id']}"
@@ -226,7 +226,7 @@ def default_output(first: Path, second: Path) -> Path:
 
 
 def with_data(run: "FinishedRun", data: str | None) -> "FinishedRun":
-    """Return the run. Unless `data` is None, it reads its documents from the user's own copy at `data`."""
+    """Return a copy of the run that reads its documents from the path `data`, or the run itself if `data` is None."""
     from dataclasses import replace
 
     from imdbcls.runs.data_origin import read_from

@@ -192,7 +192,7 @@ class FinishedRun:
         return scores_of(self.predict_documents(documents, calibrated=False, cache_tokens=False))
 
     def calibrated(self, predictions: Predictions) -> Predictions:
-        """Return predictions of the run, such as the recorded ones, with calibrated probabilities."""
+        """Calibrate the probabilities in uncalibrated predictions of this run, such as the recorded predictions."""
         from imdbcls.models.temperature import apply_temperature
 
         return replace(predictions, probabilities=apply_temperature(predictions.known_probabilities, self.temperature))

@@ -105,7 +105,7 @@ def read_command(arguments: Sequence[str]) -> Command:
         mistakes.append("winners.study=true needs two or more groups, such as head=cls,lstm.")
     if mistakes:
         raise UserError(*mistakes)
-    assert keys.settings is not None  # else there are mistakes
+    assert keys.settings is not None  # if it is None, `keys.mistakes` is not empty
     return Command(keys.settings, grid, launcher.settings)
 
 
