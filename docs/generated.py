@@ -156,7 +156,7 @@ def help_of(module: str) -> str:
 
 
 def commands() -> str:
-    """Return the help of every command. The list of keys is left out: it is the page Configuration."""
+    """Return the help of every command. The list of keys is left out, because it has its own page, Configuration."""
     from imdbcls.commands import COMMANDS
 
     with ThreadPoolExecutor(max_workers=2) as pool:

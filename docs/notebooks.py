@@ -14,11 +14,11 @@ from nbformat import NotebookNode
 
 FOLDER = Path(__file__).resolve().parent / "pages" / "notebooks"
 TIMEOUT = 600  # seconds for one cell
-FIGURES = "%config InlineBackend.print_figure_kwargs = {'dpi': 60, 'bbox_inches': None}\n"  # small files
+FIGURES = "%config InlineBackend.print_figure_kwargs = {'dpi': 60, 'bbox_inches': None}\n"  # for small files
 
 
 def executed(path: Path, folder: Path) -> NotebookNode:
-    """Return a notebook with the outputs of all its cells, which run in `folder`. Raise an error of a cell."""
+    """Run all cells of a notebook in `folder`, and return it with their outputs. An error in a cell is raised."""
     notebook = nbformat.read(path, as_version=4)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     source, first.source = first.source, FIGURES + first.source

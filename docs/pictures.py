@@ -1,6 +1,6 @@
 """Draw the pictures of the concept pages: `python docs/pictures.py`.
 
-They are SVG files that follow the colour scheme of the reader. The same command writes the same bytes.
+They are SVG files that follow the colour scheme of the reader. Every call of the command writes the same bytes.
 """
 
 from collections.abc import Sequence

@@ -32,7 +32,7 @@ from imdbcls.exports.source import ExportSource, open_source
 from imdbcls.exports.verification import expected_logits, run_script, token_rows
 
 BATCH_SIZE = 16
-REPEATS = 4  # measurements of each speed
+REPEATS = 4  # how often each speed is measured
 
 
 def reviews(source: ExportSource, num_documents: int) -> Documents:

@@ -30,8 +30,8 @@ class Cell:
 def cells(heads: Sequence[str], batch_sizes: Sequence[int], compiled: bool, flash: bool) -> Iterator[Cell]:
     """Yield all measurements, starting with the two most important batch sizes.
 
-    For these two and then for the other batch sizes, the systems without `torch.compile` precede those with it. Systems
-    with the same head and batch size are adjacent.
+    The other batch sizes follow. In both parts, the systems without `torch.compile` come first. Systems with the same
+    head, batch size and use of `torch.compile` are adjacent.
     """
     groups = [(*SYSTEMS, *(FLASH if flash else ())), COMPILED if compiled else ()]
     for sizes, systems in itertools.product((batch_sizes[:2], batch_sizes[2:]), groups):

@@ -92,7 +92,7 @@ def requirements_of(bundle: str) -> list[Requirement]:
 def missing(
     requirements: Iterable[Requirement], installed: Iterable[Requirement], markers: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the packages to download, with the versions in constraints.txt: the requirements and their dependencies.
+    """Return the requirements and their dependencies that must be downloaded, with their versions in constraints.txt.
 
     An installed package is left out if its version fits, or if its version is not known.
     """
@@ -122,7 +122,7 @@ def pins() -> list[str]:
 
 
 def download(pins: Sequence[str], python: str, folder: Path) -> None:
-    """Download the wheels for the GPU machine, and build those of packages that are published only as source."""
+    """Download the packages for the GPU machine. Build a wheel for each package that is published only as source."""
     pip = [sys.executable, "-m", "pip"]
     common = ["--quiet", "--disable-pip-version-check", "--no-deps"]
     platforms = [argument for name in PLATFORMS for argument in ("--platform", name)]

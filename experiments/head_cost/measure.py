@@ -38,7 +38,7 @@ def make(folder: Path, name: str, head: str, overrides: Sequence[str]) -> Traine
 
 
 def cpu_seconds(trainer: Trainer, steps: slice) -> float:
-    """Return the CPU time in seconds of these steps of the first epoch, including the collation of their batches."""
+    """Return the CPU seconds of the given steps of the first epoch, including the collation of their batches."""
     batches = trainer.batches.train.epoch(0, start_step=steps.start)
     started = time.process_time()
     for _, batch in zip(range(steps.start, steps.stop), batches, strict=False):

@@ -134,7 +134,7 @@ def adaptive_studies(
 def standard_error(setting: Setting) -> float:
     """Return the true standard error of the difference between two equal heads, in points.
 
-    It combines three variances: that of head x document, that of seed x document, and that between seeds.
+    It combines the variances of head x document, of seed x document, and between seeds.
     """
     seed_variance = (setting.seed_sds[0] / POINTS) ** 2
     total = DIFFICULTY_SD**2 + HEAD_SD**2 + RESIDUAL_SD**2 + seed_variance

@@ -30,7 +30,7 @@ from imdbcls.comparison.statistics import Estimate, Sample, permutation_p, t_qua
 from imdbcls.comparison.verdicts import LEVEL, Outcome
 
 MARGIN = 0.003
-WIDE_MARGIN = 0.02  # far above the standard errors: the worst case for false "equivalent" at the margin
+WIDE_MARGIN = 0.02  # A margin far above the standard errors is the worst case for a false "equivalent".
 
 
 def all_pairs(num_heads: int) -> list[Pair]:
@@ -221,7 +221,7 @@ def settle_studies(setting: Setting, generator: np.random.Generator, num_studies
 
     Each number in `SETTLE_SEEDS` and each of `SETTLE_TARGETS` give three values: the chance by the old rules, the
     chance by the new rules, and whether there is a verdict. The study has as many seeds as the largest target. A
-    prediction uses only its first seeds.
+    prediction uses only the first seeds of the study.
     """
     units, pairs = setting.units(), [Pair(0, 1)]
     rows = []

@@ -7,7 +7,7 @@ Four experiments, whose results are added to one JSON file:
 - `cpu` measures the processor time per document in the same way, as the difference between a long and a short run.
   Other load on the machine hardly changes processor time.
 - `losses` trains the same run without dropout in 1, 2 and 4 processes, and compares the losses of every step.
-- `kill` kills one of two processes (SIGKILL) and measures the seconds until all have ended.
+- `kill` kills one of two processes (SIGKILL) and measures the seconds until all processes have ended.
 """
 
 import argparse
