@@ -356,7 +356,7 @@ def test_interrupted_command_continues_with_the_same_bits(
 
 @pytest.mark.parametrize("extension", ["jsonl", "csv", "parquet"])
 def test_killed_command_continues_with_the_same_bits(extension: str, finished: Path, tmp_path: Path) -> None:
-    """SIGKILL arrives when the answers of the second chunk are written, after the 1,024 rows of the first."""
+    """SIGKILL arrives when the answers of the second chunk are written, after the 1,024 rows of the first chunk."""
     texts, output = rows_file(tmp_path / "texts.parquet", 3200), tmp_path / f"answers.{extension}"
     arguments = [str(finished), "--file", str(texts), "--id-column", "key", "--output"]
     folder = tmp_path / "folder"

@@ -132,7 +132,7 @@ def test_chance_to_settle_agrees_with_draws_from_its_posterior() -> None:
     estimate = Estimate(0.004, (SeedVariance(1e-5, 2, 3), SeedVariance(1e-5, 2, 3)), 1e-6, 5_000)
     level, margin, later, num_draws = 0.05, 0.003, 8, 200_000
     generator = np.random.default_rng(5)
-    df = 4 + PRIOR_DF  # (Σ v)² / Σ (v² / df) of two equal variances with two degrees each
+    df = 4 + PRIOR_DF  # (Σ v)² / Σ (v² / df) for two equal variances v with df = 2
     scale = df / generator.chisquare(df, num_draws)
     seed_now, seed_later = scale * 2e-5 / 3, scale * 2e-5 / later
     weight = estimate.value**2 / (estimate.value**2 + seed_now)

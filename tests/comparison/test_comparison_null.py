@@ -121,7 +121,10 @@ def test_error_rates_stay_low(setting: Setting) -> None:
     ],
 )
 def test_without_a_rule_an_error_rate_leaves_its_bound(rule: str, number: int, num_studies: int, bound: float) -> None:
-    """The floor keeps p-values at or above those for exactly these models. The other rules limit false "better"."""
+    """Every rule but the floor limits the number of false "better".
+
+    The floor keeps each p-value at or above the p-value for exactly these trained models, which ignores other seeds.
+    """
     found = rule_studies(rule, RULE_SETTINGS[rule], generator_of(3), num_studies).mean(axis=0)
     with_rule, without_rule = found[2 * number : 2 * number + 2]
     assert with_rule <= bound < without_rule
@@ -180,7 +183,7 @@ def test_calibrated_models_are_rarely_called_miscalibrated(num_seeds: int) -> No
 
 
 def test_unseen_collapse_is_within_the_reported_limit() -> None:
-    """No interval can show a collapse that did not happen in these seeds. The upper limit of its rate allows for it."""
+    """If no seed collapsed, no interval can allow for a collapse. The upper limit of the rate of collapse does."""
     setting = Setting((3, 3), (0.1, 0.1), 10_000, collapse=(0.0, 0.05))
     *_, interval, none_seen, limit_holds = collapse_studies(setting, generator_of(9), 100).mean(axis=0)
     assert none_seen > 0.7 and interval < 0.5

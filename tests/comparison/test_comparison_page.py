@@ -242,7 +242,7 @@ def test_study_of_many_groups_shows_only_the_best(tmp_path: Path) -> None:
 
 
 def test_names_of_groups_do_not_change_the_explanations(tmp_path: Path) -> None:
-    """Two groups have names of other parts of a figure: a reference line and a curve, both missing on this page."""
+    """Two groups are named like parts of a figure that this page does not have: a reference line and a curve."""
     heads = [Head("largest class", skill=2.0), Head("training", skill=1.9)]
     study = make_study(tmp_path / "heads", heads=heads, seeds=[0, 1], num_documents=3_000)
     for log in study.glob("*/metrics.jsonl"):

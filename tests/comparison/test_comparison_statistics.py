@@ -401,7 +401,7 @@ def test_short_list_excludes_groups_below_dunnetts_limit() -> None:
 
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_metrics_agree_with_result_json(num_classes: int) -> None:
-    """`compare` computes metrics with its own code, a run with scikit-learn and torchmetrics."""
+    """`compare` computes metrics with its own code, and a run computes them with scikit-learn and torchmetrics."""
     given = random_predictions(num_classes)
     ours = {name: metric.evaluate(given)[0] for name, metric in METRICS.items()}
     ours["ece"] = ece(given.probabilities.max(axis=1).astype(float), given.correct)

@@ -106,7 +106,7 @@ def test_p_values_and_intervals_hold_for_all_looks(study: Path) -> None:
 
 
 def test_groups_have_their_names_in_the_plan(study: Path) -> None:
-    """A study of tuned heads needs this, because the configs of its groups also differ in the learning rate."""
+    """In a study of tuned heads, names made from the configs would also contain the learning rates."""
     plan = read_plan(study)
     names = [f"{group.name} tuned" for group in plan.groups]
     groups = tuple(group.model_copy(update={"name": name}) for group, name in zip(plan.groups, names, strict=True))

@@ -95,7 +95,7 @@ def test_last_look_parks_no_group_for_futility() -> None:
 
 
 def test_futility_changes_no_verdict_before_it_stops_a_group() -> None:
-    """Futility only stops groups, so a study with it finds a subset of the differences."""
+    """Futility only stops groups, so a study that uses futility finds a subset of the differences."""
     generator = np.random.default_rng(4)
     for _ in range(20):
         samples = [head(0.9 - 0.004 * generator.random(), seed=i) for i in range(4)]

@@ -12,7 +12,7 @@ from imdbcls.comparison.statistics import Units, holm, permutation_p
 
 
 def enumerated_p(terms: np.ndarray) -> float:
-    """Return the same p-value from the complete distribution, built up term by term."""
+    """Return the p-value of the permutation test from the sums of all sign patterns, built up term by term."""
     weights = Counter({0: 1})
     for term in np.abs(terms[terms != 0]).tolist():
         following: Counter[int] = Counter()

@@ -353,7 +353,7 @@ def test_step_of_macro_f1_is_that_of_accuracy_for_balanced_classes_only() -> Non
 
 @pytest.mark.usefixtures("fast")
 def test_similar_heads_at_the_margin_are_rarely_called_equivalent() -> None:
-    """Without the rules, the equivalence test is wrong in 20 to 40 % of studies with 65 documents."""
+    """Without the rules for steps, the equivalence test is wrong in 20 to 40 % of studies with 65 documents."""
     for num_seeds in (1, 3):
         setting = small(num_seeds, 65, behind=(0.0, 0.3), **AGREEMENTS["similar heads"])
         found = small_studies(setting, 0.3, "steps", np.random.default_rng([21, num_seeds]), 60).mean(axis=0)

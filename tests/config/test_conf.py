@@ -64,7 +64,7 @@ def compositions(overrides: list[str]) -> Iterator[DictConfig]:
 
 
 def choices_of(file: str) -> list[str]:
-    """Return overrides that select a file, with the tiny backbone and the sample unless the file is one of these."""
+    """Return overrides that select a file. Unless the file selects a backbone or data, use `tiny` and `sample`."""
     group, _, name = file.rpartition("/")
     if not group:
         return []

@@ -1,4 +1,4 @@
-"""The default learning rate is that of the backbone. With a frozen encoder, a warning recommends a higher rate."""
+"""The backbone sets the default learning rate. With a frozen encoder, a warning recommends a higher rate."""
 
 import pytest
 

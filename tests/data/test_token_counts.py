@@ -68,7 +68,7 @@ class UnknownIs7:
     [("head", 2, 10), ("tail", 2, 10), (Windows(0.25, 2), 1, 1), (Windows(0, 9), 0, 0)],
 )
 def test_truncation_is_counted_in_documents_and_tokens(truncation: Any, truncated: int, cut: int) -> None:
-    """With max_length=6 and two special tokens, a row reads four tokens, and two windows read eight of nine."""
+    """With max_length=6 and two special tokens, a row holds 4 tokens of a text. Two windows hold 8 of 9 tokens."""
     tokens = tokens_of([5] * 9, [5] * 9 if truncated == 2 else [5] * 4, [5] * 4, [5])
     found = count_tokens(tokens, UnknownIs7, 6, truncation)
     assert (found.truncated, found.cut_tokens, found.shortest) == (truncated, cut, 1)

@@ -112,7 +112,7 @@ def test_a_hostile_tokenizer_is_refused_within_limits(
     found = refusal(folder)
     assert sentence in found
     assert found.startswith(f"{folder}/tokenizer.json cannot be used: ")
-    assert time.process_time() - started < 10  # the child process uses the remaining time
+    assert time.process_time() - started < 10  # without the time of the child process
     assert "panicked" not in capfd.readouterr().err
 
 

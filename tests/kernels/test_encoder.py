@@ -147,7 +147,7 @@ def test_dropout_rate_and_scale() -> None:
 
 
 def test_dropout_has_hugging_faces_distribution() -> None:
-    """Mean and standard deviation of the output over many masks agree with the library's."""
+    """Compare the mean and standard deviation of the output over many masks with those in the library."""
     model = make("bert", num_hidden_layers=1, hidden_dropout_prob=0.3)
     fast = copy.deepcopy(model)
     accelerate(fast)
@@ -235,7 +235,7 @@ def test_library_handles_unsupported_passes() -> None:
 def test_first_token_only_equals_library(
     model_type: str, num_layers: int, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compare the output and all gradients, except that of the key bias: in the library, it is only rounding error."""
+    """Compare the output and all gradients but the key bias's, which is only a rounding error in the library."""
     model = make(model_type, num_hidden_layers=num_layers)
     fast = copy.deepcopy(model)
     accelerate(fast)
@@ -288,7 +288,7 @@ def test_first_token_only_in_bf16_is_as_close_to_fp32_as_hugging_face() -> None:
 
 
 def test_first_token_layer_dropout_has_hugging_faces_distribution() -> None:
-    """Compare mean and standard deviation of the output over many masks, without dropout in lower layers."""
+    """Compare the mean and standard deviation of the output over many masks, without dropout in lower layers."""
     model = make("bert", num_hidden_layers=1, hidden_dropout_prob=0.3).train()
     model.embeddings.dropout.p = 0.0
     ids_BT, mask_BT = make_batch(model, (6,) * 500)

@@ -420,7 +420,7 @@ def test_frozen_layers_do_not_change_gradients_above(bf16: bool) -> None:
 
 @pytest.mark.parametrize("bf16", IN_USE)
 def test_document_is_the_same_in_any_batch(bf16: bool) -> None:
-    """Without padding the bits are the same; oneDNN may round products of other sizes differently, by under 1 %."""
+    """Extra padding changes no bit. If a document is alone in a batch, oneDNN may round differently, by under 1 %."""
     model = make("roberta")
     accelerate(model)
     ids_BT, mask_BT = make_batch(model)

@@ -51,7 +51,7 @@ def expected_input(states: tuple[Tensor, ...], head_input: HeadInput, mask_BT: T
 def test_values_and_gradients_equal_the_librarys(
     model_type: str, path: str, bf16: bool, head_input: HeadInput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Values and gradients equal the library's up to rounding. In bf16, both are equally close to float32."""
+    """In bf16, both implementations have similar distances to the library's results in float32."""
     use_layers(path, monkeypatch)
     library = make_encoder(model_type)
     ours = copy.deepcopy(library)
@@ -218,7 +218,7 @@ def test_training_from_the_cache_equals_training_without_it(truncation: str, tmp
 
 
 def test_cache_stores_one_vector_per_layer_and_document(tmp_path: Path) -> None:
-    """The numbers are 4 bytes each; the entries of heads with another input are separate."""
+    """A number has 4 bytes. Heads with different inputs have separate entries."""
     shared = ("backbone.freeze=true", f"data.cache_dir={tmp_path}")
 
     def sizes() -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The masked language model equals that of transformers, with the weights from a model folder."""
+"""The masked language model has the same outputs as the model of transformers with the same weights."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The metrics of a masked language model from the scores of the documents."""
+"""The metrics of a masked language model are computed from the scores of the documents."""
 
 import math
 

@@ -13,7 +13,7 @@ from imdbcls.serving.model_thread import BusyError, ModelThread
 
 
 class Lengths:
-    """Answers with the length of each text. Records the batches. While `gate` is closed, it waits."""
+    """A stand-in for a model: returns the length of each text, records each batch, and waits while `gate` is closed."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []

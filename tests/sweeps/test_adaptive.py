@@ -1,6 +1,7 @@
 """A planned study as real processes: rounds, stopped groups, failures, signals, kills, and the budget.
 
-With two of the learning rates, the model learns to tell good from bad. The third is stopped at the first look.
+The groups have three learning rates. With two of them, the model learns to tell good from bad. The group with the
+third learning rate is stopped at the first look.
 """
 
 import json

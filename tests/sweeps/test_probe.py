@@ -1,4 +1,4 @@
-"""The measured cost of a run, extrapolated to all of its documents, is that of the run itself."""
+"""The cost of a run, estimated by training on fewer documents, agrees with the cost of the complete run."""
 
 import time
 from collections.abc import Iterator

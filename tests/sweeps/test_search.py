@@ -31,7 +31,7 @@ SMALL = [each for each in TINY if not each.startswith(("lr=", "data.train_limit=
     re.MULTILINE,
 )
 OPTUNA = (*shlex.split(DOCUMENTED.replace("\\\n", " ")), "hydra.sweeper.n_trials=4", "lr=tag(log,interval(1e-4,1e-2))")
-# A sweeper that runs one job after the other, and records the value or error of each before it starts the next.
+# A sweeper that runs one job after the other. It records the value or the error of a job before the next job starts.
 RECORDING = """
 import json
 from dataclasses import dataclass

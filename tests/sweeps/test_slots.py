@@ -1,4 +1,4 @@
-"""`jobs=auto`: one run per GPU, by the device masks that the forked jobs get. No GPU is needed."""
+"""`jobs=auto` trains one run per GPU: each forked job gets a device mask with one GPU. No GPU is needed."""
 
 import os
 import time

@@ -81,7 +81,7 @@ class ClusterCommand:
         return "\n".join(path.read_text() for path in sorted(self.folder.glob(f"runs/*/.submitit/*/*_log.{suffix}")))
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a condition that holds while the command runs."""
+        """Wait until the condition is true. Fail if the command ends first."""
         limit = time.monotonic() + SECONDS
         while not condition():
             assert self.process.poll() is None and time.monotonic() < limit, self.output + self.log_of_jobs("err")

@@ -61,7 +61,7 @@ class Agent:
             )
 
     def wait(self) -> str:
-        """Wait for the agent to end, and return its output and that of its runs."""
+        """Wait for the agent to end. Return the output of the agent and of its runs."""
         try:
             assert self.process.wait(HANG_SECONDS) == 0, self.log.read_text()
         finally:
@@ -150,7 +150,7 @@ def test_a_run_that_w_and_b_stops_is_recorded_and_the_agent_goes_on(fake_wandb: 
     advice = re.findall(r"stopped by W&B\. To train it to the end, run outside the sweep: (.*)", output)
     assert len(advice) == 2 and all(line.startswith("python -m imdbcls.train study=sweep") for line in advice)
 
-    # The same configuration in the sweep is not trained further. compare names the runs.
+    # Inside the sweep, the command does not train the stopped run further.
     repeated = subprocess.run(
         advice[0].replace("python", sys.executable, 1).split(),
         cwd=tmp_path,

@@ -25,7 +25,7 @@ def recorded(folder: Path, uploaded: Run) -> list[dict[str, Any]]:
 
 
 def assert_same_history(folder: Path, uploaded: Run, *, with_times: bool = True) -> None:
-    """Every record of `metrics.jsonl` must be in the history of the W&B run once, and no other step.
+    """Assert that the history of the W&B run has each record of `metrics.jsonl` once, and no other steps.
 
     Without `with_times`, timings may differ: a resumed run may repeat a step that the killed process had already sent.
     """

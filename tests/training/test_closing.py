@@ -40,7 +40,7 @@ def test_table_of_classes_equals_sklearn() -> None:
 
 
 def test_interval_of_clustered_documents_is_logged_with_a_note() -> None:
-    """The interval treats documents as independent. `compare` treats clusters as independent, so it gives another."""
+    """The run treats documents as independent. `compare` treats clusters as independent, so their intervals differ."""
     result = {
         **{"metric": "accuracy", "name": "cls-s0", "test/accuracy": 0.75, "val/accuracy": 0.75, "test_documents": 60},
         **{"test/confusion_matrix": [[20, 10], [5, 25]], "label_names": ["neg", "pos"], "watched_test": False},

@@ -78,7 +78,7 @@ class FakeWandb:
         return [view for view in self._all(View) if view.type.startswith("runs")]
 
     def steps(self, run: Run | None = None) -> list[int]:
-        """Return the steps in the history of a run, or of the only run."""
+        """Return the steps in the history of `run`. Without `run`, there must be only one run."""
         if run is None:
             (run,) = self.runs()
         return [point["step"] for point in run.points()]
