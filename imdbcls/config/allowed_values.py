@@ -61,7 +61,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 def takes_text(hint: Any) -> bool:
-    """Return whether a type includes `str`. If so, a string is not converted to a number, a flag or null."""
+    """Return whether a type includes `str`. If so, a string is not converted to a number, a boolean or null."""
     if hint is Any:
         return True
     kinds = [kind for kind, _ in alternatives(hint)]

@@ -31,7 +31,7 @@ DIRECTIONS = {
 
 
 def without_missing_parts(overrides: Sequence[str], options: Callable[[str], list[str]]) -> tuple[list[str], list[str]]:
-    """Return the overrides without unusable launchers and sweepers, and an error message for each removed one.
+    """Return the overrides without unusable launchers and sweepers, and an error message for each of these.
 
     `options(group)` lists the installed choices of `hydra/launcher` or `hydra/sweeper`.
     """
@@ -49,7 +49,7 @@ def without_missing_parts(overrides: Sequence[str], options: Callable[[str], lis
 
 
 def refusal_of(part: str, choice: str, options: Callable[[str], list[str]]) -> str | None:
-    """Return the error message for a launcher or sweeper that cannot be used; None for a usable one."""
+    """Return the error message for a launcher or sweeper that cannot be used, or None if it can be used."""
     installed = options(f"hydra/{part}")
     if choice in installed:
         return None

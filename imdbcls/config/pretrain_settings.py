@@ -23,7 +23,7 @@ class UnlabelledSettings(Section):
 
 
 class PretrainSettings(CommandSettings):
-    """The settings of pretraining that differ from those of training."""
+    """The keys that only pretraining has, and the keys with other defaults than in training."""
 
     shared: ClassVar[frozenset[str]] = frozenset({"data"})
 

@@ -47,7 +47,7 @@ def numbers_to_strings(values: dict[str, Any]) -> None:
 
 
 def decoded(cfg: DictConfig) -> DictConfig:
-    """Return the config with `${oc.env:X}` converted to a number, a flag or null if its key does not allow strings.
+    """Return the config with `${oc.env:X}` converted to a number, a boolean or null if its key does not allow strings.
 
     The value of an environment variable is always a string.
     """
@@ -105,7 +105,7 @@ def wants_number(path: tuple[Any, ...], values: Mapping[str, Any]) -> bool:
 
 
 def number_or_text(text: str) -> Any:
-    """Convert a string that spells a number, a flag or null; return any other string unchanged."""
+    """Convert a string that spells a number, a boolean or null; return any other string unchanged."""
     for kind in (int, float):
         try:
             return kind(text)

@@ -38,7 +38,7 @@ def _converted(argument: str) -> Iterator[str]:
 
 
 def _python_value(text: str) -> Any:
-    """Return the value of a Python literal, or the text if it is not one."""
+    """Return the value of a Python literal, or the text itself if it is not a literal."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
