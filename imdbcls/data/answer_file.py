@@ -178,7 +178,7 @@ class AnswerFile:
 
     @cached_property
     def _environment(self) -> Mapping[str, str]:
-        """The hardware and software. Log a warning if the earlier answers were written with different ones."""
+        """The hardware and software. Log a warning if the earlier answers came from a different environment."""
         from imdbcls.runtime.environment import differences
 
         now = dict(self._find_environment())

@@ -319,7 +319,7 @@ def _keep_tail(ids: NDArray[np.integer], budget: int) -> NDArray[np.integer]:
 def _keep_head_tail(ids: NDArray[np.integer], budget: int) -> NDArray[np.integer]:
     """Keep `budget` tokens, a quarter of them from the start and the others from the end.
 
-    The proportion is that of Sun et al. (2019, section 5.3.1): 128 + 382 of 510 tokens.
+    The proportion comes from Sun et al. (2019, section 5.3.1), who keep 128 + 382 tokens of 510.
     """
     head = max(round(budget * 128 / 510), 1)
     tail = budget - head

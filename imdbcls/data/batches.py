@@ -67,7 +67,8 @@ class TrainBatches:
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` (counted from 0), starting at step `start_step` of the epoch.
 
-        The batches depend only on these arguments and those of the constructor, so a resumed run gets the same batches.
+        The batches depend only on these arguments and on the constructor's arguments, so a resumed run gets the same
+        batches.
         """
         batches = self.collated(self.plan(epoch)[start_step:])
         return batches if self._masking is None else (self._masking.mask(batch, epoch) for batch in batches)

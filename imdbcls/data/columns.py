@@ -1,4 +1,4 @@
-"""Find the requested columns in a file, and describe the missing ones."""
+"""Find the requested columns in a file, and describe the missing columns."""
 
 import json
 import math
@@ -62,7 +62,7 @@ class Request:
 
     @cached_property
     def outputs(self) -> dict[str, tuple[str, ...]]:
-        """Map the name of each column of the table to the columns of the file that it joins, usually a single one."""
+        """Map the name of each column of the table to the columns of the file that it joins (usually only one)."""
         texts = {each: tuple(name for setting, name in self.columns if setting == each) for each in TEXTS}
         made = (texts.get(setting, (name,)) for setting, name in self.columns)
         return {joined_name(names): names for names in made}

@@ -211,7 +211,7 @@ def physical_lines(path: Path, request: Request, *, tolerant: bool = False) -> I
 def opened_tolerantly(path: Path, request: Request) -> Iterator[io.TextIOWrapper]:
     """Open a file without its byte order mark. Bytes that do not fit the encoding are replaced.
 
-    Raise UserError if the codec raises an error in spite of that, such as UTF-16 without a byte order mark.
+    Raise UserError if the file cannot be decoded at all, such as UTF-16 without a byte order mark.
     """
     encoding = encoding_of(path, request)
     name = "utf-8-sig" if encoding == "utf-8" else encoding

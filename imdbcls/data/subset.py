@@ -20,7 +20,10 @@ def subset(corpus: Corpus, sizes: Mapping[str, int]) -> Corpus:
 
 
 def spread(documents: Documents, size: int) -> Documents:
-    """Return documents that are evenly spaced in the order of length, in their original order."""
+    """Select documents that are evenly spaced from the shortest to the longest; return them in their original order.
+
+    If a class is missing among the selected documents, its first document is added.
+    """
     if size >= len(documents):
         return documents
     lengths = np.array([len(text) for text in documents.texts])

@@ -42,10 +42,10 @@ def require_table(path: Any, key: str, formats: Sequence[str] = FORMATS) -> Path
 
 
 def require_tables(value: Any, key: str, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Return the paths of the files that a path, a pattern or a list of these names, in order, without opening them.
+    """Return the paths of the files that `value` names, in order, without opening the files.
 
-    The files that a pattern matches are sorted by path. Raise UserError as `require_table` does, for a pattern without
-    a match, and for a file that is named twice.
+    `value` is a path, a pattern, or a list of paths and patterns. The files that a pattern matches are sorted by path.
+    Raise UserError as `require_table` does, for a pattern without a match, and for a file that is named twice.
     """
     entries = list(value) if isinstance(value, list | tuple) else [value]
     if not entries:

@@ -30,7 +30,7 @@ def read_table(path: str | Path | Sequence[str], key: str, request: Request, for
     """Read the requested columns of one or several files, each in the format of its extension, one of `formats`.
 
     `path` is a path, a pattern such as `part-*.csv`, or a list of these. `key` is the config key or option that sets
-    it, for messages. Raise UserError for a missing, unreadable, truncated or wrongly encoded file, for a missing
+    `path`, for messages. Raise UserError for a missing, unreadable, truncated or wrongly encoded file, for a missing
     column, and for a broken row.
     """
     paths = require_tables(path, key, formats)

@@ -123,7 +123,7 @@ def require_sound_tokenizer(path: Path) -> None:
 
 
 def problem_of(path: Path) -> str | None:
-    """Return the reason for refusing a tokenizer; None for a usable one."""
+    """Return the reason for refusing a tokenizer; None if it can be used."""
     environment = {**os.environ, "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "RUST_BACKTRACE": "0"}
     # -P: import nothing from the working directory, which may be untrusted.
     command = [sys.executable, "-P", tokenizer_probe.__file__, str(path)]

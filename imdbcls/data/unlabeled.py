@@ -102,11 +102,11 @@ def request_for(
 ) -> Request:
     """Return the request for the columns to read from a file.
 
-    `data` has the arguments of the run's data source. By default, the text and id columns are those of the run, but the
-    id column is left out if the file lacks it. The format of the file is that of the run's data, if the file fits it.
-    Several text columns are joined with the separator of the run. `keep` is a comma-separated list of columns to copy
-    into the answers. `spelling` is how messages write a setting. Raise UserError for a `pair_column` if the run does
-    not read pairs, and for settings of columns if the file has no columns.
+    `data` has the arguments of the run's data source. By default, the text and id columns have the same names as in the
+    run's data, but the id column is left out if the file lacks it. The file is read in the format of the run's data if
+    this format fits. Several text columns are joined with the separator of the run. `keep` is a comma-separated list of
+    columns to copy into the answers. `spelling` is how messages write a setting. Raise UserError for a `pair_column` if
+    the run does not read pairs, and for settings of columns if the file has no columns.
     """
     if pair_column and not reads_pairs(data):
         key = spelled("pair_column", spelling)
