@@ -70,8 +70,8 @@ class Classifier(nn.Module):
         - `features`: the cached output of the encoder for these rows. If given, the encoder does not run.
         - `token_types_BT`: token types of pairs of texts (int64); None: the encoder's default.
 
-        Pass all values of `Batch.inputs`. A missing value is computed here, and on CUDA this makes the host wait for
-        the device. Hidden states at padding are undefined; heads ignore them.
+        Pass all values of `Batch.inputs`. If `num_documents` or `token_indices_N` is missing, it is computed here, and
+        on CUDA the host then waits for the device. Hidden states at padding are undefined; heads ignore them.
         """
         hidden = self.encode(input_ids_BT, mask_BT, token_indices_N, token_types_BT) if features is None else features
         logits = self.head(hidden, mask_BT).float()

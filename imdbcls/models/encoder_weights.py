@@ -86,7 +86,7 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # the report lists them, and they raise an error below
+                ignore_mismatched_sizes=True,  # the report lists the mismatches, which raise UserError below
             )
     except (SafetensorError, OSError, *BUILD_ERRORS) as error:
         raise UserError(f"backbone.path={path}: the weights cannot be read: {error}") from error

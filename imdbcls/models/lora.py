@@ -35,10 +35,10 @@ def require_peft() -> Any:
 def with_adapters(model: Classifier, rank: int) -> Classifier:
     """Copy a model and add adapters to the copy. Only the adapters and the head are trainable.
 
-    All linear layers get an adapter, not only those of the attention, because the model then learns more with the same
-    number of parameters. The update starts at zero, so the output of the copy initially equals the output of `model`.
-    The copy uses the library's own layers, because the fast layers read the weights directly and would ignore the
-    adapters.
+    All linear layers get an adapter, not only the layers of the attention, because the model then learns more with the
+    same number of parameters. The update starts at zero, so the output of the copy initially equals the output of
+    `model`. The copy uses the library's own layers, because the fast layers read the weights directly and would ignore
+    the adapters.
     """
     peft = require_peft()
     model.encoder.requires_grad_(False)

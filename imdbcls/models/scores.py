@@ -33,7 +33,7 @@ class ClassScore:
 class Scores:
     """The scores of predictions for labelled documents.
 
-    `metrics` are those of `metrics_of`. `interval` is the 95 % interval of the accuracy over independent documents
+    `metrics` comes from `metrics_of`. `interval` is the 95 % interval of the accuracy over independent documents
     (Wilson 1927). `macro` and `weighted` are averages over the classes, with equal weights and weighted by documents.
     Rows of `confusion_matrix` are true classes, columns are predicted classes.
     """
@@ -121,7 +121,7 @@ def _from_counts(counts_CC: Sequence[Sequence[int]] | np.ndarray, average: str |
 def report(scores: Scores, width: int | None, *, calibrated: bool) -> Iterator[str]:
     """Yield the lines of a classification report. `width` is the terminal's width, or None without a terminal.
 
-    `calibrated` says whether the scores are those of calibrated probabilities.
+    `calibrated` says whether the probabilities were calibrated before they were scored.
     """
     low, high = scores.interval
     counts_C = [sum(row) for row in scores.confusion_matrix]
