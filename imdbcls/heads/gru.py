@@ -11,10 +11,10 @@ from imdbcls.heads.pooling import final_recurrent_output
 class GRUHead(nn.Module):
     """Dropout → GRU(D → D, zero initial state) → output at the last non-padding token → dropout → Linear(D, C).
 
-    The unit is that of Cho et al. (2014), equations 5 to 8, in the form of `nn.GRU`. Differences: `nn.GRU` has biases,
-    and it multiplies the previous state by the matrix U before it applies the reset gate, not after. In the paper, the
-    unit is part of a translation model; here, its final output is classified, as in `head=lstm`. No tanh follows this
-    output, because it is a weighted average of tanh values.
+    The unit is the gated unit of Cho et al. (2014), equations 5 to 8, in the form of `nn.GRU`. Differences: `nn.GRU`
+    has biases, and it multiplies the previous state by the matrix U before it applies the reset gate, not after. In the
+    paper, the unit is part of a translation model; here, its final output is classified, as in `head=lstm`. No tanh
+    follows this output, because it is a weighted average of tanh values.
     """
 
     final_output = staticmethod(final_recurrent_output)
