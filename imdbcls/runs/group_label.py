@@ -24,7 +24,7 @@ def group_label(config: "Config") -> str:
     """Return the head, every other choice that is not the default, and every key that differs from its shipped value.
 
     Runs that differ only in their seeds have the same label. Each key is compared with the shipped value of the same
-    choice, so `head=lstm` gives `lstm`, although its keys differ from those of the default head. The label shows a
+    choice, so `head=lstm` gives `lstm`, although its keys differ from the keys of the default head. The label shows a
     local file or folder by its name and the start of its content hash. In a label of more than `MAX_LENGTH` characters,
     the start of the group hash replaces the last keys.
     """
