@@ -60,8 +60,8 @@ class StderrHandler(logging.Handler):
     """A handler that writes log records to the current stderr. Failed writes are ignored.
 
     Warnings of imdbcls start with `warning:` and errors with `imdbcls:`. Control characters are escaped. On a terminal,
-    lines are wrapped at spaces, except those of a traceback. Messages below WARNING from libraries other than Hydra are
-    shown only if the root level is DEBUG (`hydra.verbose=true`). Signal handlers can log, too.
+    lines are wrapped at spaces, except the lines of a traceback. Messages below WARNING from libraries other than Hydra
+    are shown only if the root level is DEBUG (`hydra.verbose=true`). Signal handlers can log, too.
     """
 
     def filter(self, record: logging.LogRecord) -> Any:

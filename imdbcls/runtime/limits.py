@@ -179,7 +179,7 @@ def require_address_space() -> None:
 def require_threads(count: int) -> None:
     """Raise UserError if this process cannot start `count` threads.
 
-    Call this function before OpenMP starts its threads, because OpenMP aborts the process if it cannot start one.
+    Call this function before OpenMP starts its threads: if OpenMP cannot start a thread, it aborts the process.
     """
     release = threading.Event()
     threads = [threading.Thread(target=release.wait, daemon=True) for _ in range(count)]

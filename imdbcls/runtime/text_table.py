@@ -122,8 +122,8 @@ def fitted(widths: Sequence[Sequence[int]], total: int) -> list[int]:
     """Return column widths whose sum is at most `total`.
 
     `widths` has several lists of column widths, the widest first. If the first list is too wide, its columns are
-    reduced to those of the next list, the widest columns first, until the sum is small enough. If even the last list is
-    too wide, the first list is returned.
+    reduced to the widths in the next list, the widest columns first, until the sum is small enough. If even the last
+    list is too wide, the first list is returned.
     """
     found, *smaller = widths
     if sum(widths[-1]) > total:

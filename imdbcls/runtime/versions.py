@@ -1,4 +1,4 @@
-"""Return the software versions that a run records: those of installed distributions, and this package's git commit."""
+"""Return the software versions that a run records: installed distributions, and the git commit of this package."""
 
 import platform
 import shutil
