@@ -51,7 +51,7 @@ def compose(*choices: str, config_dir: str | Path | None = None) -> Config:
 def run(config: Config) -> FinishedRun:
     """Train and evaluate one run in this process, as the command `python -m imdbcls.train` does.
 
-    A finished run is loaded instead, and an unfinished run is resumed from its last checkpoint. Files go to
+    A finished run is loaded and not trained again. An unfinished run is resumed from its last checkpoint. Files go to
     `config.folder`, and W&B is used according to `config.tracker`. Messages go to the logger `imdbcls`. If logging is
     not configured, they are shown in one output of the cell in a Jupyter notebook, and on stderr elsewhere.
 

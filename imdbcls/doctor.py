@@ -167,7 +167,7 @@ def cpu_quota() -> float | None:
 
 
 def encoders() -> str:
-    """Return which values of `backbone` are available without a download, and which need one."""
+    """Return which values of `backbone` are available without a download, and which need a download."""
     import yaml
 
     ready: list[str] = []

@@ -98,7 +98,7 @@ def shown(value: Any) -> str:
 
 
 def spelled(value: Any) -> str:
-    """Return a value as a string, with flags and null spelled as in YAML."""
+    """Return a value as a string, with booleans and null spelled as in YAML."""
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)

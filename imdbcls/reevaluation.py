@@ -1,4 +1,4 @@
-"""Evaluate the weights of finished runs on a split again, and compare the metrics with the recorded ones."""
+"""Evaluate the weights of finished runs on a split again, and compare the metrics with the recorded metrics."""
 
 import json
 import logging

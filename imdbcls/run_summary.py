@@ -78,7 +78,7 @@ def plot_curves(metrics: "pandas.DataFrame", result: Mapping[str, Any]) -> "Figu
 
 
 def run_html(folder: Path, result: Mapping[str, Any]) -> str:
-    """Return the settings and the result of a run as HTML. Text is escaped; colours are those of the theme."""
+    """Return the settings and the result of a run as HTML. Text is escaped; the theme sets the colours."""
     metric = metric_of(result)
     chosen = "" if metric == DEFAULT else f", {TITLES[metric]} {as_text(metric, result.get(f'test/{metric}'))}"
     accuracy, num_documents = as_text(DEFAULT, result["test/accuracy"]), result["test_documents"]
