@@ -13,8 +13,8 @@ MAX_POINTS = 400
 def learning_curve(group: Group, metric: str) -> tuple[CurvePoint, ...]:
     """Return the mean, lowest and highest value of a metric over the runs, by epoch.
 
-    If there are more than `MAX_POINTS` epochs, return only every k-th epoch. Return an empty tuple if no run logged the
-    metric.
+    If there are more than `MAX_POINTS` epochs, return at most `MAX_POINTS` evenly spaced epochs. Return an empty tuple
+    if no run logged the metric.
     """
     values: dict[float, list[float]] = defaultdict(list)
     for run in group.runs:

@@ -16,8 +16,8 @@ def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...] | None:
 
     A label is suspected if all groups predict the same other class, each with a mean probability of at least
     `CONFIDENT`. The rule follows confident learning (Northcutt et al. 2021, JAIR 70), with the groups as an ensemble.
-    Groups whose documents differ from those of the first group are ignored. Return None if one of the remaining groups
-    has no probabilities.
+    Groups that do not have the documents of the first group are ignored. Return None if one of the remaining groups has
+    no probabilities.
     """
     ensemble = with_documents_of_first(groups)
     if not all(group.has_probabilities for group in ensemble):
@@ -68,7 +68,7 @@ def wrong_for_all(groups: Sequence[Group]) -> tuple[str, ...]:
     """Return the ids of the documents that every run misclassifies.
 
     The ids are sorted by the mean probability of the label, lowest first, or by id if no group has probabilities.
-    Groups whose documents differ from those of the first group are ignored.
+    Groups that do not have the documents of the first group are ignored.
     """
     ensemble = with_documents_of_first(groups)
     rows = np.flatnonzero(np.max([group.correct_SN.max(axis=0) for group in ensemble], axis=0) == 0)

@@ -37,7 +37,8 @@ def compare_pairs(
 ) -> tuple[list[PairResult], list[Inference]]:
     """Compare the groups of each index pair. P-values are Holm-corrected for all tested pairs.
 
-    `samples` contains the metric of each group. In a planned study, the tests are those of the last look at each pair.
+    `samples` contains the metric of each group. In a planned study, the result of a pair is its test at the last look
+    that tested the pair.
     """
     shared = [shared_documents(groups[i], groups[j], samples[i], samples[j]) for i, j in index_pairs]
     problems = [

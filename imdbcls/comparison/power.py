@@ -61,8 +61,8 @@ def chance_to_settle(estimate: Estimate, num_seeds: int, levels: tuple[float, fl
 
     The chance averages over two unknown quantities:
 
-    - The seed variances: their posterior is scaled inverse chi-square. Its degrees of freedom are those of the sample
-      plus `PRIOR_DF`. Without this prior, the variance would be nearly unknown after two seeds.
+    - The seed variances: their posterior is scaled inverse chi-square. The prior adds `PRIOR_DF` degrees of freedom to
+      the sample. Without this prior, the variance would be nearly unknown after two seeds.
     - The mean difference with `num_seeds` seeds, given the present difference. The difference with infinitely many
       seeds has a normal prior around zero, whose variance is the squared present difference. Without this prior, the
       chance would ignore that the observed difference is usually too large: in simulated studies, the chance was up to

@@ -169,7 +169,7 @@ def parquet_rows(path: Path) -> Rows:
 
 @contextmanager
 def complete(path: Path) -> Iterator[None]:
-    """Turn errors of pyarrow, such as those for a damaged file, into a UserError."""
+    """Turn errors of pyarrow, such as the error for a damaged file, into a UserError."""
     import pyarrow as pa
 
     try:
@@ -184,9 +184,9 @@ def complete(path: Path) -> Iterator[None]:
 
 
 def require_type(path: Path, name: str, kind: Any) -> str:
-    """Return the kind of a Parquet column: "text", or "number" (also for booleans).
+    """Return "text" or "number" (also for booleans) for a Parquet column with the Arrow type `kind`.
 
-    Raise UserError if its type is not allowed for the column `name`.
+    Raise UserError if this type is not allowed for the column `name`.
     """
     import pyarrow as pa
 

@@ -34,7 +34,7 @@ MAX_NAME_CHARACTERS = 100  # limit for the name of a system or a class
 MAX_TOTAL_CHARACTERS = 2**26  # limit for all distinct ids together, and for all distinct clusters together
 MAX_NUMBERS = 50_000_000  # probabilities in the file
 MAX_SEED_DIGITS = 18
-SUM_TOLERANCE = 1e-3 + 1e-9  # three decimals may sum to 0.999
+SUM_TOLERANCE = 1e-3 + 1e-9  # probabilities with three decimals may sum to 0.999
 SHAPE = "one row per document, system and seed"
 
 
@@ -212,7 +212,7 @@ class Content:
             )
 
     def check_equal(self, value_R: array, column: str, names: Sequence[str]) -> None:
-        """Raise UserError for the first row whose value differs from that of an earlier row with the same id."""
+        """Raise UserError for the first row whose value differs from the value in an earlier row with the same id."""
         ids_R, values_R = np.array(self.id_R), np.array(value_R)
         _, firsts = np.unique(ids_R, return_index=True)
         different = np.flatnonzero(values_R[firsts[ids_R]] != values_R)
@@ -310,7 +310,7 @@ def seed_of(cell: object) -> int:
 
 
 def probability_of(cell: object, column: str) -> float:
-    """Return the probability in a cell. Raise ValueError, with a clause as its message, if there is none."""
+    """Return the probability in a cell. Raise ValueError, with a clause as its message, for an invalid cell."""
     try:
         value = float(cell) if isinstance(cell, str | float | int) else float("nan")
     except (ValueError, OverflowError):

@@ -162,7 +162,7 @@ def worse_groups(
 ) -> list[tuple[Standing, int]]:
     """Return the standing and the index of each group that is worse than another group.
 
-    `Standing.other` is the best of these other groups.
+    If several groups are better, `Standing.other` is the best of them.
     """
     found = []
     for rank, i in enumerate(best_first):

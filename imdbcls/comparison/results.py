@@ -200,7 +200,7 @@ class PairLook:
 
     num_seeds: int  # per group
     max_seeds: int  # largest number of seeds per group in the plan
-    num_looks: int  # at this pair, including this one
+    num_looks: int  # looks at this pair so far, including this one
     level: float  # p-values below this level are significant at this look; the level includes all corrections
     outlook: str  # how the study continues if the pair is undecided, as a clause
 
@@ -222,7 +222,7 @@ class PairResult:
     """The comparison of two groups on the test documents that they share. Group `a` ranks above group `b`.
 
     The p-values whose names end in `_holm` are corrected for all tested pairs. In a planned study, they are also
-    corrected for all looks, and all numbers about the difference are those of the last look at the pair.
+    corrected for all looks, and all numbers about the difference come from the last look at the pair.
     """
 
     a: str  # name of the group
@@ -318,7 +318,7 @@ class SizePoint:
     """One point of a size curve: a group, its training size and its metric."""
 
     train_documents: int
-    group: str  # its name
+    group: str  # name of the group
     value: MetricSummary  # metric of the comparison
 
 
@@ -337,7 +337,7 @@ class Crossing:
     before: str  # head that is ahead at the smaller size
     after: str  # head that is ahead at the larger size
     sizes: tuple[int, int]  # training documents
-    leads: tuple[float, float]  # absolute differences of the metric at the two sizes
+    leads: tuple[float, float]  # absolute difference between the heads at each of the two sizes
     significant: tuple[bool, bool]  # whether the differences are significant
 
 
@@ -378,7 +378,7 @@ class Comparison:
         return f"Comparison({self.study!r}, {groups} by {self.metric.title}, best: {self.groups[0].name!r})"
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """Return the groups as a data frame with one row per group, best first, in the units of this class.
+        """Return the groups as a data frame with one row per group, best first, in the units of `groups`.
 
         The columns are `group`, `head`, `backbone`, `seeds` (their number), `mean`, `low`, `high` and `std` of the
         metric of the comparison, the means of the other metrics on test, and the mean costs. `std` is NaN for one seed.
@@ -391,9 +391,9 @@ class Comparison:
     def pairs_to_pandas(self) -> "pandas.DataFrame":
         """Return the tests as a data frame with one row per pair of groups. Group `a` ranks above group `b`.
 
-        `difference` is the metric of `a` minus that of `b`. Its 95 % interval, `low` to `high`, is simultaneous for all
-        tested pairs, and `p_holm` is corrected for all tested pairs. `outcome` is better, better in these runs (a group
-        has one seed), equivalent, undecided or untested.
+        `difference` is the metric of `a` minus the metric of `b`. Its 95 % interval, `low` to `high`, is simultaneous
+        for all tested pairs, and `p_holm` is corrected for all tested pairs. `outcome` is better, better in these runs
+        (a group has one seed), equivalent, undecided or untested.
         """
         from imdbcls.comparison.frames import pairs_frame
 

@@ -1,9 +1,9 @@
 """Estimates over documents and seeds: the variance of a mean or a difference, its interval and its p-values.
 
 A metric varies with the test documents and with the training seeds. The two factors are crossed, because every seed
-predicts every document. In studies of medical images, readers and cases are crossed in the same way, and the analysis
-is the one for such studies (Obuchowski and Rockette 1995, Communications in Statistics 24:285; degrees of freedom after
-Hillis 2007, Statistics in Medicine 26:596, and Satterthwaite 1946):
+predicts every document. In studies of medical images, readers and cases are crossed in the same way. This module
+uses the analysis of such studies (Obuchowski and Rockette 1995, Communications in Statistics 24:285; degrees of freedom
+after Hillis 2007, Statistics in Medicine 26:596, and Satterthwaite 1946):
 
     variance of a mean over seeds = variance between seeds / S  +  document variance that the seeds share
 
@@ -27,10 +27,10 @@ therefore the upper 75 % confidence limits of the variances.
 **Steps.** Accuracy and F1 change in steps: a document is right or wrong. If two groups agree on all documents, the
 estimated variance of their difference is zero, although they may differ on other documents. Two rules prevent this:
 
-- If the true difference is larger than the observed one, more documents differ than were observed. Equivalence tests
-  and intervals therefore use two tests: the t-test, whose variance is the observed one, and Tango's score test for
-  paired proportions (1998, Statistics in Medicine 17:891), whose variance is the one to expect if the hypothesis is
-  true (`Estimate.variance_if`), with Student's t instead of the normal distribution. The larger p-value counts.
+- If the true difference is larger than the observed difference, more documents differ than were observed. Equivalence
+  tests and intervals therefore use two tests, and the larger p-value counts. The t-test uses the observed variance.
+  Tango's score test for paired proportions (1998, Statistics in Medicine 17:891) uses the variance that is expected
+  if the hypothesis is true (`Estimate.variance_if`), here with Student's t instead of the normal distribution.
 - The variance of a difference is at least the variance if one document differs.
 
 Both rules hardly change anything if many documents differ.
@@ -52,9 +52,9 @@ from imdbcls.comparison.sign_flips import p_of_sign_flips
 
 POOL_SEEDS = 4  # weight of the mean seed variance over groups, as a number of seeds
 MIN_POOLED = 3  # minimum number of groups with several seeds for a mean seed variance
-ROUNDING = 1e-5  # a document variance of a difference is a rounding error below this share of the groups' variances
+ROUNDING = 1e-5  # below this share of the groups' variances, the document variance of a difference is a rounding error
 LIMIT = 0.75  # confidence level of the upper limits that weight the degrees of freedom
-NUM_ITERATIONS = 8  # of `Estimate.equivalence_limit`; the error is then below 0.01 % of the distance
+NUM_ITERATIONS = 8  # of `Estimate.equivalence_limit`; the error is then below 0.01 % of the distance to the margin
 
 
 class Units:
@@ -88,7 +88,7 @@ class Units:
     def variance_factor(self) -> float:
         """The factor that turns a sum of squares over units into an unbiased variance of a mean over documents.
 
-        Deviations from the sample mean are smaller than those from the true mean. Their expected sum of squares is
+        Deviations from the sample mean are smaller than deviations from the true mean. Their expected sum of squares is
         lower by the factor sum n² (1 - 2 h + sum h²) / sum n², where n is the size of a unit and h = n / N. Without
         clusters, this factor is 1 - 1 / N. With a single unit, no variance can be estimated, and the factor is 0.
         """
@@ -118,7 +118,7 @@ class Sample:
     values_S: NDArray[np.float64]
     sums_GS: NDArray[np.floating]  # influence of each unit on each value; zero on average over documents
     units: Units  # samples that share this object are paired: they have the same documents in the same order
-    collapsed_S: NDArray[np.bool_] | None = None  # which seeds predict one class for nearly all documents; None: none
+    collapsed_S: NDArray[np.bool_] | None = None  # seeds that predict one class for nearly all documents; None: no seed
     step: float = 0.0  # change of a value if the prediction for one independent document changes; 0: no smallest change
     effective_size: float = float("inf")  # number of independent documents; only used if `step` is not 0
 
@@ -270,9 +270,9 @@ class Estimate:
 
     @property
     def score_df(self) -> float:
-        """The degrees of freedom of the score test: those of the documents, or those of the t-test if there are more.
+        """The degrees of freedom of the score test: `document_df` or `degrees_of_freedom`, whichever is larger.
 
-        With fewer degrees of freedom than the t-test, the score test of zero would not be the t-test.
+        With fewer degrees of freedom than the t-test has, the score test of zero would differ from the t-test.
         """
         return max(self.document_df, self.degrees_of_freedom)
 
@@ -292,12 +292,12 @@ class Estimate:
     def distance_to_end(self, level: float, sign: int) -> float:
         """Return the distance between the value and the lower (`sign` -1) or upper (`sign` 1) end of the interval.
 
-        The variance of a score test is measured around the hypothesis. Between the value and zero, it is measured
-        around the value here, as in the t-test, so that the score test of zero is the t-test.
+        A score test uses squared deviations from the hypothesis. For a hypothesis between the value and zero, this
+        method uses squared deviations from the value, as the t-test does. The score test of zero is then the t-test.
         """
         distance = t_quantile(0.5 + level / 2, self.degrees_of_freedom) * self.standard_error
         t = t_quantile(0.5 + level / 2, self.score_df)
-        if self.step == 0 or not np.isfinite(t) or distance > 1 + abs(self.value):  # beyond what is possible
+        if self.step == 0 or not np.isfinite(t) or distance > 1 + abs(self.value):  # out of range
             return distance
         to_zero = abs(self.value) if sign * self.value < 0 else 0.0
 
@@ -315,7 +315,7 @@ class Estimate:
     def p_value(self) -> float:
         """Return the two-sided p-value for a true value of zero. An undefined value (NaN) is never significant.
 
-        The p-value is `exact_p` if it is known, and otherwise that of the t-test.
+        The p-value is `exact_p` if it is known, and otherwise the p-value of the t-test.
         """
         if self.exact_p is not None:
             return self.exact_p
@@ -326,7 +326,7 @@ class Estimate:
     def p_equivalence(self, margin: float) -> float:
         """Return the p-value of TOST (Schuirmann 1987): the larger p of the one-sided tests at -margin and margin.
 
-        Each one-sided test is a t-test. For a metric with steps, it is also a score test, and the larger p counts. The
+        Each one-sided test is a t-test. For a metric with steps, a score test is added, and the larger p counts. The
         p-value is below a level exactly if the interval at 1 - 2 `level` lies within the margin. If the variance is
         zero, return 1, because nothing is known about other documents.
         """
@@ -349,7 +349,7 @@ class Estimate:
         if self.step > 0 and np.isfinite(t):
             by_score = distance
             for _ in range(NUM_ITERATIONS):
-                by_score = np.minimum(by_score, 2 * margin)  # above the margin, there is no limit
+                by_score = np.minimum(by_score, 2 * margin)  # any distance above the margin means no limit
                 expected = score_variance(margin - by_score, margin, variance, self.step, self.effective_size)
                 by_score = t * np.sqrt(expected)
             distance = np.maximum(distance, by_score)
@@ -363,18 +363,18 @@ def score_variance(
     step: float,
     effective_size: float,
 ) -> NDArray[np.float64]:
-    """Return the variance of a difference if `truth` is the true one, after Tango (1998, equations 5 and 6).
+    """Return the variance of a difference if `truth` is the true difference, after Tango (1998, equations 5 and 6).
 
     Of n documents, b differ in one direction and c in the other. The observed difference is d = (b - c) / n. If D is
-    the true one, the most likely share m of documents that differ is the larger root of
+    the true difference, the most likely share m of documents that differ is the larger root of
 
         m² - (r + d D) m + D (d - D + r D) = 0,    r = (b + c) / n
 
     and the variance of the difference is (m - D²) / n.
 
     With several seeds, `variance` also covers the seeds, and b + c cannot be counted. The equation is therefore solved
-    for m / n, and r / n is (1 - 1 / n) `variance` + d² / n, which is equal for one seed. For F1, a document that
-    differs changes the value by `step` instead of 1 / n.
+    for m / n, with (1 - 1 / n) `variance` + d² / n instead of r / n. For one seed, the two are equal. For F1, a
+    document that differs changes the value by `step` instead of 1 / n.
     """
     n = effective_size
     observed = (1 - 1 / n) * variance + value**2 / n
@@ -444,7 +444,7 @@ def estimate_of(
     """Build an estimate whose variance is at least `step` squared: the variance if one document differs.
 
     The variance is zero if two groups have the same scores on every document, or if a group is right on every document.
-    The step is then that of a metric that changes by 1 / N if one unit changes.
+    In both cases, `step` is raised to at least 1 / (number of independent documents).
     """
     known = tuple(variance for variance in seed_variances if variance is not None)
     of_seeds, of_documents = sum(variance.of_mean for variance in known), max(0.0, document_variance)

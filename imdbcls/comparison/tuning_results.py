@@ -117,7 +117,7 @@ class TuningResults:
         return min((len(group.expected) for group in self.groups), default=0)
 
     def _leads(self, budgets: Sequence[float], costs: Sequence[float]) -> tuple[Lead, ...]:
-        """Return the leader of each range of budgets. `costs` contains the cost of one trial of each group."""
+        """Return the leader of each range of budgets. `costs` contains, for each group, the cost of one trial."""
         leaders = [(budget, self._leader(budget, costs)) for budget in budgets]
         runs = [list(found) for _, found in groupby(leaders, key=lambda pair: pair[1])]
         return tuple(Lead(run[0][1], run[0][0], run[-1][0]) for run in runs)

@@ -109,7 +109,7 @@ def rows_of(group: Group, ids: Sequence[str]) -> dict[str, int]:
 
 
 def in_turns(ids: Sequence[str], reasons: Mapping[str, Sequence[str]]) -> list[str]:
-    """Order documents so that their reasons take turns. If a document has several reasons, only its first counts."""
+    """Order documents so that their reasons take turns. Only the first reason of each document counts."""
     turns: Counter[str] = Counter()
     positions = {}
     for id_ in ids:

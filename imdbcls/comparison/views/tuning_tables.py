@@ -108,7 +108,7 @@ def hours_sentence(results: TuningResults) -> str:
 
 
 def cautions(results: TuningResults) -> list[str]:
-    """Return caveats to the headline: the untested lead, the accuracy of guessing, and trials with one class."""
+    """Return caveats to the headline: on the lead, on the most common class, and on trials that predict one class."""
     found = []
     if len(results.groups) > 1:
         found.append(

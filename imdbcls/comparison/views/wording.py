@@ -107,7 +107,7 @@ def undecided(pair: PairResult, metric: Metric) -> str:
 def limited_by_seeds(pair: PairResult) -> bool:
     """Return whether more seeds are the first remedy, although no number of seeds is known to suffice.
 
-    The test then has few degrees of freedom, and far fewer than there are documents: the few seeds limit them.
+    The test then has few degrees of freedom, and far fewer than there are documents, because there are few seeds.
     """
     df = pair.degrees_of_freedom
     few_df = df is not None and df < min(FEW_DF, pair.shared_documents / 2)
@@ -255,7 +255,10 @@ def kind_of(pair: PairResult, best: str, possibly_best: Sequence[str] | None) ->
 
 
 def ranking_sentence(comparison: Comparison, max_listed: int) -> str:
-    """Return a sentence that names the groups with the best metric, and then the word "It" for the first of them."""
+    """Return a sentence that names the groups with the best metric, and the word "It", which begins the next sentence.
+
+    "It" refers to the first of these groups.
+    """
     title = comparison.metric.title
     extreme = "highest" if comparison.metric.higher_is_better else "lowest"
     first, *others = best_groups(comparison)
