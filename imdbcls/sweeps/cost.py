@@ -98,7 +98,7 @@ def mean_cost(costs: Sequence[RunCost]) -> RunCost:
 class SharedWork:
     """The work that several groups share and do once: tokenization, and encoding with a frozen encoder.
 
-    `num_documents` is the number of documents in all splits. `num_encoded` is their number in the encoded splits.
+    `num_documents` is the number of documents in all splits. `num_encoded` is the number in the encoded splits.
     `is_done` is true if a run of these groups has finished: the results of the work are then in the cache.
     """
 

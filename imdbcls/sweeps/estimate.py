@@ -41,7 +41,7 @@ SUCCESS = "exit code 0"  # `Outcome.detail` of a successful measurement, which w
 
 @dataclass(frozen=True)
 class Group:
-    """The configs of a group's runs, which differ only in their seeds. `remaining` has those of the unfinished runs."""
+    """The configs of a group's runs, which differ only in their seeds. `remaining`: configs of the unfinished runs."""
 
     name: str
     configs: tuple[Config, ...]

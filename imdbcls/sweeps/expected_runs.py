@@ -15,7 +15,7 @@ NUM_POWER_STUDIES = 400
 NUM_UNITS = 200  # number of simulated documents; their variance is scaled to the true number of test documents
 SEED_SD = 0.003  # standard deviation of the metric over seeds
 # Standard deviations over documents of three effects: one that all groups share, one that the seeds of a group share,
-# and one of each run.
+# and one for each run.
 SHARED_SD, GROUP_SD, RUN_SD = 0.22, 0.12, 0.16
 # Share of documents that exactly one of two runs of different groups gets right.
 DISAGREEMENT = 2 * (GROUP_SD**2 + RUN_SD**2)
@@ -35,9 +35,10 @@ def expected_runs(plan: Plan, num_documents: int, step: float) -> float:
 def detectable_difference(plan: Plan, num_documents: int) -> float:
     """Return the smallest true difference between two groups that is found in 80 % of studies with all planned seeds.
 
-    The studies are drawn as in `expected_runs`. The test is the one at the last look, at a level that is corrected for
-    all looks and all pairs. In one study, the variance does not depend on the true difference. The test therefore finds
-    every true difference above the critical difference minus the error of the study.
+    Studies of equal groups are drawn as in `expected_runs` and tested at the last look. The level is corrected for all
+    looks and all pairs. A true difference would be added to the observed difference, without changing the variance. The
+    smallest true difference that the test finds in a study is therefore the critical difference minus the observed
+    difference.
     """
     generator, equal = np.random.default_rng(0), np.zeros(len(plan.groups))
     last = Look(plan.information, len(plan.information) - 1, spending_of(plan))

@@ -69,7 +69,7 @@ class Sweep:
     """The jobs of a multirun: the running processes, and the outcomes in the order of the jobs."""
 
     def __init__(self, messages: SharedMessages | None = None, *, is_tuning: bool = False) -> None:
-        """Begin a sweep. `messages` are those that an earlier sweep has shown. This sweep does not show them again."""
+        """Begin a sweep. It does not repeat `messages`, which an earlier sweep has shown."""
         self.is_tuning = is_tuning  # whether the jobs are trials; `Tuning` then logs how each of them ended
         self.outcomes: list[Outcome] = []
         self.studies: dict[Path, Config] = {}  # the config of one job of each study, by study folder

@@ -93,7 +93,7 @@ class LiveTable:
 
     def __init__(self) -> None:
         # The jobs inherit this open file and share its position, so their writes never overlap. `pread` does not move
-        # the position. The file is open as long as the table.
+        # the position. The file stays open as long as the table exists.
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._position = 0  # position of the first unread byte
         self._rest = b""  # the start of a line whose end is not in the file yet

@@ -82,7 +82,7 @@ def record_other_launchers() -> None:
 
 
 def is_from_plugin(error: Exception) -> bool:
-    """Return whether an error was raised in a Hydra plugin, such as a sweeper that optimises."""
+    """Return whether an error was raised in a Hydra plugin, such as a sweeper."""
     names = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
     return any(name.startswith("hydra_plugins.") for name in names)
 
@@ -91,10 +91,10 @@ def run_job(cfg: DictConfig, overrides: str, train: Train, *, is_search: bool) -
     """Check the config of one job of `--multirun`, and call `train` in a forked process.
 
     If the run is complete, no process is forked. A mistake in the config is recorded as the outcome of a job with the
-    name `overrides`. After that, the sweep continues; in a search, UserError is raised.
+    name `overrides`, and the sweep continues unless it is a search.
 
-    In a search, wait for the run and return the value to optimise. Raise UserError if the run has no value, and
-    SystemExit if a signal has stopped the sweep.
+    In a search, wait for the run and return the value to optimise. Raise UserError if the config has a mistake or the
+    run has no value, and SystemExit if a signal has stopped the sweep.
     """
     from imdbcls.config.checking import typed
 
@@ -119,7 +119,7 @@ def run_job(cfg: DictConfig, overrides: str, train: Train, *, is_search: bool) -
 
 
 def log_start(jobs: int) -> None:
-    """Log how many runs the sweep has before the modules and the documents are loaded. Loading them takes seconds."""
+    """Log the number of runs, and that the modules and the documents are being loaded, which takes seconds."""
     at_a_time = f", {jobs} at a time" if jobs > 1 else ""
     runs = f"{counted(sweep.num_expected, 'run')}{at_a_time}" if sweep.num_expected > 1 else "Sweep"
     logger.info(f"{runs}: loading the modules and the documents")

@@ -1,4 +1,4 @@
-"""What a sweep shows: the messages that all runs share once, and one line at the start and at the end of each run."""
+"""Decide what a sweep shows: each shared message once, and one line at the start and at the end of each run."""
 
 import hashlib
 import logging
@@ -20,7 +20,7 @@ class SharedMessages:
     """The messages that a sweep has shown. The forked processes of its jobs share this record."""
 
     def __init__(self) -> None:
-        # Opened for appending, so that the writes of several processes never overlap. It is open as long as the sweep.
+        # Opened for appending, so that the writes of several processes never overlap. It is open during the sweep.
         self._file = tempfile.TemporaryFile("ab+", buffering=0)  # noqa: SIM115
 
     def is_new(self, text: str) -> bool:
@@ -61,7 +61,10 @@ class JobMessages:
         return self._shared.is_new(record.getMessage())
 
     def _shows_progress(self, epoch_seconds: float | None) -> bool:
-        """Return whether to show a line about a finished epoch that took `epoch_seconds`, or about steps if None."""
+        """Return whether to show a line about a finished epoch that took `epoch_seconds`.
+
+        If `epoch_seconds` is None, the line is about steps within an epoch.
+        """
         now = time.monotonic()
         if epoch_seconds is not None and self._has_long_epochs is None:
             self._has_long_epochs = epoch_seconds >= MIN_SECONDS
@@ -72,7 +75,7 @@ class JobMessages:
 
 
 def label(number: int, num_expected: int) -> str:
-    """Return the number of ended runs or trials and the number of all of them as text: `[3/9]`."""
+    """Return the number of ended runs or trials and the expected total as text: `[3/9]`."""
     return f"[{number}/{num_expected}]"
 
 

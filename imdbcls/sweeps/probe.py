@@ -76,7 +76,7 @@ def probe_config(config: Config, folder: Path) -> Config:
 
 
 def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
-    """Return the cost of a run, measured in `folder`. `shared` is the cost of encoding for the feature cache."""
+    """Return the cost of a run, measured in `folder`. `shared` contains the cost of encoding for the feature cache."""
     corpus, probed = build_corpus(config.data), probe_config(config, folder)
     sizes = first_sizes(probed)
     start_seconds, run = build(probed, folder / "first", subset(corpus, sizes))
@@ -187,7 +187,11 @@ def train(trainer: Trainer, num_steps: int, seconds: float, most: int) -> tuple[
 
 
 def spread_plan(batches: TrainBatches, num_steps: int) -> list[NDArray[np.int64]]:
-    """Return `num_steps` batches of an epoch in random order, with evenly spaced ranks by number of tokens."""
+    """Return `num_steps` batches of an epoch in random order.
+
+    They are evenly spaced in the list of all batches sorted by number of tokens. Return the unchanged epoch if it has
+    no more than `num_steps` batches.
+    """
     plan = batches.plan(0)
     if num_steps >= len(plan):
         return plan

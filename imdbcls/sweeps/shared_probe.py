@@ -43,7 +43,7 @@ def measure_shared(config: Config, folder: Path) -> SharedCost:
 def with_encoding(cost: SharedCost, run: Run, documents: Documents, folder: Path) -> SharedCost:
     """Add the cost of encoding to the cost of tokenization.
 
-    The first two calls of `write` serve only to choose the size of the sample for the third.
+    The first two calls of `write` serve only to choose the size of the sample for the third call.
     """
     few = batches_of(run, spread(documents, FEW), folder)
     write(run, few, folder / "first")

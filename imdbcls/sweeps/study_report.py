@@ -120,7 +120,7 @@ class StudyReport:
         return f"stopped: {state.chance:.0%} chance of a verdict in the comparison with {other}: {difference}"
 
     def difference(self, group: int, other: int, looked: "Round") -> str:
-        """Return the metric of `group` minus that of `other`, with an interval and a p-value for all looks together."""
+        """Return the metric of `group` minus the metric of `other`, with an interval and a p-value for all looks."""
         inference = looked.inferences[min(group, other), max(group, other)]
         sign = 1 if group < other else -1
         low, high = sorted(sign * end for end in inference.simultaneous)

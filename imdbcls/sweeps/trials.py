@@ -147,9 +147,9 @@ class GroupTrials:
         return recorded
 
     def has_had(self, hours: float) -> bool:
-        """Return whether a budget of at most `hours` is recorded.
+        """Return whether an earlier command recorded a budget of at most `hours`.
 
-        The recorded trials are then within the budget, even if the last trial took longer than the budget allows.
+        If so, the recorded trials are within a budget of `hours`, even if the last trial took longer than allowed.
         """
         earlier = self._study.user_attrs.get(HOURS)
         return earlier is not None and earlier <= hours

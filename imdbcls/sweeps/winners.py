@@ -36,9 +36,9 @@ def train_winners(
     cluster: Cluster | None,
     messages: SharedMessages | None = None,
 ) -> Sweep:
-    """Train the winners with new seeds, together with any other processes. Return the sweep of this process.
+    """Train the winners with new seeds; other processes may train some of the runs. Return this process's sweep.
 
-    With a `cluster`, the runs are one array of jobs. `messages` are those that the trials have shown. The runs do not
+    With a `cluster`, the runs are one array of jobs. The trials have already shown `messages`, and the runs do not
     repeat them.
     """
     sweep, first = Sweep(messages), first_seed(winners)
@@ -53,13 +53,13 @@ def train_winners(
         if jobs.are_running:
             jobs.wait()
         elif pending and not started:
-            time.sleep(POLL_SECONDS)  # another process trains them
+            time.sleep(POLL_SECONDS)  # another process trains the pending runs
     jobs.wait()
     return sweep
 
 
 def first_seed(winners: Sequence[GridGroup]) -> int:
-    """Return the first seed that is larger than the seed of all trials."""
+    """Return the smallest seed that is larger than the seeds of all trials."""
     return 1 + max(winner.config.seed for winner in winners)
 
 
