@@ -30,9 +30,9 @@ UNAFFECTED = {
 class Session:
     """A W&B run. Between `open` and `close`, `run` is the `wandb.Run`, or None if the run was not started.
 
-    The arguments are those of `WandbTracker`, with two exceptions. If `resume` is true, the session continues an
-    earlier W&B run with the same id. If the run is logged offline, a message says so and ends with `offline_hint`. By
-    default, this hint says how to view and upload the log.
+    The arguments have the same meaning as in `WandbTracker`, with two exceptions. If `resume` is true, the session
+    continues an earlier W&B run with the same id. If the run is logged offline, a message says so and ends with
+    `offline_hint`. By default, this hint says how to view and upload the log.
     """
 
     def __init__(

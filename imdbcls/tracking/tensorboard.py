@@ -116,7 +116,7 @@ class TensorboardTracker(Tracker):
 
     @property
     def _end(self) -> int:
-        """The step of records that are logged after training. A run resumed after its last step replaces them."""
+        """The step of the records that are logged after training. If the run is resumed, new records replace them."""
         return self._step + 1
 
     def _text(self, name: str, markdown: str, step: int) -> None:
