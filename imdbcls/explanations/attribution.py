@@ -45,8 +45,7 @@ def integrated_gradients(model: Classifier, batch: Batch, baseline_ids_WT: Tenso
 
     The path is the straight line from the embeddings of the baseline to the embeddings of the document. The positions
     and the mask do not change along the path. The integral is a Gauss-Legendre sum. The number of steps is doubled
-    until the error is within the tolerance, or until `MOST_STEPS` is reached. The error is the distance between the sum
-    of the scores and the difference between both logits.
+    until `Attribution.error` is within the tolerance, or until `MOST_STEPS` is reached.
     """
     method = require_captum().IntegratedGradients(lambda embeddings_SWTD: logits_of(model, batch, embeddings_SWTD))
     embed: Any = model.encoder.get_input_embeddings()  # type: ignore[operator]

@@ -71,8 +71,8 @@ def correct_note(correct: Sequence[str]) -> str:
 def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Disagreement]:
     """Return up to `count` common test documents with the largest difference, largest first.
 
-    The recorded predictions are compared by their calibrated probabilities. The common documents are those with the
-    same id, label and text in both runs. Raise UserError if the runs have different classes or no common documents, or
+    The recorded predictions are compared by their calibrated probabilities. A common document has the same id, label
+    and text in both runs. Raise UserError if the runs have different classes or no common documents, or
     if the texts cannot be read.
     """
     first, second = runs

@@ -29,7 +29,7 @@ def explain(run: FinishedRun | Ensemble, text: str, target: str | None = None) -
     """Explain the prediction of a run or an ensemble for `text`: how much each word moved the logit of a class.
 
     `target` is the class to explain, by default the most probable class. The model runs in float32 and without compiled
-    kernels. Its probabilities can therefore differ from those of `predict` by rounding, especially if the run's
+    kernels. Its probabilities can therefore differ from the result of `predict` by rounding, especially if the run's
     precision is bf16. The first call loads the model. Calls from several threads run one after another.
 
     Raise UserError if captum is not installed, `text` is not a non-empty string, `target` is not a class of the run,

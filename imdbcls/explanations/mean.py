@@ -12,7 +12,7 @@ from imdbcls.explanations.explanation import Explanation
 def mean_explanation(
     found: Sequence[Explanation], temperatures: Sequence[float], folders: Sequence[object]
 ) -> Explanation:
-    """Return the explanation of the mean of the runs' calibrated logits, from their explanations of one class.
+    """Return the explanation of the mean of the runs' calibrated logits, from each run's explanation of one class.
 
     Integrated gradients are linear. To get the ensemble's score of a word, each run's score is therefore divided by the
     run's temperature, and the results are averaged over the runs. `label`, `probabilities` and `baseline_probabilities`
