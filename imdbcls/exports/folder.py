@@ -63,9 +63,9 @@ def write_export(
     with_int8: bool = False,
     num_int8_documents: int = int8.NUM_DOCUMENTS,
 ) -> Export:
-    """Export one or more runs to `output` in the format `name`, and compare the logits with those of the runs.
+    """Export one or more runs to `output` in the format `name`, and compare the logits with the logits of the runs.
 
-    Raise UserError, and writes nothing, if the output exists, if the runs cannot be exported, or if the logits differ.
+    Raise UserError and write nothing if the output exists, if the runs cannot be exported, or if the logits differ.
     """
     require_new(output, overwrite)
     given = check_documents(source)
@@ -93,7 +93,7 @@ def write_export(
         raise UserError(f"{output} cannot be written: {error}.") from error
     finally:
         if parent_is_new:
-            with contextlib.suppress(OSError):  # not empty after a successful export
+            with contextlib.suppress(OSError):  # the parent is not empty after a successful export
                 output.parent.rmdir()
     return Export(output, verified, cost)
 

@@ -37,7 +37,7 @@ class ExportSource:
 
     `tokenizer` truncates and pads as in the runs. The exported model of a single run returns the run's logits divided
     by its temperature. The exported model of several runs returns the logarithms of the averaged probabilities. The
-    softmax of these logarithms is the average.
+    softmax of these logarithms gives the averaged probabilities.
     """
 
     members: tuple[Member, ...]
