@@ -18,7 +18,7 @@ async def explain_all(
 ) -> dict[str, Explanation]:
     """Return the explanation of each run, keyed by the name of the run.
 
-    Each explanation is a separate call, so that the thread can answer other requests between two explanations. Raises
+    Each explanation is a separate call, so that the thread can answer other requests between two explanations. Raise
     UserError as `explain` does, and BusyError if too many explanations wait.
     """
     return {name: await models.call(partial(explain, run, text, label)) for name, run in runs.by_name.items()}

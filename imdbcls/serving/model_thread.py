@@ -116,7 +116,7 @@ class ModelThread(Generic[Answer]):
             raise BusyError("The server is busy: too many texts are waiting. Try again later.")
 
     def _texts_waiting(self) -> int:
-        """Return the number of waiting texts. If the queue is full, first drop the texts of finished requests."""
+        """Return the number of waiting texts. If the queue is full, first drop the texts of ended requests."""
         if len(self._texts) >= self._limits.queue:
             self._texts = deque(item for item in self._texts if not item[0].future.done())
         return len(self._texts)
