@@ -123,7 +123,7 @@ def values_of(schema: Mapping[str, Any]) -> str:
 
 
 def limits(schema: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the limits of a number; limits of its machine type are left out."""
+    """Yield the limits of a number, except the largest values of integer types."""
     signs = {"minimum": "≥", "exclusiveMinimum": "&gt;", "maximum": "≤", "exclusiveMaximum": "&lt;"}
     for name, sign in signs.items():
         if name in schema and schema[name] < 2**31 - 1:

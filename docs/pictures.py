@@ -176,7 +176,7 @@ def verdicts() -> str:
 
 
 def false_alarms() -> str:
-    """Draw how often equally good heads are called different, by test."""
+    """Draw how often each test calls equally good heads different."""
     rows = (
         ("compare", 1, 6, "green"),
         ("McNemar's test, seeds pooled", 6, 61, "orange"),

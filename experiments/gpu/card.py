@@ -27,7 +27,7 @@ TFLOPS = {
 
 
 def data_sheet_tflops(name: str) -> float | None:
-    """Return the data sheet's peak for a card, or None if `TFLOPS` lacks it."""
+    """Return the peak rate of a card from its data sheet, or None if `TFLOPS` lacks the card."""
     return next((float(peak) for part, peak in TFLOPS.items() if part.lower() in name.lower()), None)
 
 

@@ -68,7 +68,7 @@ RULES = {
 
 
 def draw_compressed(setting: Setting, generator: np.random.Generator) -> list[Sample]:
-    """Return smaller samples whose covariances over documents equal those of `draw_samples`.
+    """Return smaller samples with the same covariances over documents as the samples of `draw_samples`.
 
     The tests use only the covariances of the influences. The influences X have N rows and a column for each seed of
     each head. Any factor R with RᵀR = XᵀX can therefore replace X.

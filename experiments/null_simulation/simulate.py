@@ -47,9 +47,9 @@ def contains(interval: tuple[float, float], value: float) -> bool:
 
 
 def verdicts_and_intervals(inferences: Sequence[Inference], truth: Numbers) -> list[float]:
-    """Return whether any "better" is false, the share of correct intervals, and whether all simultaneous ones hold.
+    """Return whether any "better" is false, the share of correct intervals, and whether they are correct together.
 
-    An interval is correct if it contains the true difference.
+    An interval is correct if it contains the true difference. The last number is for the simultaneous intervals.
     """
     pairs = all_pairs(len(truth))
     differences = [truth[pair.a] - truth[pair.b] for pair in pairs]
@@ -161,8 +161,8 @@ def collapse_studies(setting: Setting, generator: np.random.Generator, num_studi
 def short_list_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
     """Return three numbers per study: whether the short list lacks the best head, and the sizes of two lists.
 
-    The first list is the short list. The second list, by Holm's method, contains the leader and all heads to which the
-    leader is not "better".
+    The first list is the short list. The second list contains the leader, and the heads for which Holm's method does
+    not find that the leader is "better".
     """
     units, pairs = setting.units(), all_pairs(len(setting.num_seeds))
     rows = []
@@ -219,9 +219,9 @@ SETTLE_TARGETS = (10, 30)  # numbers of seeds for which it is predicted
 def settle_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
     """Return predicted chances of a verdict, and whether there is a verdict, for numbers of seeds and targets.
 
-    Each number in `SETTLE_SEEDS` and each of `SETTLE_TARGETS` give three values: the chance by the old rules, the
-    chance by the new rules, and whether there is a verdict. The study has as many seeds as the largest target. A
-    prediction uses only the first seeds of the study.
+    Each pair of a number in `SETTLE_SEEDS` and a target in `SETTLE_TARGETS` gives three values: the chance by the old
+    rules, the chance by the new rules, and whether there is a verdict. The study has as many seeds as the largest
+    target. A prediction uses only the first seeds of the study.
     """
     units, pairs = setting.units(), [Pair(0, 1)]
     rows = []

@@ -105,7 +105,7 @@ def print_power(run: Runner) -> None:
 
 
 def print_centred(run: Runner) -> None:
-    """Print how often verdicts and intervals disagree, and errors of equivalence tests, with both score tests."""
+    """Print how often verdicts and intervals disagree, and error rates of equivalence tests, for both score tests."""
     print_header(
         *("heads, documents, seeds", "false better", "a real difference is found"),
         *("its interval contains zero, without", "with", "equivalent at a wide margin, without", "with"),

@@ -57,7 +57,7 @@ class Outcome:
 
 
 class Worker:
-    """A system in its own process, as a context manager. `call` runs one of its methods and returns the result."""
+    """A system in its own process, as a context manager. `call` returns the result of a method."""
 
     def __init__(self, system: SystemSpec, settings: dict[str, Any]) -> None:
         self.system = system
