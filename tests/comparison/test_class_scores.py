@@ -1,4 +1,4 @@
-"""Confusion matrices and the scores of each class equal those of scikit-learn."""
+"""Confusion matrices and the scores of each class equal the results of scikit-learn."""
 
 from pathlib import Path
 

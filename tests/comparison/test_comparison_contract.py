@@ -66,7 +66,7 @@ def test_pairs_have_all_keys_and_consistent_values(comparison: dict[str, Any]) -
 
 
 def test_comparison_json_equals_recorded_document(tmp_path: Path) -> None:
-    """All keys, in their order, and all values up to rounding equal those of a document from an earlier version."""
+    """Compare with a document from an earlier version: all keys and their order, and all values up to rounding."""
     study = make_study(tmp_path / "heads", HEADS[1:3], seeds=[0, 1], num_documents=60, documents_of_a_film=2)
     assert main([str(study), "--margin", "1"]) == 0
     written = json.loads((study / "comparison.json").read_text(encoding="utf-8"))

@@ -137,7 +137,7 @@ def test_chance_to_settle_agrees_with_draws_from_its_posterior() -> None:
     seed_now, seed_later = scale * 2e-5 / 3, scale * 2e-5 / later
     weight = estimate.value**2 / (estimate.value**2 + seed_now)
     truth = generator.normal(weight * estimate.value, np.sqrt(weight * seed_now))  # the mean over very many seeds
-    # The mean over all `later` seeds combines the present seeds with new ones, which are drawn around `truth`.
+    # The mean over all `later` seeds combines the present seeds with new seeds, which are drawn around `truth`.
     new = generator.normal(truth, np.sqrt(scale * 2e-5 / (later - 3)))
     mean = (3 * estimate.value + (later - 3) * new) / later
     larger_df = Estimate(0, (SeedVariance(1e-5, 7, 8), SeedVariance(1e-5, 7, 8)), 1e-6, 5_000).degrees_of_freedom

@@ -143,7 +143,7 @@ def compared(study: Path) -> dict[str, Any]:
 
 
 def test_second_run_with_same_seed_is_left_out(study: Path) -> None:
-    """`seed=0 data.order_seed=0,1` creates such runs."""
+    """`seed=0 data.order_seed=0,1` creates two runs with the same seed."""
     change_result(study / "cls-s1", seed=0)
     comparison = compared(study)
     (note,) = [note for note in comparison["notes"] if "cls-s1" in note]
@@ -258,7 +258,7 @@ def test_recorded_metric_decides_unless_another_is_chosen(study: Path) -> None:
 
 
 def test_config_without_the_key_metric_means_accuracy(study: Path) -> None:
-    """Configs of earlier versions lack the key. This is not a difference between groups."""
+    """Configs of earlier versions lack the key. A missing key is not a difference between groups."""
     for seed in (0, 1):
         config = study / f"cls-s{seed}" / "config.yaml"
         config.write_text(config.read_text() + "metric: accuracy\n")

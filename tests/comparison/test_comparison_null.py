@@ -1,6 +1,6 @@
 """Error rates of the comparison in simulated studies, whose true differences are known.
 
-The studies are those of experiments/null_simulation, with fewer documents; its README has precise numbers. Each rule
+The studies come from experiments/null_simulation, with fewer documents. Its README has precise numbers. Each rule
 that limits an error rate is also switched off. The rate must then exceed the bound that it keeps with the rule.
 """
 
@@ -183,7 +183,7 @@ def test_calibrated_models_are_rarely_called_miscalibrated(num_seeds: int) -> No
 
 
 def test_unseen_collapse_is_within_the_reported_limit() -> None:
-    """If no seed collapsed, no interval can allow for a collapse. The upper limit of the rate of collapse does."""
+    """If no seed collapsed, intervals ignore collapse. Only the upper limit of the rate of collapse allows for it."""
     setting = Setting((3, 3), (0.1, 0.1), 10_000, collapse=(0.0, 0.05))
     *_, interval, none_seen, limit_holds = collapse_studies(setting, generator_of(9), 100).mean(axis=0)
     assert none_seen > 0.7 and interval < 0.5

@@ -148,7 +148,7 @@ def test_permutation_by_hand() -> None:
 
 
 def test_permutation_flips_clusters_as_units() -> None:
-    # The first model is right on all documents of three films, the second on those of a fourth: sums 3, 2, 2 and -1.
+    # The first model is right on all documents of three films, and the second on all of a fourth: 3, 2, 2 and -1.
     first = np.array([[1, 1, 1, 1, 1, 1, 1, 0]], np.float32)
     films_N = np.array([0, 0, 0, 1, 1, 2, 2, 3])
     assert permutation_p(first, 1 - first, Units(8, films_N)) == pytest.approx(
@@ -246,7 +246,7 @@ def test_one_seed_equals_paired_t_test_over_documents() -> None:
 
 
 def test_floor_is_the_variance_that_documents_cause_between_seeds() -> None:
-    """The floor is the variance over documents that seeds do not share. Its degrees of freedom are the documents'."""
+    """The floor is the mean variance over documents minus the mean covariance between seeds."""
     influence_NS = np.random.default_rng(0).normal(size=(500, 3))
     sample = sample_with([0.9, 0.9, 0.9], influence_NS)
     covariance_SS = influence_NS.T @ influence_NS / 500 / 499
@@ -414,7 +414,7 @@ def test_metrics_agree_with_result_json(num_classes: int) -> None:
 
 
 def test_ece_by_hand() -> None:
-    # Two predictions with 0.9, one of them wrong: gap 0.4. Two with 0.6, both right: gap 0.4. The average is 0.4.
+    # Two predictions with 0.9, one of them wrong: gap 0.4. Two predictions with 0.6, both right: gap 0.4. Average: 0.4.
     assert ece(np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, False, True, True])) == pytest.approx(0.4, abs=1e-6)
 
 

@@ -184,8 +184,8 @@ def test_intervals_hold_for_all_planned_pairs_after_some_are_decided() -> None:
 def test_equivalent_pairs_that_are_tested_again_are_still_counted() -> None:
     """Groups 1 and 2 are equivalent at the first look. Neither is the leader, so both continue.
 
-    This decides one of six pairs. At the next look, the pair has the smallest p-value again. The p-values of the other
-    pairs must be corrected for the five undecided pairs, as if the decided pair were not tested.
+    Their equivalence decides one of six pairs. At the next look, the pair has the smallest p-value again. The p-values
+    of the other pairs must be corrected for the five undecided pairs, as if the decided pair were not tested.
     """
     shared_N = head(0.9).sums_GS[:, 0]
     values_S = 0.9 - 0.0001 * np.array([1.0, -1.0, 0.0, 1.0, -1.0, 0.0])

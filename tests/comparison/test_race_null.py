@@ -1,6 +1,6 @@
 """Error rates of planned studies in simulated studies whose true differences are known.
 
-The studies are those of `adaptive` in experiments/null_simulation, with fewer documents; its README has precise
+The studies come from `adaptive` in experiments/null_simulation, with fewer documents. Its README has precise
 numbers. With a test after each seed, but without the levels for planned looks, the error rates must exceed the bounds
 that a plan keeps.
 """
@@ -24,7 +24,7 @@ FALSE_BETTER, IS_WORSE, RUNS, INTERVALS = range(4)
 
 
 def setting_of(num_heads: int, behind: tuple[float, ...] = ()) -> Setting:
-    """Return heads for which planned looks are least strict: seeds vary much more than documents cause."""
+    """Return heads for which planned looks are least strict: nearly all variance is between seeds."""
     return Setting((10,) * num_heads, (2.0,) * num_heads, 300, behind)
 
 

@@ -232,7 +232,7 @@ def test_interval_agrees_with_an_exact_p_value(exact_p: float | None, ends: tupl
 
 
 def test_better_group_of_six_documents_has_an_interval_without_zero(tmp_path: Path) -> None:
-    """The first group is right on all 6 documents. The three seeds of the second are wrong on 2, 3 and 4 documents."""
+    """The first group is right on all 6 documents. The seeds of the second group are wrong on 2, 3 and 4."""
     rows = [
         {
             "system": system,

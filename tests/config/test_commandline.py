@@ -1,4 +1,4 @@
-"""Test the arguments of a training command, and that our loader composes the same configs as Hydra's."""
+"""Test the arguments of a training command, and that our loader and Hydra's loader compose the same configs."""
 
 from pathlib import Path
 

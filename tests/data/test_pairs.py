@@ -46,7 +46,7 @@ def write(path: Path, rows: list[tuple[str, str, str]]) -> Path:
 @pytest.mark.parametrize("backbone", ["tiny", "minilm"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_pair_is_encoded_as_by_the_tokenizer(backbone: str, side: str, tmp_path: Path) -> None:
-    """Ids, token types and truncation equal those of transformers with `longest_first`."""
+    """Ids, token types and truncation equal the results of transformers with `longest_first`."""
     tokenizer: Any = word_tokenizer() if backbone == "tiny" else build_tokenizer(compose([f"backbone={backbone}"]))
     rows = pairs(60)
     documents = Documents(

@@ -93,7 +93,7 @@ def corpus_of(path: Path, id_column: str | None = None, **options: Any) -> Corpu
 def test_corpus_of_mapped_texts_is_the_same(
     extension: str, id_column: str | None, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The ids differ in length, and the order of their characters is that of the code points: `z`, `é`, `𝄞`."""
+    """The ids differ in length, and their characters are ordered by code point: `z`, `é`, `𝄞`."""
     rows = [
         {
             "text": f"film {row % 90} {row % 250}  seen",

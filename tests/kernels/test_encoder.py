@@ -235,7 +235,7 @@ def test_library_handles_unsupported_passes() -> None:
 def test_first_token_only_equals_library(
     model_type: str, num_layers: int, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compare the output and all gradients but the key bias's, which is only a rounding error in the library."""
+    """Compare the output, and all gradients except the key bias's gradient (in the library, only rounding error)."""
     model = make(model_type, num_hidden_layers=num_layers)
     fast = copy.deepcopy(model)
     accelerate(fast)

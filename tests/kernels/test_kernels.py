@@ -198,7 +198,7 @@ def test_masks_are_philox_of_column_row_and_number(loaded: loading.Kernels) -> N
 
 
 def beyond_the_nearest(found: Tensor, exact: Tensor) -> float:
-    """Return the error beyond that of the nearest bfloat16 numbers."""
+    """Return how far the error exceeds the error of rounding to the nearest bfloat16 numbers."""
     return float(((found.double() - exact).abs() - (exact.to(HALF).double() - exact).abs()).max())
 
 
@@ -263,7 +263,7 @@ def test_linear_layer_and_gradients(loaded: loading.Kernels, num_rows: int, inpu
 
 
 def test_float32_product_of_a_row_does_not_depend_on_other_rows() -> None:
-    """The vectors of a document must not depend on its batch. In bfloat16 with oneDNN, this is only approximate."""
+    """The vectors of a document must not depend on its batch. In bfloat16 with oneDNN, they depend on it slightly."""
     loaded, _ = loading.find_or_build(torch.float32)
     x_NK, weight_OK, bias_O = torch.randn(211, 500), torch.randn(70, 500), torch.randn(70)
     prepared = products.prepare(loaded, weight_OK)

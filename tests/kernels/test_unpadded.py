@@ -81,7 +81,7 @@ def test_logits_of_each_head_equal_the_padded_model(name: str, model_type: str) 
 def test_kernel_gets_valid_arguments(
     model_type: str, windows: list[tuple[int, int] | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Call the kernel on meta tensors: PyTorch checks the dtypes and shapes, including those of the gradients."""
+    """Call the kernel on meta tensors: PyTorch checks the dtypes and shapes of all tensors, including the gradients."""
     model = make(model_type).to("meta").train()
     ids_BT, mask_BT = make_batch(model)
     mask_BT = mask_BT.bool()

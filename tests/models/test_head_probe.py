@@ -55,7 +55,7 @@ class GatedHead(TokenHead):
 
 
 class DroppingHead(TokenHead):
-    """A head that reads another token only in training."""
+    """A head that reads the last token in training, and the first token in evaluation."""
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         return self.output(hidden_BTD[:, -1 if self.training else 0])

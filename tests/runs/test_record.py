@@ -176,7 +176,7 @@ def test_predictions_without_checksums_are_checked_for_truncation(copied: Path, 
 
 
 def test_finished_run_without_weights_is_still_done(copied: Path, steps: list[int]) -> None:
-    """Checkpoints may be removed to save space. Only operations that need the weights report this, with advice."""
+    """Checkpoints may be removed to save space. Only operations that need the weights report that they are missing."""
     shutil.rmtree(copied / "checkpoints")
     again = train_again(copied)
     assert steps == [] and again.result["status"] == "done"

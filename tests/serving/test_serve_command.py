@@ -148,7 +148,7 @@ def test_a_signal_under_load_ends_the_server_and_no_answer_is_cut_off(server: Se
     is_over.set()
     for thread in threads:
         thread.join(HANG_SECONDS)
-    # A connection that the server had not accepted yet is refused or reset; one with a request is answered.
+    # A connection that the server had not accepted yet is refused or reset. A connection with a request is answered.
     assert len(failed) <= 8 and not any("IncompleteRead" in repr(error) for error in failed)
     log = server.log.read_text()
     assert "Ready." in log and "secretword" not in log and "Traceback" not in log

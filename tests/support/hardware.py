@@ -1,4 +1,4 @@
-"""Hardware that some tests need. These are the only reasons for which a test is skipped (`support.requirements`)."""
+"""Hardware that some tests need. A test is skipped only if such hardware is missing (`support.requirements`)."""
 
 import sys
 

@@ -40,7 +40,7 @@ def study(folder: Path, *arguments: str, **options: Any) -> Command:
 
 
 def finish(folder: Path, *arguments: str, code: int = 0, environment: dict[str, str] | None = None) -> str:
-    """Run a study that must end with an exit code, and return its output."""
+    """Run a study that must end with the exit code `code`. Return its output."""
     command = study(folder, *arguments, environment=environment)
     assert command.wait() == code, command.output
     assert "Traceback" not in command.output

@@ -29,7 +29,7 @@ def test_more_documents_need_fewer_runs_and_futility_saves_runs() -> None:
 
 @pytest.mark.parametrize("num_documents", [320, 25_000])
 def test_detectable_difference_is_found_in_80_percent_of_studies(num_documents: int) -> None:
-    """These studies may end at any look, whereas the estimate assumes a test only at the last look."""
+    """These studies may end at any look. The detectable difference assumes a test only at the last look."""
     plan, generator = plan_of(2), np.random.default_rng(1)
     shifts = np.array([0.0, -detectable_difference(plan, num_documents)])
     last_looks = [race(drawn_samples(plan, num_documents, shifts, generator), plan)[-1] for _ in range(300)]

@@ -40,7 +40,7 @@ def tune(folder: Path, *arguments: str, prepare: Callable[[], None] | None = Non
 
 
 def finish(folder: Path, *arguments: str, code: int = 0) -> str:
-    """Run a tuning study that must end with an exit code, and return its output."""
+    """Run a tuning study that must end with the exit code `code`. Return its output."""
     command = tune(folder, *arguments)
     assert command.wait() == code, command.output
     assert "Traceback" not in command.output, command.output

@@ -26,7 +26,7 @@ SMALL = (*(each for each in TINY if not each.startswith(("lr=", "epochs="))), *T
 
 
 def definition(name: str, parameters: Mapping[str, Any], *arguments: str) -> dict[str, Any]:
-    """Return a sweep of the repository with other parameters, and with further arguments for a tiny model."""
+    """Return a sweep of the repository with the given parameters, and with arguments for a tiny model."""
     sweep = yaml.safe_load((SWEEPS / name).read_text())
     *first, last = sweep["command"]
     assert last == "${args_no_hyphens}"

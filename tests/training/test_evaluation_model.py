@@ -212,7 +212,7 @@ def test_missing_peft_raises_user_error(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_adapters_can_be_averaged() -> None:
-    """The average of the adapters is merged; this differs from the average of the merged weights."""
+    """The average of the adapters is merged. The average of the merged weights would be different."""
     scored = EvaluationModel(small_classifier("bert"), lora_rank=2, ema_decay=0.5)
     steps = []
     for number in (1, 2):
