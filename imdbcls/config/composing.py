@@ -211,7 +211,7 @@ class Snapshot(CachingConfigRepository):
         return copy.deepcopy(self._files[config_path])
 
     def _require_not_hidden(self, config_path: str, source: ConfigSource, file: Path) -> None:
-        """Raise UserError for a user's file that has the name of a shipped file: Hydra would silently ignore it."""
+        """Raise UserError if Hydra would silently ignore a user's file because a shipped file has the same name."""
         first = next(each for each in self.get_sources() if each.is_config(config_path))
         if first is not source and not outside([first]) and content(first, config_path) != content(source, config_path):
             raise UserError(f"{file} has no effect: imdbcls has its own {config_path}.yaml. Rename your file.")

@@ -69,8 +69,8 @@ class SourceConfig(Built):
 class DataConfig(Section):
     """The data section. Further keys, such as the columns of `data=files`, are read by interpolations in `source`.
 
-    `added_later` has the further keys that earlier versions did not have, each with the value that has
-    no effect. A key with this value is left out of hashes, like a key with the value in its marker `AddedLater`.
+    `added_later` has the further keys that earlier versions did not have, each with the value that has no effect. A key
+    with this value is left out of hashes, like a key with the value in its marker `AddedLater`.
     """
 
     added_later: ClassVar[Mapping[str, Any]] = {"encoding": "auto", "text_separator": " ", "pair_column": None}

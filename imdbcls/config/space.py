@@ -129,7 +129,7 @@ def with_default_space(overrides: Sequence[str], folder: str | None, default_spa
 
 
 def parsed_overrides(text: str) -> list[Override]:
-    """Parse an override; return an empty list if that fails, which `examine` reports."""
+    """Parse an override. If that fails, return an empty list, because `examine` reports the error."""
     try:
         return OverridesParser.create().parse_overrides([text])
     except HydraException:
