@@ -99,7 +99,7 @@ class AnswerFile:
         environment: Callable[[], Mapping[str, str]],
     ) -> None:
         self.tally = Tally()
-        self._output = Path(os.path.realpath(output))  # a link to a file is kept
+        self._output = Path(os.path.realpath(output))  # if `output` is a link, replace the linked file
         self.folder = self._output.with_name(self._output.name + ".part")
         self._path = self.folder / "answers"
         self._state = self.folder / "state.json"

@@ -32,9 +32,9 @@ def read_labelled(
     """Return the documents of a file, and notes to log. The ids are row numbers.
 
     `data` has the arguments of the run's data source, which give the default columns. `text_column` and `pair_column`
-    are one column, or several whose texts are joined. A label in the file must be one of `label_names`, the classes of
-    the run, or a key of `class_of_label`, which maps other labels to these classes. `spelling` is how messages write an
-    argument.
+    each name one column, or several columns whose texts are joined. A label in the file must be one of `label_names`,
+    the classes of the run, or a key of `class_of_label`, which maps other labels to these classes. `spelling` is how
+    messages write an argument.
 
     Raise UserError as `read_table` does, for a row without a text or label unless `skip_empty` is true, and for an
     unknown label.

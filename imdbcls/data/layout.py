@@ -253,7 +253,7 @@ class Survey:
         """Return whether the cells of a line fit the columns in `kinds`; None if the columns give no evidence."""
         if len(cells) != self.num_columns:
             return False
-        # If the other fields of a column have no leading space, a cell with one is part of a sentence ("a, second").
+        # If no other field of a column has a leading space, a cell that has one is part of a sentence ("a, second").
         if not self.skips_space and any(
             cells[column].startswith(" ") > self.spaces[column] for column in range(1, len(cells))
         ):
