@@ -134,9 +134,9 @@ def onecycle(
 ) -> LRScheduler:
     """Build PyTorch's `OneCycleLR` with the optimizer's `lr` as the peak (Smith & Topin 2018).
 
-    The learning rate peaks at the last warmup step, but never before step 2 or at the last step, because `OneCycleLR`
-    divides by zero if no step comes before or after the peak. Without warmup steps, or with fewer than three steps in
-    total, the learning rate only decreases.
+    The learning rate peaks at the last warmup step. The peak is at step 2 at the earliest and at step `num_steps - 1`
+    at the latest, because `OneCycleLR` divides by zero if no step comes before or after the peak. Without warmup steps,
+    or with fewer than three steps in total, the learning rate only decreases.
     """
     peak_step = 0 if num_warmup_steps == 0 or num_steps < 3 else min(max(num_warmup_steps, 2), num_steps - 1)
     return OneCycleLR(

@@ -47,7 +47,7 @@ class StepProfiler:
             )
 
     def report(self, found: profile) -> None:
-        """Write the trace, and log the operators with the most time, not counting the operators that they call."""
+        """Write the trace, and log the operators that take the most time, not counting the operators that they call."""
         found.export_chrome_trace(str(self.trace))
         averages = {NAMES.get(each.key, each.key): each for each in found.key_averages()}
         times = {name: self.microseconds(each) for name, each in averages.items()}
