@@ -34,8 +34,8 @@ class Scores:
     """The scores of predictions for labelled documents.
 
     `metrics` comes from `metrics_of`. `interval` is the 95 % interval of the accuracy over independent documents
-    (Wilson 1927). `macro` and `weighted` are averages over the classes, with equal weights and weighted by documents.
-    Rows of `confusion_matrix` are true classes, columns are predicted classes.
+    (Wilson 1927). `macro` is the average over the classes with equal weights. In `weighted`, the weight of a class is
+    its number of documents. Rows of `confusion_matrix` are true classes, columns are predicted classes.
     """
 
     label_names: tuple[str, ...]
