@@ -9,9 +9,9 @@ from torch import Tensor, nn
 class LinearHead(nn.Module):
     """First token → dropout → Linear(D, C).
 
-    In Devlin et al. (2019, BERT), section 4.1, the logits are C Wᵀ, where C is the vector of the first token and W the
-    only new weights. Differences: this head has dropout and a bias, and it has no pooler. The authors' code applies the
-    pretrained pooler, Linear(D, D) → tanh, to the first token before this layer. `head=cls` has such a pooler, with
+    In Devlin et al. (2019, BERT), section 4.1, the logits are C Wᵀ. C is the vector of the first token, and W contains
+    the only new weights. Differences: this head has dropout and a bias, and it has no pooler. The authors' code applies
+    the pretrained pooler, Linear(D, D) → tanh, to the first token before this layer. `head=cls` has such a pooler, with
     random initial weights.
     """
 
