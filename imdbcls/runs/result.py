@@ -77,7 +77,7 @@ def recording_failures(config: "Config", folder: RunFolder) -> Iterator[None]:
 
 @contextmanager
 def exiting_like_main_process(folder: RunFolder) -> Iterator[None]:
-    """In a process other than the main process: if the block raises Interrupted, exit like the main process of the run.
+    """Run a block of a process that is not the main process. After Interrupted, exit like the main process of the run.
 
     In a W&B sweep, the main process exits with 0 if W&B asked for the stop. torchrun exits with 0 only if all processes
     of the run exit with 0. Only the main process knows whether W&B asked for the stop, so this process waits until the
