@@ -145,7 +145,7 @@ def log_start(run: Run) -> None:
 
 
 def result_of(run: Run) -> dict[str, Any]:
-    """Return the content of `result.json`: `val/*` of the saved weights, and `before/*` of the initial weights."""
+    """Return the content of `result.json`. `val/*` is for the saved weights, `before/*` for the initial weights."""
     initial = next(read_points(run.folder.path / "metrics.jsonl"))
     best = run.trainer.evaluator.metrics("val", run.trainer.batches.validation, run.trainer.final_validation())
     return {

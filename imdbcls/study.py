@@ -1,8 +1,8 @@
 """Add seeds to a study until the verdict is known: `python -m imdbcls.study head=cls,lstm,mean seeds.max=10`.
 
 Every combination of swept values is a group. The study trains all groups in rounds, tests them after each round, and
-stops training a group once it is worse than another or equivalent to the best. `plan.json`, written before the first
-run, fixes when the groups are tested, so that the error rates hold for all of these tests together.
+stops training a group once it is worse than another group or equivalent to the best group. `plan.json`, written before
+the first run, fixes when the groups are tested, so that the error rates hold for all of these tests together.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
