@@ -49,7 +49,7 @@ def calibration_of(group: Group) -> Calibration | None:
 
 
 def temperatures_of(group: Group) -> tuple[float, ...] | None:
-    """Return the recorded temperature of each run, or None if a run has none or an invalid one."""
+    """Return the recorded temperature of each run, or None if a run has no valid temperature."""
     found = [number(run.result.get("temperature")) for run in group.runs]
     valid = [value for value in found if value is not None and LOWEST <= value <= HIGHEST]
     return tuple(valid) if len(valid) == len(found) else None

@@ -129,9 +129,9 @@ FACTS: dict[str, Callable[[Run], Fact]] = {
 
 
 def settings_of(groups: Sequence[Group]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Return two dicts, keyed by dotted config key: the values that all groups share, and those that differ.
+    """Return two dicts by dotted config key: for keys with one value in all groups, and for keys whose values differ.
 
-    A differing key has one value per group, in the order of `groups`. The value is "" for a group without the key.
+    The second dict has one value per group, in the order of `groups`. The value is "" for a group without the key.
     Keys that match `NO_SETTING` are left out, and so are keys beyond the first `MAX_SETTINGS`.
     """
     configs = [

@@ -72,7 +72,7 @@ def infer(
     look: Look | None = None,
     min_intervals: int | None = None,
 ) -> list[Inference]:
-    """Estimate the difference of every pair, and test the pairs with `is_tested`.
+    """Estimate the difference of every pair, and test the pairs whose `is_tested` is true.
 
     Without a margin, no pair is tested for equivalence.
 
@@ -120,7 +120,7 @@ def infer(
 
 
 def estimates_of(samples: Sequence[Sample], pairs: Sequence[Pair]) -> list[Estimate]:
-    """Estimate the difference of every pair. If a group has one seed, its `p_documents` is the exact p-value."""
+    """Estimate the difference of every pair. For a pair with a one-seed group, `exact_p` is `p_documents`."""
     variances = seed_variances(samples)
     covariances = covariances_of(samples)
     estimates = []

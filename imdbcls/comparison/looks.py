@@ -19,7 +19,7 @@ def with_earlier_looks(comparison: Comparison, folder: Path, num_unfinished: int
     """Return the comparison with the numbers of runs at this look and at the earlier looks.
 
     The earlier looks are read from the folder's `comparison.json`. For a study without a plan, add a caution if
-    `num_unfinished` runs are not finished, and a note if there are several looks.
+    runs are unfinished (`num_unfinished` is their number), and a note if there are several looks.
     """
     now = sum(len(group.seeds) for group in comparison.groups)
     looks = (*(each for each in recorded_looks(folder / "comparison.json") if each < now), now)[-MAX_LOOKS:]

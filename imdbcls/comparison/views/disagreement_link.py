@@ -22,7 +22,7 @@ class DisagreementLink:
 def disagreement_link(study: Study, comparison: Comparison, folder: Path) -> DisagreementLink | None:
     """Return the command for the first runs of the two best groups, and the pages in the output folder.
 
-    Return None if there are no two groups, or no run folders.
+    Return None if there are fewer than two groups, or no run folders.
     """
     if study.folder is None or len(comparison.groups) < 2:
         return None

@@ -68,7 +68,7 @@ def described(values: Mapping[str, Any]) -> str:
 
 
 def curves(results: TuningResults) -> dict[str, CurvePlot]:
-    """Return the expected value of the best of n trials, by n and by time. Figures without data are left out."""
+    """Return figures of the expected best of n trials, by n and by time. Figures without data are left out."""
     groups = results.groups
     if not any(group.expected for group in groups):
         return {}

@@ -240,7 +240,7 @@ def ranking_text(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
 def learned_nothing(comparison: Comparison) -> bool:
     """Return whether groups are ranked by accuracy and none is better than predicting the most frequent class.
 
-    With classes of unequal size, a model may be useful by another metric even if this holds.
+    If the classes have unequal sizes, such a group may still be good in another metric.
     """
     is_ranked = comparison.metric.name == "accuracy" and len(comparison.groups) > 1
     return is_ranked and all(group.accuracy.mean <= comparison.baseline["test/accuracy"] for group in comparison.groups)
