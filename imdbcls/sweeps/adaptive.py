@@ -59,7 +59,7 @@ def run_study(
 class AdaptiveStudy:
     """A planned study that this command trains and tests.
 
-    `failed` maps the index of a group in the plan to a message about its failed run. Groups in `failed` are left out.
+    `failed` maps the index of a group in the plan to a message about its failed run. These groups get no further runs.
     """
 
     folder: Path

@@ -249,7 +249,7 @@ class Tuning:
             self._jobs.start(claim.config, self._train_of(claim), claim.lock, on_end, claim.name, caption)
 
     def _submit(self, claims: Sequence[Claim], cluster: Cluster) -> None:
-        """Train claimed trials as one array of jobs, and wait for them. Only record trials that have a result."""
+        """Train claimed trials as one array of jobs, and wait for them. Trials that have a result are not trained."""
         begun = [claim for claim in claims if self._begin(claim)]
         tasks = []
         for claim in begun:
