@@ -17,7 +17,7 @@ COPIES = "curves/"
 
 
 def define_metrics(run: Any) -> None:
-    """Plot the metrics over the optimizer step, and show the best value so far in the summary of a running job.
+    """Plot the metrics over the optimizer step, and show the best value so far in the summary of the run.
 
     The web page hides the step, the epoch and the copied curves, whose names start with `COPIES`.
     """
