@@ -72,8 +72,8 @@ def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Dis
     """Return up to `count` common test documents with the largest difference, largest first.
 
     The recorded predictions are compared by their calibrated probabilities. A common document has the same id, label
-    and text in both runs. Raise UserError if the runs have different classes or no common documents, or
-    if the texts cannot be read.
+    and text in both runs. Raise UserError if the runs have different classes or no common documents, or if the texts
+    cannot be read.
     """
     first, second = runs
     require_same_classes(runs)
