@@ -35,7 +35,7 @@ HELP_WIDTH = 96  # characters
 
 
 def on_files(files: Files, config: Any, **_: Any) -> Files:
-    """Add a page for each notebook, and its figures; called by MkDocs. The notebook itself is also in the site."""
+    """Add a page with figures for each notebook; called by MkDocs. The notebook itself is also in the site."""
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
         page = notebook.src_uri.removesuffix(".ipynb")
         name = page.rpartition("/")[2]

@@ -20,7 +20,7 @@ def chunk_of(task: tuple[Measure, int, int, int]) -> Numbers:
 
 
 class Runner:
-    """Measures settings in parallel. The numbers do not depend on the number of processes."""
+    """Measures simulated studies in parallel. The results do not depend on the number of processes."""
 
     def __init__(self, num_studies: int, pool: Pool) -> None:
         self.num_studies = num_studies
