@@ -44,7 +44,7 @@ def test_p_for_terms_of_one_size_equals_mcnemars_test(first: int, second: int) -
 
 
 def test_p_for_very_different_sizes_equals_full_enumeration() -> None:
-    """Includes one huge term among small ones, and sizes without a common divisor."""
+    """Test one huge term among small terms, and sizes without a common divisor."""
     for terms in ([1000, 1, 1, 1], [999, -1, 500, 3], [7, 7, 7, -6, 1000], [2, 2, 2, 2, 3], [0, 0, 5], [6, -6]):
         assert p_of_sign_flips(np.array(terms)) == pytest.approx(enumerated_p(np.array(terms)), rel=1e-11), terms
 

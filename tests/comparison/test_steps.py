@@ -152,7 +152,7 @@ def test_end_near_zero_is_that_of_the_t_test_exactly_if_p_is_significant(only_fi
 
 
 def random_tables(num_tables: int, most_documents: int) -> Iterator[list[Sample]]:
-    """Yield random accuracies of two groups with 1 to 5 seeds. A seventh of the tables have clusters of documents."""
+    """Yield random accuracies of two groups with 1 to 5 seeds. Every seventh pair has clusters of documents."""
     generator = np.random.default_rng([27, most_documents])
     for i in range(num_tables):
         num_documents = int(np.exp(generator.uniform(np.log(3), np.log(most_documents))))

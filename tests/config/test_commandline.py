@@ -86,7 +86,7 @@ def test_environment_variables_become_numbers_and_flags(monkeypatch: pytest.Monk
 
 def test_torchrun_is_refused_for_a_sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert answer_command(["head=lstm"]) == ["head=lstm"]  # without a rank, the variable belongs to a scheduler
+    assert answer_command(["head=lstm"]) == ["head=lstm"]  # without RANK, WORLD_SIZE comes from a scheduler
     monkeypatch.setenv("RANK", "0")
     assert answer_command(["head=lstm"]) == ["head=lstm"]
     with pytest.raises(SystemExit) as caught:

@@ -34,7 +34,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy to modify, with an empty cache; any access to the network fails the test."""
+    """Return a copy of a model folder to modify. The cache is empty. Any access to the network fails the test."""
     monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("socket.create_connection", lambda *_, **__: pytest.fail("the network was used"))
     return Path(shutil.copytree(sound, tmp_path / "model"))

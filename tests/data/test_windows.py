@@ -43,7 +43,7 @@ def make_train(lengths: np.ndarray, truncation: str | Windows, max_length: int =
 
 
 def windows_of(batch: Batch) -> dict[int, list[list[int]]]:
-    """Return the windows of each document, without special tokens and padding, by its row in the split."""
+    """Map the row of each document in the split to its windows, without special tokens and padding."""
     documents = range(len(batch)) if batch.documents_W is None else batch.documents_W.tolist()
     found: dict[int, list[list[int]]] = {int(row): [] for row in batch.rows}
     for place, document in enumerate(documents):

@@ -225,7 +225,7 @@ def test_settings_that_a_family_lacks_are_rejected(tmp_path: Path) -> None:
 
 
 def test_precision_in_which_an_encoder_fails_is_rejected(tmp_path: Path) -> None:
-    """The first DeBERTa masks attention with the smallest float32 number, which bfloat16 cannot represent."""
+    """The first DeBERTa masks attention with the lowest float32 number, which bfloat16 cannot represent."""
     hardware = {name: sections.build_hardware(imdbcls.compose(f"precision={name}")) for name in ("fp32", "bf16")}
     backbone = load(family_folder("deberta", tmp_path / "deberta"))
     require_precision("small", backbone.encoder, hardware["fp32"])

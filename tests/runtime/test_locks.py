@@ -94,7 +94,7 @@ def test_killed_builder_releases_the_lock_and_finished_builder_removes_it(tmp_pa
 
 
 def test_lock_in_a_removed_folder_is_not_acquired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other process discards the new run after this process opened the lock file, but before it got the lock."""
+    """Another process discards the new run after this process opened the lock file, but before it got the lock."""
     folder, other = RunFolder(tmp_path / "study" / "run"), RunFolder(tmp_path / "study" / "run")
     import filelock._unix
 

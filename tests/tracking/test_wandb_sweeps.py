@@ -83,7 +83,7 @@ def training(server: FakeWandb, num_steps: int = 3) -> Run | None:
 
 
 def process_of(folder: Path) -> int:
-    """Return the process that trains the only run, from its lock file."""
+    """Return the id, from the lock file, of the process that trains the only run."""
     (lock,) = folder.glob("runs/*/*/.lock")
     return int(lock.read_text().split()[1])
 

@@ -53,7 +53,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted_faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a run of the faulty head, without its fault."""
+    """Return an uninterrupted run of the faulty head, whose fault is switched off."""
     folder = tmp_path_factory.mktemp("faulty")
     run(folder, *TINY, *FAULTY, environment=PLUGINS)
     return folder
