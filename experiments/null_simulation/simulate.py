@@ -217,11 +217,11 @@ SETTLE_TARGETS = (10, 30)  # numbers of seeds for which it is predicted
 
 
 def settle_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
-    """Return predicted chances of a verdict, and whether there is a verdict, for numbers of seeds and targets.
+    """Return the predicted chances of a verdict with more seeds, and whether there is a verdict with these seeds.
 
-    Each pair of a number in `SETTLE_SEEDS` and a target in `SETTLE_TARGETS` gives three values: the chance by the old
-    rules, the chance by the new rules, and whether there is a verdict. The study has as many seeds as the largest
-    target. A prediction uses only the first seeds of the study.
+    Each pair of a present number of seeds (`SETTLE_SEEDS`) and a later number (`SETTLE_TARGETS`) gives three values:
+    the chance by the old rules, the chance by the new rules, and whether there is a verdict with the later number. A
+    prediction uses only the present seeds.
     """
     units, pairs = setting.units(), [Pair(0, 1)]
     rows = []
