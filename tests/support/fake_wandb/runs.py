@@ -47,7 +47,7 @@ def forget_stop(store: Store, variables: Mapping[str, Any]) -> None:
 
 
 def receive(store: Store, run: Run, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Handle one request of the file stream. The new lines replace all lines from the line number `offset` on."""
+    """Handle one request of the file stream. With offset 0, the new lines replace all lines of the file."""
     for name, chunk in (body.get("files") or {}).items():
         if name in LINE_FILES:
             lines = getattr(run, LINE_FILES[name])
