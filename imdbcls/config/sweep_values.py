@@ -16,7 +16,10 @@ MAX_WHOLE_FLOAT = 1e15  # larger whole floats stay floats, because they may not 
 
 
 def from_sweep_agent(argument: str) -> list[str]:
-    """Convert an argument to overrides in Hydra's syntax, one per nested parameter. Outside a W&B sweep, keep it."""
+    """Convert an argument to overrides in Hydra's syntax, one per nested parameter.
+
+    Outside a W&B sweep, return the argument unchanged.
+    """
     return list(_converted(argument)) if in_sweep() else [argument]
 
 
