@@ -26,8 +26,8 @@ class TrainBatches:
     The documents of each block are sorted by length, the block is divided into batches, and the batches of all blocks
     are shuffled. So a document shares a batch with documents of similar length. In each epoch, the other documents of
     its batch are a new random choice among those with the nearest lengths, about 1/64 of the corpus. On IMDB at 512
-    tokens, 2 % of the document pairs that share a batch also share one in the next epoch (with 4,000 documents, 13 %;
-    with 1,000, 28 %). Without grouping, the three shares are 0.06, 0.4 and 1.5 %.
+    tokens, 2 % of the document pairs that share a batch also share a batch in the next epoch (13 % with 4,000
+    documents, 28 % with 1,000). Without grouping, the three shares are 0.06, 0.4 and 1.5 %.
 
     If the number of documents is not a multiple of `batch_size`, a random choice of documents forms one smaller batch.
     Without `group_by_length`, blocks are not sorted, and a batch has documents of any length.

@@ -104,7 +104,7 @@ def make_source(
 def without_empty_rows(table: Table, text_columns: Sequence[str], label_column: str, setting: str) -> Table:
     """Return the table without the rows in which a text or the label is missing; raise UserError if none remain.
 
-    `setting` is the user's setting that skips these rows, as the note names it.
+    `setting` is the user's setting that skips these rows; the note contains its name.
     """
     skipped: set[int] = set()
     counts: list[tuple[int, str]] = []

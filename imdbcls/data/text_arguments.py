@@ -82,7 +82,7 @@ def require_text_options(arguments: argparse.Namespace, more: Sequence[str] = ()
 def texts_of(arguments: argparse.Namespace, stdin: TextIO, data: Mapping[str, Any]) -> Texts:
     """Return the texts from the command line, `--file` or stdin.
 
-    Columns default to those in `data`, the arguments of the run's data source.
+    By default, the columns are the columns in `data`, the arguments of the run's data source.
     """
     if arguments.file is None:
         pairs = reads_pairs(data)
