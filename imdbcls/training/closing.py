@@ -49,7 +49,7 @@ def log_cost(run: Run, result: Mapping[str, Any]) -> None:
 def result_lines(result: Mapping[str, Any], num_clusters: int | None) -> Iterator[str]:
     """Yield the result of a run: a few lines, and a table of scores per class if there are more than two classes.
 
-    `num_clusters` is the number of clusters of test documents; None if the data has none.
+    `num_clusters` is the number of clusters of test documents; None if the data has no clusters.
     """
     metric, title, num_documents = result["metric"], TITLES[result["metric"]], result["test_documents"]
     confusion_CC = np.asarray(result["test/confusion_matrix"])
@@ -113,7 +113,7 @@ def loss_of_guessing(labels_N: np.ndarray) -> float:
 
 
 def next_step(run: Run) -> str:
-    """Return the command to run next: a comparison if the study has another finished run, or training another head."""
+    """Return the next command to run: a comparison if the study has another finished run, else another training."""
     study, results = run.folder.study, run.folder.path.parent.glob("*/result.json")
     others = (RunFolder(path.parent) for path in results if path.parent != run.folder.path)
     if any(other.problem() is None for other in others):

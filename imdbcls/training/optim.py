@@ -62,7 +62,7 @@ def parameter_groups(
     layer_decay: float = 1.0,
     head_only: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return an optimizer's parameter groups: for each learning rate, one with and one without weight decay.
+    """Return an optimizer's parameter groups: for each learning rate, a group with weight decay and a group without.
 
     Weight decay applies to parameters with two or more dimensions. Biases, the gains of layer norms and the position
     weights of a head have one dimension and do not decay. `head_lr` and `layer_decay` determine each parameter's
@@ -103,7 +103,7 @@ def lr_multiples(model: Classifier, head_lr: float, layer_decay: float) -> dict[
 
 
 def learning_rate(optimizer: Optimizer) -> float:
-    """Return the current learning rate, without the groups' multiples."""
+    """Return the current learning rate, before it is multiplied by the `lr_multiple` of each group."""
     group = optimizer.param_groups[0]
     return group["lr"] / group["lr_multiple"]
 

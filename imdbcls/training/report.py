@@ -202,9 +202,8 @@ def split_metrics(split: str, predictions: Predictions) -> dict[str, float]:
 def calibration_metrics(validation: Predictions, test: Predictions) -> dict[str, Any]:
     """Return the temperature, fitted on the validation split, and the calibration errors that result from it.
 
-    If the temperature is not the one with the lowest validation loss, `temperature_reason` says why; else it is None.
-    The temperature was fitted on the documents of `val/ece_calibrated`, but not on the documents of
-    `test/ece_calibrated`.
+    `temperature_reason` is None if the temperature has the lowest validation loss. Otherwise, it says why not. The
+    temperature was fitted on the documents of `val/ece_calibrated`, but not on the documents of `test/ece_calibrated`.
     """
     found = fit_temperature(validation.true_labels, validation.known_probabilities)
     errors = {}

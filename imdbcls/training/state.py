@@ -53,8 +53,8 @@ class Saver:
     """Save the state of a training run to `folder/last` and `folder/best`, and restore it.
 
     A checkpoint must have the same `resume_key` (plain JSON values) as the run that resumes from it. The `environment`,
-    for example the number of threads, may differ. The last bits of the result may then differ from an uninterrupted
-    run, so changes of the environment are logged and recorded.
+    for example the number of threads, may differ. The last bits of the result may then differ from the result of an
+    uninterrupted run, so changes of the environment are logged and recorded.
 
     A thread writes a copy of the state while training continues. After a write error, nothing more is written, and a
     later `save` or `wait` raises the error.
@@ -254,7 +254,7 @@ class Saver:
             self.phases.enter(epoch)
 
     def _require_structure(self, saved: Checkpoint) -> None:
-        """Raise CheckpointError if the keys, lengths or types in the state are not those that this version saves."""
+        """Raise CheckpointError if the keys, lengths or types in the state differ from what this version saves."""
         phase = self.phases.current
         _, settings = optim.state_of(phase.optimizer)
         expected: dict[str, Any] = {
