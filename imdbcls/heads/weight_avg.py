@@ -13,8 +13,8 @@ from imdbcls.heads.pooling import masked_softmax, weighted_sum
 class WeightedAverageHead(nn.Module):
     """Dropout → Σ_t a_t h_t → tanh → dropout → Linear(D, C).
 
-    With `normalize`, the weights a_t are the softmax over the non-padding tokens of one learned logit per position. The
-    logits start at zero, so training starts from the mean over the non-padding tokens.
+    With `normalize`, each position has one learned logit, and the weights a_t are the softmax of the logits over the
+    non-padding tokens. The logits start at zero, so training starts from the mean over the non-padding tokens.
 
     Without `normalize`, the weights a_t themselves are learned, one per position, and a learned bias is added to the
     sum. This is the head of the original teaching code, with the same initialization as `nn.Linear(num_positions, 1)`.
