@@ -238,7 +238,7 @@ class RunFolder:
         return None
 
     def _set_damage_aside(self) -> None:
-        """Rename a damaged `result.json`, or one whose predictions are damaged."""
+        """Rename `result.json` if this file or the predictions are damaged."""
         if (damage := self._damage()) is not None:
             backup = self._rename_result()
             logger.warning(

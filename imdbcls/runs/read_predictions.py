@@ -205,7 +205,7 @@ def texts_of(column: pa.Array) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
 def id_texts(ids: pa.Array, num_rows: int) -> NDArray[np.object_]:
     """Return a batch's ids as strings. `num_rows` is the number of rows in the file.
 
-    Raise BadPredictionsError if an id is missing or too long, or if `num_rows` ids as long as the longest one would
+    Raise BadPredictionsError if an id is missing or too long, or if `num_rows` ids as long as the longest id would
     need too much memory.
     """
     if ids.null_count:
