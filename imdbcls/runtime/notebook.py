@@ -30,7 +30,7 @@ class NotebookBlock:
         self._updated_at = 0.0
 
     def write(self, lines: list[str]) -> None:
-        """Add lines below the earlier ones."""
+        """Add lines below the earlier lines."""
         self._lines += lines
         self.update()
 
