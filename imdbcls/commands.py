@@ -22,6 +22,6 @@ COMMANDS = {
 
 
 def module_of(name: str) -> str:
-    """Return the name of a command's module. It has the function `command`, which runs the command."""
+    """Return the name of a command's module. The function `command` in this module runs the command."""
     is_package = Path(__file__).with_name(name).is_dir()
     return f"imdbcls.{name}.__main__" if is_package else f"imdbcls.{name}"

@@ -52,8 +52,8 @@ class Ensemble:
     def predict(self, texts: Iterable[str | tuple[str, str]], *, calibrated: bool = True) -> "Predictions":
         """Classify documents as `FinishedRun.predict` does, with the mean of the runs' probabilities.
 
-        With `calibrated`, the probabilities of each run are calibrated before they are averaged. The predicted class is
-        the one with the highest mean. The first call loads all models.
+        With `calibrated`, the probabilities of each run are calibrated before they are averaged. The predicted class
+        has the highest mean. The first call loads all models.
         """
         return self.predict_with_counts(texts, calibrated=calibrated)[0]
 

@@ -153,7 +153,10 @@ def require_options(arguments: argparse.Namespace) -> None:
 
 
 def chosen(texts: Texts, numbers: Sequence[int] | None) -> Iterator[Item]:
-    """Yield all items, or those with the given numbers. Raise UserError if a number is missing, or has no text."""
+    """Yield all items, or only the items with the given numbers.
+
+    Raise UserError if there is no item with one of the numbers, or if an item to yield has no text.
+    """
     missing = None if numbers is None else set(numbers)
     last = 0
     for item in texts.items:
@@ -192,7 +195,7 @@ def show(explanation: "Explanation", item: Item, as_json: bool, stdout: TextIO, 
 
 
 def explain_disagreement(arguments: argparse.Namespace) -> None:
-    """Write a page with the documents on which two runs differ most, with the explanations of both runs.
+    """Write a page of the documents on which two runs differ most, with the explanations of both runs.
 
     Raise UserError if options cannot be combined, or if the runs or their documents cannot be read.
     """

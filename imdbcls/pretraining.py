@@ -73,7 +73,7 @@ def build_pretraining(config: Config, settings: PretrainSettings, folder: RunFol
 
 
 def build_pretraining_corpus(config: Config, settings: PretrainSettings) -> Corpus:
-    """Read the labelled and unlabelled documents, and leave out those that equal a validation or test document."""
+    """Read the labelled and unlabelled documents, and leave out copies of validation and test documents."""
     data, source = config.data, construct(config.data.source)
     notes = list(source.notes)
     unlabelled = read_unlabelled(settings.data.unlabelled, data.source.target, data.source.arguments, notes)

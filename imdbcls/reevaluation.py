@@ -105,7 +105,7 @@ def with_source(config: "Config", run: Path, data: str | None, trust_source: boo
 
 
 def read_split(config: "Config", recorded: Mapping[str, Any], split: str) -> "Documents":
-    """Return the documents of a split; raise UserError if they differ from those that the run recorded."""
+    """Return the documents of a split; raise UserError if they are not the documents of the run."""
     from imdbcls.construction import build_corpus
 
     try:
