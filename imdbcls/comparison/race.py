@@ -54,7 +54,7 @@ class Round:
 
     num_seeds: int  # seeds per tested group
     look: Look
-    num_tests: int  # for Holm's correction: all planned pairs, except those found different at earlier looks
+    num_tests: int  # for Holm's correction: all planned pairs, except pairs found different at earlier looks
     inferences: Mapping[tuple[int, int], Inference]  # by pair (i, j), i < j, of the groups that were tested
     leader: int | None  # the best running group; None: every group failed
     standings: tuple[Standing, ...]  # after the look, one per group

@@ -18,7 +18,7 @@ these variances decide which differences are significant. Two rules raise a vari
 - Floor: the variance between seeds is raised to the variance that the random choice of documents causes, if it is
   smaller.
 - Shrinkage: with three or more groups that have several seeds, the variance of a group is raised towards the mean over
-  groups, which counts as four more seeds. It is never lowered, because an unstable group would then look stable.
+  groups, which counts as four more seeds. No variance is lowered, because an unstable group would then look stable.
 
 **Degrees of freedom.** Satterthwaite's approximation uses estimated variances. If a seed variance happens to be
 underestimated, it gets too little weight, and the resulting degrees of freedom are too high. The weights here are
@@ -249,7 +249,7 @@ class Estimate:
     document_df: float  # degrees of freedom of the document variance
     step: float = 0.0  # smallest change of the value, see `Sample.step`; 0: none
     effective_size: float = float("inf")  # number of independent documents, see `Sample.effective_size`
-    exact_p: float | None = None  # p-value of an exact test of a true value of zero, used instead of the other tests
+    exact_p: float | None = None  # p-value of an exact test that the true value is zero; it replaces the other tests
 
     @property
     def variance(self) -> float:
@@ -412,7 +412,7 @@ def difference_over_seeds(
     seed_variances: Sequence[SeedVariance | None],
     covariance_between: NDArray[np.float64] | None = None,
 ) -> Estimate:
-    """Estimate the mean of `a` minus the mean of `b`, given the seed variances of both.
+    """Estimate the mean of `a` minus the mean of `b`, given the seed variances of both groups.
 
     The seeds of the two groups are treated as independent. If a shared batch order shifts both groups in the same
     direction, the interval is too wide; if it shifts them in opposite directions, the interval is too narrow. Pairing

@@ -71,7 +71,7 @@ ROW_HEIGHT = 0.19  # inches per interval
 DOTS_ABOVE = 0.38  # in units of the y axis: distance of the seeds from their interval
 MAX_HEIGHT = 100.0  # inches
 MAX_LABEL = 24  # characters; if a label is longer, all labels are placed above their intervals
-MAX_LABELLED = 12  # marks; if a cost plane has more, only those on the Pareto front get labels, where they fit
+MAX_LABELLED = 12  # marks; if a cost plane has more, only marks on the Pareto front get labels that fit
 
 
 def require_matplotlib() -> None:

@@ -254,7 +254,7 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
 
 
 def note_on_temperatures(groups: Sequence[GroupSummary]) -> str:
-    """Return a sentence, after a space, on the groups whose displayed ECE is higher after temperature scaling.
+    """Return a sentence, preceded by a space, on groups whose displayed ECE is higher after temperature scaling.
 
     Return an empty string if there is no such group.
     """
