@@ -1,7 +1,7 @@
 """Estimate the hours and the disk space of runs before any of them trains, from a short measurement on this machine.
 
-Each group is measured in forked processes, like the jobs of a multirun. They leave no files: all their
-files are in a temporary folder, which is removed.
+Each group is measured in forked processes, like the jobs of a multirun. The processes leave no files: all
+their files are in a temporary folder, which is removed.
 """
 
 import json

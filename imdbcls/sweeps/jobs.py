@@ -283,7 +283,7 @@ class Sweep:
                 os.kill(process, number)
 
     def conclude(self) -> int:
-        """Wait for the remaining jobs, log a table of all outcomes except those of trials, and return the exit code.
+        """Wait for the remaining jobs, log a table of all outcomes except trials, and return the exit code.
 
         The exit code is 0 if all jobs are done or pruned.
         """

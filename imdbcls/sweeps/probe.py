@@ -131,7 +131,7 @@ def second_sizes(
 
 
 def with_ending(cost: RunCost, run: Run) -> RunCost:
-    """Finish an epoch and the run, and return `cost` with these measurements."""
+    """Finish an epoch and the run, and return `cost` with the measured times and sizes."""
     num_validation, num_test = len(run.corpus.validation), len(run.corpus.test)
     epoch_seconds, _ = timed(partial(finish_epoch, run.trainer))
     evaluate_seconds, probabilities = evaluate(run)
@@ -189,8 +189,8 @@ def train(trainer: Trainer, num_steps: int, seconds: float, most: int) -> tuple[
 def spread_plan(batches: TrainBatches, num_steps: int) -> list[NDArray[np.int64]]:
     """Return `num_steps` batches of an epoch in random order.
 
-    They are evenly spaced in the list of all batches sorted by number of tokens. Return the unchanged epoch if it has
-    no more than `num_steps` batches.
+    The batches are evenly spaced in the list of all batches sorted by number of tokens. If the epoch has at most
+    `num_steps` batches, return all of them in the order of the epoch.
     """
     plan = batches.plan(0)
     if num_steps >= len(plan):

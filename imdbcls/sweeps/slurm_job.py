@@ -43,7 +43,7 @@ class JobFiles:
         return self.folder / f"{self.name}.end"
 
     def used_seconds(self) -> float | None:
-        """Return the running time of all processes of the run since the last `remove`; None if none is recorded."""
+        """Return the running time of all processes of the run since the last `remove`; None if no time is recorded."""
         text = read_text(self.seconds)
         return float(text) if text else None  # the file may be empty after a crash of the node
 
