@@ -39,9 +39,9 @@ AS_TAGS = ("group_hash", "group_label", "git_commit", "command")
 class MlflowTracker(Tracker):
     """Log a run to MLflow. The experiment has the name of the project, and the run has the name of the run folder.
 
-    With the mode `auto` or `online`, the run is logged to the server or store in MLFLOW_TRACKING_URI. The run is logged
-    to `folder/mlflow/mlflow.db` instead if this variable is not set, if the server does not answer within
-    `connect_seconds`, or if the mode is `offline`. `folder` is the study's folder.
+    The run is logged to the server or store in MLFLOW_TRACKING_URI. The run is logged to `folder/mlflow/mlflow.db`
+    instead if the mode is `offline`, if the mode is `auto` and this variable is not set, or if the server does not
+    answer within `connect_seconds`. `folder` is the study's folder.
 
     A resumed run continues its MLflow run, and each step is logged once. `project` defaults to the value of
     MLFLOW_EXPERIMENT_NAME, or to `imdbcls` if this variable is not set.
