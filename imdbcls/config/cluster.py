@@ -1,6 +1,6 @@
 """The cluster settings of `imdbcls.study` and `imdbcls.tune`: `hydra/launcher=submitit_slurm hydra.launcher.mem_gb=16`.
 
-The keys are those of Hydra's submitit launcher, as in `python -m imdbcls.train --multirun`.
+Hydra's submitit launcher defines the keys, as in `python -m imdbcls.train --multirun`.
 """
 
 from collections.abc import Mapping, Sequence
