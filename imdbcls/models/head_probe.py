@@ -17,7 +17,8 @@ NUM_DOCUMENTS = 2  # batch normalization needs more than one
 def tokens_read(head: nn.Module, hidden_size: int, num_tokens: int, num_layers: int | None = None) -> Tokens:
     """Return which token vectors the logits depend on: only the "first" token, only the "mean", or "all" tokens.
 
-    Only heads that read several layers are tested for "mean". The arguments are those of `reads_first_token_only`.
+    Only heads that read several layers are tested for "mean". The arguments are the same as for
+    `reads_first_token_only`.
     """
     if reads_first_token_only(head, hidden_size, num_tokens, num_layers):
         return "first"

@@ -82,7 +82,7 @@ class MaskedLanguageModel(Classifier):
         """Compute float32 logits_MV of the masked tokens.
 
         The logits of all tokens would take BT / M times as long. `masked_indices_M` are the flat indices of the masked
-        tokens in input_ids_BT. The other arguments are those of `Classifier.forward`.
+        tokens in input_ids_BT. The other arguments are the same as for `Classifier.forward`.
         """
         assert masked_indices_M is not None and features is None, "a masked language model needs masked tokens"
         hidden_BTD = self.encode(input_ids_BT, mask_BT, token_indices_N, token_types_BT)

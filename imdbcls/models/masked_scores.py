@@ -30,7 +30,7 @@ def masked_scores(
     """Return scores_N3, three sums over the masked tokens of each document.
 
     The columns are the loss in nats, the number of correct predictions, and the number of masked tokens. The arguments
-    are those of `predict_probabilities`.
+    are the same as for `predict_probabilities`.
     """
     processes = processes or Processes()
     scores_N3 = torch.zeros(batches.num_documents, 3, dtype=torch.float64)
