@@ -85,8 +85,8 @@ def load_run(folder: str | Path, *, plugins: Sequence[str] = (), device: str | N
 def load_study(folder: str | Path, *, plugins: Sequence[str] = (), device: str | None = None) -> FinishedStudy:
     """Load the finished runs of a study folder, `runs/<study>`, sorted by name. No model is loaded yet.
 
-    Unfinished and damaged runs are left out; `study.unfinished` says why. The other arguments are those of `load_run`.
-    Raise UserError if the folder does not contain a finished run.
+    Unfinished and damaged runs are left out; `study.unfinished` says why. The other arguments are the same as for
+    `load_run`. Raise UserError if the folder does not contain a finished run.
     """
     folder = Path(folder)
     runs, unfinished = [], []
@@ -104,8 +104,8 @@ def load_study(folder: str | Path, *, plugins: Sequence[str] = (), device: str |
 def load_ensemble(folders: Iterable[str | Path], *, plugins: Sequence[str] = (), device: str | None = None) -> Ensemble:
     """Load several finished runs, such as the seeds of one head, to average their probabilities.
 
-    The arguments are those of `load_run`. Raise UserError if a folder does not contain a finished run, for fewer than
-    two runs, and for runs with different classes.
+    The other arguments are the same as for `load_run`. Raise UserError if a folder does not contain a finished run, for
+    fewer than two runs, and for runs with different classes.
     """
     if isinstance(folders, str | Path):
         raise UserError('load_ensemble expects a list of run folders, such as load_ensemble(["runs/a", "runs/b"]).')

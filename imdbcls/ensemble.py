@@ -130,7 +130,7 @@ def part_of_progress(on_progress: Callable[[int, int], None], index: int, number
 
 
 def averaged(found: "Sequence[Predictions]") -> "Predictions":
-    """Return the mean of predictions for the same documents. All other fields are those of the first predictions."""
+    """Return the mean of predictions for the same documents. The other fields are copied from the first predictions."""
     import numpy as np
 
     mean_NC = np.mean([predictions.known_probabilities for predictions in found], axis=0)

@@ -55,8 +55,8 @@ class FinishedRun:
     def metrics(self) -> "pandas.DataFrame":
         """The metrics that were logged during training, with one row per logged step.
 
-        The columns are those of `metrics.jsonl`: `step`, `epoch`, `train/loss`, `val/loss`, … A value is NaN if
-        it was not logged at this step. Raise UserError if `metrics.jsonl` is missing or damaged.
+        The columns are the keys in `metrics.jsonl`: `step`, `epoch`, `train/loss`, `val/loss`, … A value that was not
+        logged at a step is NaN. Raise UserError if `metrics.jsonl` is missing or damaged.
         """
         return metrics_frame(self.folder)
 
@@ -176,7 +176,7 @@ class FinishedRun:
         return self.calibrated(predictions) if calibrated else predictions
 
     def evaluate(self, file: str | Path, **options: Any) -> "Scores":
-        """Score the run on a file of labelled documents. `options` are those of `imdbcls.data.labelled.read_labelled`.
+        """Score the run on a file of labelled documents. `imdbcls.data.labelled.read_labelled` describes the `options`.
 
         For example, `run.evaluate("new.csv", label_column="topic")`. The probabilities are not calibrated, as for the
         metrics in `result`. Notes on the file, such as the number of skipped rows, are logged as in `imdbcls.run`.

@@ -70,8 +70,8 @@ def evaluate_ensemble(
 ) -> dict[str, float]:
     """Evaluate the mean of the runs' calibrated probabilities on one split; return the metrics.
 
-    The runs must have been trained on the same documents. The other arguments are those of `evaluate`. The models are
-    loaded one after another. Log the accuracy of each run.
+    The runs must have been trained on the same documents. The other arguments are the same as for `evaluate`. The
+    models are loaded one after another. Log the accuracy of each run.
     """
     from imdbcls.api import load_ensemble
     from imdbcls.runtime.progress import Progress
