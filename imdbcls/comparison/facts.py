@@ -129,7 +129,7 @@ FACTS: dict[str, Callable[[Run], Fact]] = {
 
 
 def settings_of(groups: Sequence[Group]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Return two dicts by dotted config key: for keys with one value in all groups, and for keys whose values differ.
+    """Return two dicts by dotted config key: keys with the same value in all groups, and keys whose values differ.
 
     The second dict has one value per group, in the order of `groups`. The value is "" for a group without the key.
     Keys that match `NO_SETTING` are left out, and so are keys beyond the first `MAX_SETTINGS`.
