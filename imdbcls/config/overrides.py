@@ -191,7 +191,7 @@ def check_key(assignment: Assignment, config: DictConfig, checker: OverrideCheck
         default = look_up(plain_values(config), assignment.key)
     except (KeyError, TypeError):
         if (override.is_add() or override.is_force_add()) and is_argument(assignment.key):
-            return assignment  # `check` compares the key with the constructor's signature
+            return assignment  # later compared with the constructor's signature
         options = {group: checker.options(group) for group in checker.groups()}
         known = {**plain_values(without_hydra(config)), **dict.fromkeys(checker.command_keys)}
         checker.report(unknown_key(assignment.key, known, config.hydra.runtime.choices, options, checker.keys_of))

@@ -73,7 +73,7 @@ def built_sections(section: Section, prefix: str = "") -> Iterator[tuple[str, Bu
 
 
 def merged(section: Section, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a section with other values for some keys; sections in it are merged, too."""
+    """Return the values of a section with other values for some keys; inner sections are merged, too."""
     found = section.plain()
     for key, value in values.items():
         inner = getattr(section, key, None)
