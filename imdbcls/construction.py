@@ -26,7 +26,7 @@ from imdbcls.runtime.hub import offline
 def construct(section: Built, **given: Any) -> Any:
     """Call Hydra's `instantiate` with the section and the arguments in `given`.
 
-    Raise UserError for the user's mistakes, where Hydra raises InstantiationException.
+    Convert Hydra's InstantiationException to UserError if it is caused by a mistake of the user.
     """
     allowed = section.given | section.offered | {ALL_LAYERS}
     assert given.keys() <= allowed, f"{type(section).__name__} does not declare {given.keys()}"
