@@ -51,7 +51,7 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill the markers of a page; called by MkDocs."""
+    """Fill the markers of a page, and adapt its links and tables to the site; called by MkDocs."""
     markdown = NOTEBOOK.sub(r"\1.md)", OUTSIDE.sub(r"\1", markdown))
     markdown = MARKER.sub(lambda match: WRITERS[match.group(1)](), markdown)
     return TABLE_ROW.sub(lambda row: CODE.sub(lambda code: code.group().replace(r"\|", "|"), row.group()), markdown)

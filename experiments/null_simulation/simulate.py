@@ -213,7 +213,7 @@ def pooled_studies(setting: Setting, generator: np.random.Generator, num_studies
 
 
 SETTLE_SEEDS = (2, 3, 5)  # numbers of seeds from which the chance of a verdict is predicted
-SETTLE_TARGETS = (10, 30)  # numbers of seeds for which it is predicted
+SETTLE_TARGETS = (10, 30)  # later numbers of seeds, for which the chance is predicted
 
 
 def settle_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
