@@ -18,7 +18,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def agent_arguments() -> Callable[[dict[str, Any]], list[str]]:
-    """Return the arguments that the real agent passes for `${args_no_hyphens}`."""
+    """Return a function that returns what the real agent passes for `${args_no_hyphens}`."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
     def arguments(parameters: dict[str, Any]) -> list[str]:

@@ -106,7 +106,7 @@ def test_a_file_may_not_name_the_wandb_account(tmp_path: Path, monkeypatch: pyte
 
 
 def test_files_cannot_replace_hydras_own_parts(tmp_path: Path) -> None:
-    """Hydra searches the user's folders for a launcher or sweeper before its own folders."""
+    """Unchecked files could replace a launcher or sweeper, because Hydra searches the user's folders before its own."""
     write(tmp_path, "hydra/launcher/basic.yaml", "_target_: hydra_plugins.evil.Launcher\n")
     with pytest.warns(UserWarning, match="validated against ConfigStore schema"):
         assert f"hydra.launcher._target_=hydra_plugins.evil.Launcher {FROM_FILE}" in examine(tmp_path)[0]

@@ -39,9 +39,8 @@ def outputs_and_gradients(
 ) -> dict[str, Tensor]:
     """Return the outputs of both directions and all gradients of a fixed function of them, keyed by name.
 
-    An output is the layer's output after the last token or, with `all_tokens`, after each token. `using` are the
-    kernels to use; PyTorch's layer replaces them if they are None or do not support the width. With `bf16`, compute in
-    bfloat16.
+    An output is the layer's output after the last token or, with `all_tokens`, after each token. PyTorch's
+    layer computes it if the kernels `using` are None or do not support the width. With `bf16`, compute in bfloat16.
     """
     if all_tokens:
         output = pytorch_outputs if using is None else partial(recurrent.token_outputs, using)

@@ -29,7 +29,7 @@ def has_capability(number: int) -> bool:
 
 @contextlib.contextmanager
 def without_capabilities(*numbers: int) -> Iterator[None]:
-    """Drop capabilities of this thread in the block, and restore them. Ignore those that the process lacks."""
+    """Drop the given capabilities of this thread until the block ends. Missing capabilities are ignored."""
     libc = ctypes.CDLL(None, use_errno=True)
     header, sets = Header(VERSION_3, 0), (Data * 2)()
 

@@ -293,7 +293,7 @@ def sweep(launch: Launch, folder: Path, *arguments: str, expect: int = 0, **envi
 
 @pytest.mark.slow
 def test_online_sweep_publishes_its_comparison(launch: Launch, fake_wandb: FakeWandb, tmp_path: Path) -> None:
-    """A sweep ends with three URLs and an alert. The same command replaces what it published."""
+    """A sweep ends with three URLs and an alert. A second run of the command replaces what was published."""
     lines = sweep(launch, tmp_path, *PATIENT, **fake_wandb.environment)
     comparison = json.loads((tmp_path / "runs/heads/comparison.json").read_text())
     assert comparison["headline"] in lines and (tmp_path / "runs/heads/comparison.html").exists()
@@ -407,7 +407,7 @@ def test_a_step_that_fails_does_not_stop_the_next_one_unless_it_hangs(capfd: pyt
 
 @pytest.mark.slow
 def test_failed_runs_raise_the_level_of_the_alert(launch: Launch, fake_wandb: FakeWandb, tmp_path: Path) -> None:
-    """A study with failures is still published. If nothing can be compared, the alert is all that W&B gets."""
+    """A study with failures is still published. If nothing can be compared, W&B gets a failed run with an alert."""
     dropouts = (*FAULTY, "head.dropout=0.1,0.2", "+head.only_dropout=0.2", "study=partly", "seed=0,1", "--multirun")
     variables = {**faulty("raise"), "PYTHONPATH": str(ROOT / "tests/support/plugins"), **fake_wandb.environment}
     output = launch(tmp_path, "train", *TINY, *dropouts, expect=1, **variables)

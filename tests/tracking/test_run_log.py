@@ -53,7 +53,7 @@ def result_of(run: Path) -> dict[str, Any]:
 
 
 def history_of(log: Path) -> list[dict[str, Any]]:
-    """Return the records of `metrics.jsonl` that a log contains, without the copies and W&B's own keys."""
+    """Return the records of `metrics.jsonl` in a log, without W&B's own keys and keys that repeat a metric."""
     items = [record["item"] for record in records(log, "history")]
     points = [
         {key: value for key, value in item.items() if not key.startswith(("_", "view/", COPIES))} for item in items

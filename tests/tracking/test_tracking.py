@@ -284,7 +284,7 @@ def test_malformed_key_logs_offline(monkeypatch: pytest.MonkeyPatch, capfd: pyte
 
 @pytest.fixture
 def netrc_key(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Configure a key for a server, as `wandb login` does."""
+    """Return a function that configures a key for a server, as `wandb login` does."""
 
     def configure(url: str) -> None:
         netrc = Path.home() / ".netrc"

@@ -19,7 +19,7 @@ def sync(folder: Path, server: FakeWandb) -> None:
 
 
 def recorded(folder: Path, uploaded: Run) -> list[dict[str, Any]]:
-    """Return the lines of `metrics.jsonl`, whose last point must be the last step of the run."""
+    """Return the records of the run's `metrics.jsonl`."""
     lines = (folder / "runs/uploaded" / uploaded.display_name / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 

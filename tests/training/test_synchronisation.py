@@ -44,7 +44,7 @@ def make_without_values(folder: Path, monkeypatch: pytest.MonkeyPatch, *override
 
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Make the meta device use the GPU's implementation and kernel for unpadded rows."""
+    """Return a function that makes the meta device use the GPU's implementation and kernel for unpadded rows."""
     return lambda: monkeypatch.setattr(unpadded, "applies", lambda device: True)
 
 
