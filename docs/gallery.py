@@ -1,7 +1,7 @@
 """Make the comparison pages of the gallery: `python docs/gallery.py`. The second page is made only with `--sample`.
 
-The first page compares simulated predictions of five systems whose true accuracies are known. The second compares three
-heads on the sample corpus: 15 runs, about a minute on two cores. Chromium takes the picture of the first page.
+The first page compares simulated predictions of five systems whose true accuracies are known. The second page compares
+three heads on the sample corpus: 15 runs, about a minute on two cores. Chromium takes the picture of the first page.
 """
 
 import argparse
