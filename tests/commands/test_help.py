@@ -1,4 +1,4 @@
-"""The help is complete and read from conf/. All mistakes in a command are reported together, with similar keys."""
+"""The help is complete and read from conf/. A command reports all mistakes together, and suggests similar keys."""
 
 import os
 import subprocess

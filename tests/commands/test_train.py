@@ -162,7 +162,7 @@ def test_keys_without_effect_on_the_result_do_not_change_the_name() -> None:
 
 @pytest.fixture(scope="module")
 def sweep(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """Run a multirun of three heads, logged to W&B offline, whose second job finds a damaged checkpoint."""
+    """Run a multirun of three heads, and log it to W&B offline. The second job finds a damaged checkpoint."""
     folder = tmp_path_factory.mktemp("sweep")
     damaged = folder / "runs" / "three" / name_of("weight_avg") / "checkpoints" / "last"
     damaged.mkdir(parents=True)

@@ -50,7 +50,7 @@ ACCURACY = METRICS["accuracy"]
 
 
 def samples_of(*groups: np.ndarray, clusters_N: np.ndarray | None = None) -> list[Sample]:
-    """Return the accuracies of groups of simulated outcomes (S, N) on the same documents."""
+    """Return the accuracies of groups with simulated outcomes (S, N) on the same documents."""
     units = Units(groups[0].shape[1], clusters_N)
     means = [correct_SN.mean(axis=1, dtype=np.float64) for correct_SN in groups]
     return [

@@ -1,4 +1,4 @@
-"""The replay of a planned study: who continues, who stops and why."""
+"""The replay of a planned study: which groups continue, which groups stop, and why."""
 
 from collections.abc import Sequence
 from itertools import combinations

@@ -67,7 +67,7 @@ def test_a_test_after_each_seed_errs_too_often_with_two_heads() -> None:
 
 
 def test_a_test_after_each_seed_errs_too_often_with_seven_heads() -> None:
-    """The floor and shrinkage prevent some of the errors, so the old rules err more often."""
+    """The old rules, which have neither the floor nor shrinkage, err more often than the new rules."""
     found = adaptive_studies(setting_of(7), [NAIVE, NAIVE_OLD], np.random.default_rng([20, 6]), 200)
     assert found[:, FALSE_BETTER].mean() > 0.06 and found[:, 6 + FALSE_BETTER].mean() > 0.12
 

@@ -39,7 +39,7 @@ def test_levels_agree_with_an_independent_computation(
 
 
 def test_five_equal_looks_have_published_boundaries() -> None:
-    """Lan and DeMets with O'Brien and Fleming's spending (Jennison and Turnbull 1999, table 7.3)."""
+    """Compare with Lan and DeMets for O'Brien and Fleming's spending (Jennison and Turnbull 1999, table 7.3)."""
     found = levels(0.05, (0.2, 0.4, 0.6, 0.8, 1.0), "obrien_fleming")
     assert stats.norm.isf(np.array(found) / 2) == pytest.approx([4.877, 3.357, 2.680, 2.290, 2.031], abs=0.001)
 

@@ -232,7 +232,7 @@ def test_interval_agrees_with_an_exact_p_value(exact_p: float | None, ends: tupl
 
 
 def test_better_group_of_six_documents_has_an_interval_without_zero(tmp_path: Path) -> None:
-    """The first group is right on all 6 documents. The seeds of the second group are wrong on 2, 3 and 4."""
+    """The first group is right on all 6 documents. The seeds of the second group make 2, 3 and 4 mistakes."""
     rows = [
         {
             "system": system,
@@ -258,7 +258,7 @@ def test_better_group_of_six_documents_has_an_interval_without_zero(tmp_path: Pa
 def test_ends_of_the_interval_are_not_rejected_and_values_beyond_are(
     only_first: int, only_second: int, num_documents: int
 ) -> None:
-    """The end that is farther from zero equals the end by Tango's test with Student's t."""
+    """The end that is farther from zero equals the end of an interval by Tango's test with Student's t."""
     estimate = paired(only_first, only_second, num_documents)
     low, high = estimate.interval()
     far = high if only_first >= only_second else low

@@ -1,4 +1,4 @@
-"""The expected value of the best of n trials, the leaders by budget, and the page of a tuning study."""
+"""The expected value of the best of n trials, the leader for each budget, and the page of a tuning study."""
 
 import csv
 import itertools

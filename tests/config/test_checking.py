@@ -31,7 +31,7 @@ def sound() -> dict[str, Any]:
 
 
 def altered(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Return a copy with one dotted key set, even to a value that Hydra's grammar cannot express."""
+    """Return a copy of a config with one dotted key set, even to a value that Hydra's grammar cannot express."""
     config = copy.deepcopy(config)
     *parents, last = key.split(".")
     section = config
@@ -130,7 +130,7 @@ def test_every_declared_key_has_test_cases() -> None:
 
 
 def test_every_key_of_config_yaml_is_declared_without_a_second_default() -> None:
-    """The schema has the types and `conf/config.yaml` the defaults, both for the same keys."""
+    """The schema has the types. `conf/config.yaml` has the defaults. Both have the same keys."""
     from_groups = {"backbone.name", "head.name", "data.name"}  # each choice sets its own name
     assert {key for key, _, _ in declared()} - from_groups == {
         each.key for each in config_keys() if not each.is_section

@@ -150,7 +150,7 @@ def test_rows_after_an_unclosed_quote_are_not_merged(broken: list[str], tmp_path
 
 
 def test_merged_rows_are_recognised_by_the_other_columns(tmp_path: Path) -> None:
-    """Another column shows what rows look like. If no column does, more lines are needed as evidence."""
+    """Another column shows what a row looks like. Without such a column, more lines are needed as evidence."""
     rows = [f"film number {row % 6},{'pos' if row % 2 else 'neg'}\n" for row in range(12)]
     content = "".join(["text,label\n", *rows, '"So good,pos\nbad,neg\nthe end",pos\n', *rows])
     with pytest.raises(UserError, match=r"line 14: a quotation mark opens a field that ends on line 16"):

@@ -1,4 +1,4 @@
-"""The compiled kernels equal PyTorch, with and without AMX, with any number of threads."""
+"""The compiled kernels give PyTorch's results, with and without AMX, with any number of threads."""
 
 from collections.abc import Iterator
 

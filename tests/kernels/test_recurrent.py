@@ -1,4 +1,4 @@
-"""The compiled LSTM and GRU equal PyTorch's, with and without AMX, with any number of threads."""
+"""The compiled LSTM and GRU give PyTorch's results, with and without AMX, with any number of threads."""
 
 import copy
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The encoder without padding equals the library's: outputs, gradients, positions and padding."""
+"""The encoder without padding gives the library's results: outputs, gradients, positions and padding."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""The text of an estimate: what it costs, what it does not cover, and limits that the runs would exceed."""
+"""The text of an estimate: what the runs cost, what is not covered, and limits that the runs would exceed."""
 
 import shutil
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What happens to the other jobs of a multirun, sequential or parallel, if one fails, is killed or gets a signal."""
+"""What happens to the other jobs of a sequential or parallel multirun if one job fails, is killed or gets a signal."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Trackers as a protocol: none, one or several, and failures of one of them."""
+"""Trackers as a protocol: none, one or several, and failures of one tracker."""
 
 import textwrap
 from collections.abc import Iterable, Mapping

@@ -176,7 +176,7 @@ runpy.run_module("imdbcls.train", run_name="__main__")
 
 @pytest.mark.slow
 def test_a_run_that_wandb_stops_in_a_sweep_ends_without_an_error(tmp_path: Path) -> None:
-    """Only the main process has a tracker, but torchrun reports an error if any process exits with one."""
+    """Only the main process has a tracker, but torchrun reports an error if any process fails."""
     command = [sys.executable, "-c", STOPPED, *SETTINGS, "epochs=5000"]
     processes = [
         subprocess.Popen(command, env={**os.environ, **each, "WANDB_SWEEP_ID": "abcd"}, cwd=tmp_path)

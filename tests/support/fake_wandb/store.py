@@ -1,4 +1,4 @@
-"""What the fake server knows. Every change is also written to JSON files, so that tests can read a killed server."""
+"""What the fake server knows. Every change is also written to JSON files, which remain if the server is killed."""
 
 import hashlib
 import itertools
