@@ -27,7 +27,7 @@ SYSTEMS = {
 }
 TWINS = ("head B", "head C")  # nearly the same model
 DIFFICULTY_SD, SYSTEM_SD, RESIDUAL_SD = 1.6, 0.35, 0.2
-TWINS_SD = 0.05  # between the twins
+TWINS_SD = 0.05  # standard deviation of each twin from the score that both share
 SAMPLE = "quickstart_study"  # an experiment, and the study that it trains
 
 

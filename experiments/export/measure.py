@@ -4,7 +4,7 @@
     python experiments/export/measure.py int8 RUN --documents 5000
     python experiments/export/measure.py predict RUN --documents 1000
 
-`differences` prints the largest difference between the logits of each run and those of its exports. `int8` prints the
+`differences` prints the largest difference between the logits of each run and of its exports. `int8` prints the
 accuracy and speed before and after quantization. `predict` compares the speed of `imdbcls.predict` on a file with the
 speed of evaluation. The run folders are not changed.
 """
