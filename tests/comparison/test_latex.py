@@ -25,7 +25,7 @@ NAMES = (
     r"\end{tabular}\csname write18\endcsname",
     "[2em] % \\\\",
 )
-# Commands that the file may contain: those of the template, and those of escaped characters.
+# Commands that the file may contain: the commands of the template and of escaped characters.
 COMMANDS = {
     *("usepackage", "input", "begin", "end", "centering", "small", "caption", "label"),
     *("toprule", "midrule", "bottomrule", "textbf", "char", "textbackslash", "textasciicircum", "textasciitilde"),

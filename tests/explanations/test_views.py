@@ -178,5 +178,5 @@ def test_disagreement_of_two_runs(finished: Path, run: imdbcls.FinishedRun, laun
     assert sum(page.count(note) for note in notes) == 2
     predicted = [each.predict([document.text for document in found]).known_probabilities for each in runs]
     gaps = abs(predicted[0][:, 0] - predicted[1][:, 0])
-    assert [document.difference for document in found] == pytest.approx(list(gaps), abs=0.02)  # for bf16
+    assert [document.difference for document in found] == pytest.approx(list(gaps), abs=0.02)  # tolerance for bf16
     assert sorted(gaps, reverse=True) == pytest.approx(list(gaps), abs=0.02) and found[0].difference > 0

@@ -114,7 +114,7 @@ def test_two_processes_build_together_and_damaged_library_is_rebuilt(
     (path,) = (cache / "kernels").iterdir()
     assert printed == {str(path)}
     assert path.stat().st_mode & 0o777 == 0o700 and path.parent.stat().st_mode & 0o777 == 0o700
-    loaded, logged = load(capsys)  # other flags give another library
+    loaded, logged = load(capsys)  # the flags of `cache` differ, so this process builds its own library
     assert works(loaded) and logged == ""
     path = building.object_path(DTYPE)
     content = path.read_bytes()
@@ -400,7 +400,7 @@ def plant(cache: Path) -> Path:
     library_with(trace, path)
     assert not trace.exists()
     ctypes.CDLL(str(path))
-    trace.unlink()  # the planted code works
+    trace.unlink()  # the planted code has run
     copied = path.read_bytes()
     path.unlink()
     path.write_bytes(copied)  # a new inode, which the loader has not loaded yet

@@ -20,7 +20,7 @@ def test_training_returns_samples_and_evaluation_does_not_change(name: str) -> N
     head = MAKERS[name](128)
     sampled = copy.deepcopy(head)
     sample_dropout(sampled, name, 5, 0.5)
-    sampled = copy.deepcopy(sampled)  # as for an EMA of the weights
+    sampled = copy.deepcopy(sampled)  # an EMA of the weights also copies the head
     batch = make_batch()
     logits_SBC = sampled.train()(*batch)
     assert logits_SBC.shape == (5, *head.eval()(*batch).shape)

@@ -76,7 +76,7 @@ def _run_module(module: str, arguments: Sequence[str], folder: str, environment:
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(f"{logs}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.argv = [module, *arguments]
-    warnings.filterwarnings("ignore", message=".*found in sys.modules")  # preloaded
+    warnings.filterwarnings("ignore", message=".*found in sys.modules")  # the fork server has imported the module
     runpy.run_module(module, run_name="__main__")
 
 

@@ -218,7 +218,7 @@ def test_trials_on_the_cluster_are_those_of_a_tuning_on_one_machine(
         assert tuning.wait() == 0, tuning.output + tuning.log_of_jobs("err")
     found = trials_of(folder)
     assert found == trials_of(local) and "pruned" in [trial["state"] for trial in found]
-    assert tuning.output.count("Submitted jobs") == 3  # two arrays of trials, and one of winners
+    assert tuning.output.count("Submitted jobs") == 3  # two arrays of trials, and one array of winners
     winners = [json.loads(path.read_text()) for path in sorted(folder.glob("runs/t/*/result.json"))]
     assert [(winner["status"], winner["head"], winner["seed"]) for winner in winners] == [
         ("done", "max", 1),

@@ -112,7 +112,7 @@ def test_steps_that_a_killed_process_did_not_send_are_sent_when_the_run_resumes(
     killed = tracker()
     killed.__enter__()
     train(killed, range(1, 6))
-    assert killed._requests.close(60)  # the rest is never sent, and the run is not ended
+    assert killed._requests.close(60)  # later points are never sent, and the run is not ended
     train(killed, range(6, 16))
     rewind(10)
     with tracker(resumed_step=10) as resumed:

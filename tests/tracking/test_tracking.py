@@ -505,7 +505,7 @@ def test_environment_overrides_defaults_and_ignored_variables_are_logged(
     for name in variables:
         used = name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_TAGS", "WANDB_NOTES", "WANDB_MODE")
         assert (f"{name} (" in warned[0]) != used, name
-    assert {name: os.environ[name] for name in variables} == variables  # unchanged
+    assert {name: os.environ[name] for name in variables} == variables  # the variables are unchanged
 
 
 def test_command_line_overrides_the_environment(

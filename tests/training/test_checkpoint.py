@@ -98,7 +98,7 @@ def test_twenty_kills_at_random_times_during_a_save(tmp_path: Path) -> None:
     for _ in range(20):
         saved = checkpoint.newest(folder, weights(0, size))
         assert saved is not None
-        checkpoint.move_to(saved, folder)  # a run that resumes from it also does this before its next save
+        checkpoint.move_to(saved, folder)  # as a resumed run does before its next save
         step = newest_step(folder, size)
         read_fd, write_fd = os.pipe()
         child = os.fork()

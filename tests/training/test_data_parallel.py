@@ -34,7 +34,7 @@ from imdbcls.runs.read_predictions import read_predictions
 from imdbcls.runs.record import path_of_predictions
 from imdbcls.runtime.distributed import Processes
 
-# 90 training documents make 11 batches of 8 documents and one of 2, which 4 processes cannot share evenly.
+# 90 training documents make 11 batches of 8 documents and one batch of 2, which 4 processes cannot share evenly.
 SETTINGS = (*TINY, "data.train_limit=90", "trainer.log_every=1")
 WITHOUT_DROPOUT = ("backbone.dropout=0", "head.dropout=0")
 

@@ -187,7 +187,7 @@ def test_out_of_memory_reduces_the_micro_batch(kind: str, tmp_path: Path) -> Non
     asked, halved, killed = (tmp_path / name for name in ("asked", "halved", "killed"))
     run(asked, *TINY, *FAULTY, "trainer.micro_batch_size=2", environment=PLUGINS)
     command = run(halved, *TINY, *FAULTY, environment=faulty(kind))
-    assert command.output.count("not enough memory for") == 2  # 8, then 4 documents
+    assert command.output.count("not enough memory for") == 2  # for 8 and then for 4 documents
     assert "continuing with 2." in command.output and "still uses all 8 documents" in command.output
     assert result_of(halved)["micro_batch_size"] == 2
     found, wanted = fingerprint(halved), fingerprint(asked)

@@ -40,7 +40,7 @@ def with_label_probabilities(labels_N: NDArray[np.int64], negative: list[float],
 # Probabilities of the label in five epochs on 18 + 18 documents. Each epoch is the best by one metric.
 EPOCHS = {
     "auroc": ([0.01 + 0.001 * i for i in range(18)], [0.9915] * 18),  # perfect order, but always positive
-    "accuracy": ([0.99] * 18, [0.99] * 6 + [0.001] * 12),  # more correct than for f1, but in one class
+    "accuracy": ([0.99] * 18, [0.99] * 6 + [0.001] * 12),  # one more correct than for f1, most in one class
     "brier": ([0.9] * 11 + [0.49] * 7, [0.9] * 11 + [0.49] * 6 + [1e-12]),  # one very confident mistake
     "f1": ([0.99] * 12 + [0.001] * 6, [0.99] * 11 + [0.001] * 7),
     "loss": ([0.6] * 11 + [0.45] * 7, [0.6] * 11 + [0.45] * 7),

@@ -72,7 +72,7 @@ def test_step_and_evaluation_read_nothing_from_the_device(
         trainer.model = Classifier(encoder, head.to("meta")).train()
         for batch in trainer.batches.train.epoch(0):
             trainer.step(batch)
-        with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # it reads all logits at the end
+        with pytest.raises((NotImplementedError, RuntimeError), match="meta"):  # all logits are read at the end
             predict_probabilities(
                 trainer.model, trainer.batches.validation, trainer.hardware, lambda count, total: done.append(count)
             )
@@ -120,7 +120,7 @@ def test_metrics_are_fetched_only_when_needed(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(trainer, "fetch_metrics", counted)
     trainer.fit(Trackers())
-    # Steps 2, 3 (end of an epoch), 4 and 6 (both).
+    # Read after steps 2 and 4 (log records), 3 (end of an epoch) and 6 (both).
     assert read == [2, 1, 1, 2]
 
 
