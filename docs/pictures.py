@@ -148,7 +148,7 @@ def variation() -> str:
 
 
 def verdicts() -> str:
-    """Draw intervals of a difference that lead to each verdict."""
+    """Draw examples of intervals for each verdict on a difference."""
     rows = (
         ("better", 1.4, 0.6, 2.2, "blue", "the interval does not contain 0"),
         ("equivalent", 0.05, -0.2, 0.25, "green", "the interval is within the margin"),
