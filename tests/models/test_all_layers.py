@@ -249,7 +249,7 @@ def test_first_token_of_causal_encoder_is_rejected(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_run_with_a_plugin_head(tmp_path: Path, launch: Launch) -> None:
-    """Train a run, evaluate it again with the same metrics, and classify texts with it."""
+    """Train a run, and evaluate it again with the same metrics."""
     launch(tmp_path, "train", *TINY, "+plugins=[layered]", *LAYERS, "epochs=1", **PLUGINS)
     (run,) = (tmp_path / "runs").glob("default/layers-s0-*")
     result = json.loads((run / "result.json").read_text())
