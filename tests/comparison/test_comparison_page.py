@@ -217,7 +217,7 @@ def test_figure_file_opens_without_page(browser: Browser, pages: dict[str, Path]
 
 
 def test_study_of_many_groups_shows_only_the_best(tmp_path: Path) -> None:
-    """30 groups have 435 pairs. The views show 29 of them, and comparison.json contains all."""
+    """30 groups have 435 pairs. The views show 29 pairs, and comparison.json contains all pairs."""
     heads = [Head(f"h{i:02d}", skill=i / 30) for i in range(30)]
     study = make_study(tmp_path / "many", heads=heads, seeds=(0, 1), num_documents=120)
     found = read_study(study)

@@ -61,7 +61,7 @@ def test_text_is_escaped_and_complete(hostile: Explanation) -> None:
 
 
 def test_page_in_a_browser(hostile: Explanation, tmp_path: Path) -> None:
-    """The page shows the text, with coloured words in light and dark mode. It runs and requests nothing."""
+    """The page shows the text, with coloured words in light and dark mode. No script of the text runs."""
     path = tmp_path / "page.html"
     path.write_text(page_html("Title", "Headline", "About", [Section("One", "", [Side("run", hostile)] * 2)]))
     colour = "getComputedStyle(document.querySelector('.words [class$=\"8\"]')).backgroundColor"

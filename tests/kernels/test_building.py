@@ -359,7 +359,7 @@ def owned_by_another_user(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Change the owner if the test runs as root, else let `os.getuid` return another user from now on."""
+    """Change the owner if the test runs as root, else let `os.geteuid` return another user from now on."""
     if os.geteuid() == 0:
         os.chown(path, 12345, 12345)
     else:

@@ -196,7 +196,7 @@ def test_forged_footer_does_not_change_the_checked_sizes(tmp_path: Path) -> None
 
 
 def test_any_damaged_byte_raises_only_bad_predictions(tmp_path: Path) -> None:
-    """Change each byte of a small file in turn. The file is either read or refused; no other exception is raised."""
+    """Change every third byte of a file in turn. The file is either read or refused; no other exception is raised."""
     good = write(tmp_path / "good.parquet", columns(4), compression="none").read_bytes()
     path, refused = tmp_path / "a.parquet", 0
     for offset in range(0, len(good), 3):
