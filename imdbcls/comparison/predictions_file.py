@@ -69,7 +69,10 @@ class Names:
         return list(self.indices)
 
     def index(self, cell: object, column: str) -> int:
-        """Return the index of a cell's value. Raise ValueError, with a clause as its message, for an invalid value."""
+        """Return the index of a cell's value. Raise ValueError for an invalid value.
+
+        The caller adds the file and the row or column to the message.
+        """
         index = self._known.get(cell)
         if index is None:
             index = self._known[cell] = self._new(cell, column)
@@ -130,7 +133,10 @@ class Content:
             raise UserError(f"{self.path}, {self.unit} {number:,}: {problem}.") from None
 
     def _add(self, number: int, row: Mapping[str, object]) -> None:
-        """Append a row. Raise ValueError, with a clause as its message, if a cell is invalid or a limit is exceeded."""
+        """Append a row. Raise ValueError if a cell is invalid or a limit is exceeded.
+
+        The caller adds the file and the row to the message.
+        """
         seed = seed_of(row[SEED]) if self.has_seeds else 0
         run = self.runs.setdefault((self.systems.index(row["system"], "system"), seed), len(self.runs))
         if run == MAX_RUNS:
@@ -299,7 +305,10 @@ class Content:
 
 
 def seed_of(cell: object) -> int:
-    """Return the seed in a cell. Raise ValueError, with a clause as its message, if the cell is not a seed."""
+    """Return the seed in a cell. Raise ValueError if the cell is not a seed.
+
+    The caller adds the file and the row to the message.
+    """
     text = label_name(cell)
     if not (text.isascii() and text.isdecimal() and len(text) <= MAX_SEED_DIGITS):
         found = f"is {text[:40]!r}" if text else "has no value"
@@ -310,7 +319,10 @@ def seed_of(cell: object) -> int:
 
 
 def probability_of(cell: object, column: str) -> float:
-    """Return the probability in a cell. Raise ValueError, with a clause as its message, for an invalid cell."""
+    """Return the probability in a cell. Raise ValueError for an invalid cell.
+
+    The caller adds the file and the row to the message.
+    """
     try:
         value = float(cell) if isinstance(cell, str | float | int) else float("nan")
     except (ValueError, OverflowError):

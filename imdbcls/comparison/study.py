@@ -189,7 +189,7 @@ def label_names(run: Run) -> tuple[str, ...]:
 
 
 def gather(runs: list[Run], notes: list[str]) -> list[Group]:
-    """Build one group from the runs that share a key (see `group_keys`). Leave out inconsistent runs, with a note."""
+    """Build one group from the runs of each key (see `group_keys`). Leave out inconsistent runs, with a note."""
     by_key: dict[str, list[Run]] = defaultdict(list)
     for run, key in zip(runs, group_keys(runs), strict=True):
         by_key[key].append(run)

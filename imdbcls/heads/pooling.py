@@ -34,10 +34,10 @@ def masked_softmax(scores_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def token_mean(hidden_LBTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return the mean over the non-padding tokens in float32, mean_LBD, of one layer or of several layers.
+    """Return mean_LBD, the mean over the non-padding tokens of one or several layers, in float32.
 
-    If T is 1, the single vector of each document is returned, because it is already the mean. The mask is not read, and
-    may have more than one column.
+    If T is 1, the single vector of each document is returned, because it is already the mean. In this case, the mask is
+    not read and may have more than one column.
     """
     if hidden_LBTD.shape[-2] == 1:
         return hidden_LBTD[..., 0, :].float()

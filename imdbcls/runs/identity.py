@@ -47,7 +47,7 @@ def choices_hash(config: "Config") -> str:
 
 
 def split_choices_hash(config: "Config") -> str:
-    """Return a hash that is equal for configs with the same complete splits, before the limits are applied."""
+    """Return a hash that is equal for configs with the same splits before `train_limit` and the other limits."""
     data = config.choices()["data"]
     return digest({"data": {key: data[key] for key in SPLIT_CHOICES if key in data}})
 

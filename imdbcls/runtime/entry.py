@@ -85,7 +85,7 @@ class _Stdout(io.FileIO):
             return len(memoryview(data).cast("B"))
 
     def _discard(self) -> None:
-        """Discard all further output, including buffered text and direct writes of libraries to the descriptor."""
+        """Discard all further output, including buffered text and what libraries write directly to the descriptor."""
         with contextlib.suppress(OSError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())

@@ -104,7 +104,7 @@ class MlflowRun:
             self._client.log_batch(self.id, metrics=metrics[first : first + MAX_METRICS_PER_BATCH])
 
     def log_tables(self, tables: Mapping[str, Table]) -> None:
-        """Log each table as an artifact with its path, in the JSON format that MLflow's pages show as a table."""
+        """Log tables, keyed by artifact path, in the JSON format that MLflow's pages show as a table."""
         for path, (columns, rows) in tables.items():
             self._client.log_dict(self.id, {"columns": columns, "data": rows}, path)
 

@@ -67,7 +67,7 @@ def test_a_test_after_each_seed_errs_too_often_with_two_heads() -> None:
 
 
 def test_a_test_after_each_seed_errs_too_often_with_seven_heads() -> None:
-    """The old rules, which have neither the floor nor shrinkage, err more often than the new rules."""
+    """The old rules err even more often: among other things, they lack the floor and shrinkage of the seed variance."""
     found = adaptive_studies(setting_of(7), [NAIVE, NAIVE_OLD], np.random.default_rng([20, 6]), 200)
     assert found[:, FALSE_BETTER].mean() > 0.06 and found[:, 6 + FALSE_BETTER].mean() > 0.12
 

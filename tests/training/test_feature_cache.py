@@ -181,7 +181,7 @@ def test_damaged_entry_is_logged_and_rebuilt(
     path.unlink()
     if damage != "remove":
         path.write_bytes(raw[: len(raw) // 2] if damage == "cut" else raw)
-    if damage == "rot":  # a bit flip on the disk does not change size and times
+    if damage == "rot":  # a bit flip on the disk does not change the file's size or times
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     capsys.readouterr()
     make(tmp_path / "second", FROZEN, f"data.cache_dir={tmp_path}")
