@@ -110,7 +110,7 @@ def test_closed_stdout_gives_one_sentence(name: str, finished: Path, tmp_path: P
 def test_broken_pipe_ends_a_command_silently(name: str, finished: Path, tmp_path: Path) -> None:
     code, _, messages = run(tmp_path, *answering(finished)[name], stdout=NO_READER)
     assert code == 128 + signal.SIGPIPE, messages
-    allowed = ("warning: the page shows no texts", "The metrics equal the recorded ones")
+    allowed = (f"{finished}: loading", "warning: the page shows no texts", "The metrics equal the recorded ones")
     assert not [line for line in messages.splitlines() if not line.startswith(allowed)], messages
 
 

@@ -252,7 +252,7 @@ def test_rows_of_predict_are_logged_at_each_tenth(clock: Clock, capsys: pytest.C
         for done in (50, 100):
             clock.now += 10.0
             on_progress(done, 100)
-    shown.close()
+    shown.erase()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 9
     assert lines[0] == "classified 200 rows  5 rows/s  20%  2.7 min left"
