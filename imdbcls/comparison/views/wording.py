@@ -224,7 +224,7 @@ def ranking_text(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
         if names := others[key]:
             words = ("their difference is not", names[0]) if len(names) == 1 else ("no single difference is", "them")
             clauses.append(clause.format(listed(names, max_listed=max_listed), difference=words[0], them=words[1]))
-    text = f"{ranking_sentence(comparison, max_listed)} {'; it '.join(clauses)}."
+    text = f"{ranking_sentence(comparison, max_listed)} {f'; {best} '.join(clauses)}."
     if len(comparison.groups) > 2 and comparison.short_list is not None and not others["unlikely"]:
         text += f" {short_list(comparison, max_listed)}"
     if not all(pair.seeds_varied or pair.problem for pair in pairs):
