@@ -187,7 +187,7 @@ def dimension(assignment: Assignment) -> Dimension:
         values = tuple(str(each.input_line).partition("=")[2] for each in assignment.alternatives)
         return Choices(key, values, prefix)
     if tags - {LOG}:
-        raise UserError(f"{line}: the only tag is log, as in {key}='tag(log,interval(1e-5,1e-3))'.")
+        raise UserError(f"{line}: the only allowed tag is log, as in {key}='tag(log,interval(1e-5,1e-3))'.")
     low, high, step = limits(swept, assignment)
     is_whole = isinstance(low, int) and isinstance(high, int) and isinstance(step, int | None)
     if low >= high:

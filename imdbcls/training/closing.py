@@ -95,7 +95,7 @@ def warnings_of(run: Run, result: Mapping[str, Any]) -> Iterator[str]:
         relation = "close to" if result["train_loss"] < guessing else "not below"
         rate = "this optimizer" if lr is None else f"{key}={lr:g}"
         yield (
-            f"training: the loss of the last epoch, {result['train_loss']:.3f}, is {relation} that of guessing, "
+            f"training: the loss of the last epoch, {result['train_loss']:.3f}, is {relation} the loss of guessing, "
             f"{guessing:.3f}. {result['steps']:,} steps with {rate} were too few to learn: use more epochs or a larger "
             "learning rate."
         )

@@ -78,7 +78,7 @@ def test_default_space_applies_if_no_key_is_swept_except_for_keys_that_are_set()
         ("jobs=1,2", "jobs=1,2: jobs cannot change a result."),
         ("lr=interval(1e-3,1e-5)", "at least two values are needed"),
         ("warmup=tag(log,interval(0,0.5))", "tag(log, …) needs interval(low,high) with low above 0"),
-        ("warmup=tag(logg,interval(0.1,0.5))", "the only tag is log"),
+        ("warmup=tag(logg,interval(0.1,0.5))", "the only allowed tag is log"),
         ("epochs=interval(1,5)", "epochs=1.0 is not a whole number"),
         ("lr=interval(-1,1)", "lr=-1.0 is not a number above 0"),
         ("hydra.sweeper=optuna", "Hydra does not run the jobs of this command"),

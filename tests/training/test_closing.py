@@ -68,7 +68,7 @@ def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
     assert "compare treats their 37 clusters" in lines[start + 2]
     assert lines[start + 3] == f"  validation accuracy {result['val/accuracy']:.2%} (best epoch 1)"
     end = "\n".join(lines[start:])
-    found = re.search(r"last epoch, (\S+), is (close to|not below) that of guessing, (\S+)\. ", end)
+    found = re.search(r"last epoch, (\S+), is (close to|not below) the loss of guessing, (\S+)\. ", end)
     assert found is not None
     loss, relation, guessing = found.groups()
     assert relation == ("close to" if float(loss) < float(guessing) else "not below")
