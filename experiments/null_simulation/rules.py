@@ -9,11 +9,12 @@ from unittest import mock
 import numpy as np
 from tables import Numbers
 
-from imdbcls.comparison import inference, race, statistics
+from imdbcls.comparison import estimate, inference, race, statistics
+from imdbcls.comparison.estimate import Estimate, SeedVariance, t_quantile, t_tail
 from imdbcls.comparison.inference import Inference, Pair, infer
 from imdbcls.comparison.power import chance_to_settle
 from imdbcls.comparison.sequential import Look
-from imdbcls.comparison.statistics import Estimate, Sample, SeedVariance, Units, holm, t_quantile, t_tail
+from imdbcls.comparison.statistics import Sample, Units, holm
 from imdbcls.comparison.verdicts import LEVEL, outcome_of
 
 
@@ -95,10 +96,10 @@ REPLACEMENTS: dict[str, tuple[tuple[Any, str, Any], ...]] = {
         (statistics, "ROUNDING", 0.0),
     ),
     "centred score test": (
-        (statistics, "score_variance", uncentred_score_variance),
+        (estimate, "score_variance", uncentred_score_variance),
         (Estimate, "score_df", property(lambda estimate: estimate.document_df)),
         (Estimate, "distance_to_end", uncentred_distance_to_end),
-        (statistics, "agreeing_with_test", lambda interval, value, is_significant: interval),
+        (estimate, "agreeing_with_test", lambda interval, value, is_significant: interval),
     ),
     "unequal clusters": (
         (Units, "degrees_of_freedom", property(lambda units: float(len(units) - 1))),

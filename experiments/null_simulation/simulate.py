@@ -23,10 +23,11 @@ from scipy import stats
 from small_studies import print_small
 from tables import Numbers, Runner, percent, print_header, print_row
 
+from imdbcls.comparison.estimate import Estimate, t_quantile
 from imdbcls.comparison.inference import Inference, Pair, infer, short_list
 from imdbcls.comparison.power import chances_to_settle, with_seeds
 from imdbcls.comparison.samples import largest_collapse_rate
-from imdbcls.comparison.statistics import Estimate, Sample, permutation_p, t_quantile
+from imdbcls.comparison.statistics import Sample, permutation_p
 from imdbcls.comparison.verdicts import LEVEL, Outcome
 
 MARGIN = 0.003

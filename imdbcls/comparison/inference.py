@@ -12,16 +12,9 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from scipy.optimize import brentq
 
+from imdbcls.comparison.estimate import Estimate, agreeing_with_test, t_quantile
 from imdbcls.comparison.sequential import Look, Sides
-from imdbcls.comparison.statistics import (
-    Estimate,
-    Sample,
-    agreeing_with_test,
-    difference_over_seeds,
-    holm,
-    seed_variances,
-    t_quantile,
-)
+from imdbcls.comparison.statistics import Sample, difference_over_seeds, holm, seed_variances
 from imdbcls.comparison.verdicts import LEVEL, Outcome, outcome_of
 
 TOO_FEW_SEEDS = 2  # a group with two seeds needs a third seed if the other group of the pair has more than two

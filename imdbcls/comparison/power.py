@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from scipy.optimize import brentq
 
-from imdbcls.comparison.statistics import Estimate, t_quantile
+from imdbcls.comparison.estimate import Estimate, t_quantile
 
 POWER = 0.8
 MAX_SEEDS = 50  # largest number of seeds per group that is considered

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from imdbcls.comparison.estimate import SeedVariance
 from imdbcls.comparison.group import Group
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.results import MetricSummary
-from imdbcls.comparison.statistics import Sample, SeedVariance, Units, mean_over_seeds
+from imdbcls.comparison.statistics import Sample, Units, mean_over_seeds
 
 
 def sample_of(group: Group, metric: Metric, units: Units, rows: NDArray | None = None) -> Sample:

@@ -3,10 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from imdbcls.comparison.estimate import t_quantile
 from imdbcls.comparison.power import POWER
 from imdbcls.comparison.race import race, spending_of
 from imdbcls.comparison.sequential import Look
-from imdbcls.comparison.statistics import Sample, Units, difference_over_seeds, seed_variances, t_quantile
+from imdbcls.comparison.statistics import Sample, Units, difference_over_seeds, seed_variances
 from imdbcls.comparison.verdicts import LEVEL
 from imdbcls.runs.plan import Plan
 

@@ -8,16 +8,10 @@ import pytest
 from scipy import stats
 from statsmodels.regression.linear_model import OLS
 
+from imdbcls.comparison.estimate import Estimate, SeedVariance
 from imdbcls.comparison.inference import Pair, dunnett, infer, short_list
 from imdbcls.comparison.power import PRIOR_DF, chance_by_flat_prior, chances_to_settle
-from imdbcls.comparison.statistics import (
-    Estimate,
-    Sample,
-    SeedVariance,
-    Units,
-    mean_over_seeds,
-    seed_variances,
-)
+from imdbcls.comparison.statistics import Sample, Units, mean_over_seeds, seed_variances
 
 # Dunnett (1955), JASA 50:1096, table 1a: one-sided 95 % critical values for 1 to 6 comparisons with a control.
 PUBLISHED = {

@@ -14,6 +14,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from imdbcls.comparison.baseline import baseline_of, ensemble_of
 from imdbcls.comparison.calibration import calibration_of, ece
+from imdbcls.comparison.estimate import Estimate, SeedVariance
 from imdbcls.comparison.group import Group
 from imdbcls.comparison.inference import Inference, Pair, infer, missing_seeds, short_list
 from imdbcls.comparison.metrics import METRICS, auroc
@@ -27,9 +28,7 @@ from imdbcls.comparison.power import (
 from imdbcls.comparison.run_files import Run
 from imdbcls.comparison.samples import largest_collapse_rate
 from imdbcls.comparison.statistics import (
-    Estimate,
     Sample,
-    SeedVariance,
     Units,
     difference_over_seeds,
     exact_mcnemar,

@@ -16,18 +16,12 @@ from scipy.optimize import brentq
 from small_studies import AGREEMENTS, small, small_studies
 
 from imdbcls.compare import main
+from imdbcls.comparison.estimate import Estimate, SeedVariance
 from imdbcls.comparison.inference import Pair, infer
 from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.power import chances_to_settle
 from imdbcls.comparison.sequential import Look
-from imdbcls.comparison.statistics import (
-    Estimate,
-    Sample,
-    SeedVariance,
-    Units,
-    difference_over_seeds,
-    permutation_p,
-)
+from imdbcls.comparison.statistics import Sample, Units, difference_over_seeds, permutation_p
 from imdbcls.comparison.verdicts import Outcome
 from imdbcls.runs.predictions import Predictions
 
