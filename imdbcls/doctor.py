@@ -17,7 +17,6 @@ import shutil
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -26,12 +25,13 @@ from imdbcls.errors import UserError
 from imdbcls.runtime import entry
 from imdbcls.runtime.cache import default_cache_dir
 from imdbcls.runtime.console import columns_of, write_out
+from imdbcls.runtime.preloading import preload
 from imdbcls.runtime.process import tune_process
 from imdbcls.runtime.text_table import text_table
 from imdbcls.runtime.waiting import in_background
 
 LOW_DISK_BYTES = 2e9
-CLIENTS = (
+CLIENTS = (  # modules that the background checks use
     "urllib.request",
     "huggingface_hub.constants",
     "wandb.errors",
@@ -55,7 +55,7 @@ def argument_parser() -> ArgumentParser:
 def main() -> None:
     argument_parser().parse_args()
     tune_process()
-    import_clients()
+    preload(CLIENTS)
     # These checks wait for the network, so they run in the background while torch is imported.
     hub_answers = in_background(ask_hub)
     wandb_found, mlflow_found = (in_background(check) for check in (wandb, mlflow))
@@ -74,17 +74,6 @@ def main() -> None:
     }
     rows = [(name, finding_of(check)) for name, check in checks.items()]
     write_out(text_table(rows, num_text_columns=2, width=columns_of(sys.stdout)))
-
-
-def import_clients() -> None:
-    """Import the packages that the background checks use, before these checks start.
-
-    If two threads import the same package at the same time, one of them can get a partly initialised module. If an
-    import fails here, the check that uses the package reports the error.
-    """
-    for name in CLIENTS:
-        with contextlib.suppress(Exception):
-            import_module(name)
 
 
 def finding_of(check: Callable[[], str]) -> str:

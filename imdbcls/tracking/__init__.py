@@ -3,11 +3,11 @@
 Only this package imports their client libraries, and it imports a library only when a tracker needs it.
 """
 
-import contextlib
 import importlib
 import logging
 
 from imdbcls.config.schema import TrackerConfig
+from imdbcls.runtime.preloading import preload
 from imdbcls.tracking import environment
 from imdbcls.tracking.protocol import RunIdentity, Tracker
 from imdbcls.tracking.several import Trackers
@@ -33,6 +33,4 @@ def import_early(config: TrackerConfig) -> None:
             logger.warning(note)
         home = section.target.rpartition(".")[0]
         if home.startswith("imdbcls.tracking."):
-            for module in importlib.import_module(home).IMPORTED_LATER:
-                with contextlib.suppress(Exception):
-                    importlib.import_module(module)
+            preload(importlib.import_module(home).IMPORTED_LATER)

@@ -1,12 +1,10 @@
 """Publish a comparison to W&B: the comparison run, the names of the groups, a saved workspace and a report."""
 
-import contextlib
 import logging
 import os
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +13,7 @@ from imdbcls.comparison.summary import chosen
 from imdbcls.comparison.views.files import write_files
 from imdbcls.comparison.views.rendered import Rendered, render
 from imdbcls.comparison.views.wording import headline
+from imdbcls.runtime.preloading import preload
 from imdbcls.runtime.text_table import joined
 from imdbcls.runtime.waiting import within
 from imdbcls.tracking.log_comparison import comparison_session, figures_of_run, log_views
@@ -113,9 +112,7 @@ def send_alert(folder: Path, settings: Mapping[str, Any], alert: Alert) -> None:
 
 def publish_views(steps: "Steps", rendered: Rendered, place: Place, run: Any) -> dict[str, str]:
     """Set the group names of the W&B runs, and save the workspace and the report. Return their named URLs."""
-    for client in CLIENTS:  # import them before the steps, because the steps' time limits are for the server
-        with contextlib.suppress(ImportError):
-            import_module(client)
+    preload(CLIENTS)  # before the steps, because their time limits are for the server
     study, comparison = rendered.study, rendered.comparison
     runs = select_runs(study, comparison, place.folder, run.id)
     missing = steps.take("name the groups of the runs", lambda: relabel(place, runs.ids))

@@ -9,9 +9,9 @@ apart.
 import logging
 import signal
 import threading
-from importlib import import_module
 from typing import Any
 
+from imdbcls.runtime.preloading import preload
 from imdbcls.runtime.sweep_agent import in_sweep
 from imdbcls.runtime.waiting import within
 
@@ -45,7 +45,7 @@ class StopFlag:
         """
         if not self._is_set and in_sweep() and not run.offline:
             try:
-                import_module("wandb.apis.public")  # takes seconds on a busy machine; the limit is for the server
+                preload(["wandb.apis.public"])  # the time limit is for the server
                 within(ASK_SECONDS, lambda: self._ask(run))
             except Exception as error:
                 reason = type(error).__name__
