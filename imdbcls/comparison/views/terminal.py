@@ -10,14 +10,12 @@ from imdbcls.comparison.verdicts import Outcome
 from imdbcls.comparison.views.advice import advice, collapsed
 from imdbcls.comparison.views.extent import shown_pairs
 from imdbcls.comparison.views.facts import (
-    clusters_text,
     encoder_sentence,
     facts_line,
     hardware_sentence,
-    span,
     training_sentence,
 )
-from imdbcls.comparison.views.paragraph import paragraph
+from imdbcls.comparison.views.paragraph import documents_text, paragraph
 from imdbcls.comparison.views.tables import Table, ranking, tables_of
 from imdbcls.comparison.views.wording import WORDS, brief_verdict, detectable_text, headline, verdict, within
 from imdbcls.printable import counted
@@ -137,12 +135,7 @@ def brief_facts(comparison: Comparison, columns: int) -> str:
     """Return sentences on what was compared: the counts, and each further fact that fits on the same line."""
     facts, groups = comparison.facts, comparison.groups
     runs = counted(sum(len(group.seeds) for group in groups), "run")
-    data = f" of the {span(facts['data'])} dataset" if "data" in facts else ""
-    clusters = f" ({clusters_text(facts)})" if "test_clusters" in facts else ""
-    text = (
-        f"{comparison.study}: {counted(len(groups), 'group')}, {runs}, "
-        f"{span(facts['test_documents'])} test documents{data}{clusters}."
-    )
+    text = f"{comparison.study}: {counted(len(groups), 'group')}, {runs}, {documents_text(comparison)}."
     others = [encoder_sentence(facts) if "encoder" in facts else "", training_sentence(facts), hardware_sentence(facts)]
     for sentence in others:
         if sentence and cell_len(longer := f"{text} {sentence}.") <= columns:
