@@ -65,7 +65,8 @@ def read_labelled(
     skips = "--skip-empty" if spelling == "option" else "skip_empty=True"
     if skip_empty:
         table = without_empty_rows(table, (text, *pair), label, skips)
-    require_complete([table], (text, *pair), label, f"; {skips} skips such rows")
+    else:
+        require_complete([table], (text, *pair), label, f"; {skips} skips such rows")
     map_key = "--map" if spelling == "option" else "class_of_label"
     maps = "--map LABEL=CLASS" if spelling == "option" else 'class_of_label={"LABEL": "CLASS"}'
     documents = documents_of(

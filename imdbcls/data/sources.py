@@ -65,8 +65,9 @@ def make_source(
             raise missing
         if skip_empty:
             tables = {**tables, split: without_empty_rows(table, texts, label_column, "data.skip_empty=true")}
-    hint = "; data.skip_empty=true skips such rows" if skip_empty is False else ""
-    require_complete(tables.values(), texts, label_column, hint)
+    if not skip_empty:
+        hint = "" if skip_empty is None else "; data.skip_empty=true skips such rows"
+        require_complete(tables.values(), texts, label_column, hint)
     keys = _find_label_keys(tables["train"], label_column)
     _require_classes(tables["train"], keys, label_column)
     found = sort_labels(keys)
