@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
 from imdbcls.config.checking import check
 from imdbcls.config.command_keys import names_of
 from imdbcls.config.overrides import examine
@@ -83,9 +86,19 @@ def combined(written: Config, plain: Config, settings: PretrainSettings, given: 
 
 
 def experiment_in(overrides: Sequence[str]) -> list[str] | None:
-    """Return the names in the last override such as `experiment=[a,b]`; None if the command has no experiment."""
-    values = [text.partition("=")[2] for text in overrides if key_of(text) == EXPERIMENT]
-    return [name.strip(" '\"") for name in values[-1].strip("[]").split(",")] if values else None
+    """Return the names in the last override such as `experiment=[a,b]`; None if the command has no experiment.
+
+    Also return None for an override that is malformed or a sweep, which `examine` reports.
+    """
+    texts = [text for text in overrides if key_of(text) == EXPERIMENT]
+    if not texts:
+        return None
+    try:
+        (override,) = OverridesParser.create().parse_overrides(texts[-1:])
+        value = override.value()
+    except HydraException:
+        return None
+    return [str(name) for name in (value if isinstance(value, list) else [value])]
 
 
 def key_of(text: str) -> str:
