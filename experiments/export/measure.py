@@ -1,4 +1,4 @@
-"""Measure the exports of finished IMDB runs on reviews of their validation part.
+"""Measure the exports of finished IMDB runs on reviews of their validation splits.
 
     python experiments/export/measure.py differences RUN... --documents 500
     python experiments/export/measure.py int8 RUN --documents 5000
@@ -54,7 +54,7 @@ def batches_of(rows: list[list[int]], pad_id: int) -> list[dict]:
 
 
 def differences(folder: Path, formats: list[str], num_documents: int) -> str:
-    """Return a row of the table, with the largest difference for each format."""
+    """Return a row of the README's table: the largest difference between the logits of a run and of each export."""
     source = open_source([imdbcls.load_run(folder)])
     texts = list(reviews(source, num_documents).texts)
     cells = []
@@ -89,8 +89,8 @@ def int8_cost(folder: Path, num_documents: int) -> str:
 def predict_speed(folder: Path, num_documents: int) -> str:
     """Return the speeds of `predict` and of evaluation on the same documents.
 
-    Both use a model that is already loaded. `predict` reads and writes a file. Evaluation uses cached tokens, as at the
-    end of training.
+    Both use a model that is already loaded. `predict` reads and writes a file. Evaluation reads cached tokens, as a run
+    does at its end.
     """
     run = imdbcls.load_run(folder)
     documents = build_corpus(run.config.with_changes(data={"validation_limit": num_documents}).data).validation

@@ -11,8 +11,8 @@ SYSTEMS = ("imdbcls", "trainer")
 COMPILED = ("imdbcls_compiled", "trainer_compiled")
 FLASH = ("trainer_flash",)  # measured only if flash-attn is installed
 
-# The number of tokens of an IMDB review (RoBERTa's tokenizer) is nearly log-normal, with median 224 and mean 302: 14 %
-# of the reviews exceed 512 tokens, as in the corpus (13.6 %).
+# The number of tokens of an IMDB review (RoBERTa's tokenizer) is nearly log-normal, with median 224 and mean 302. With
+# these parameters, 14 % of the documents exceed 512 tokens. In the corpus, 13.6 % do.
 LOG_MEAN, LOG_DEVIATION = 5.41, 0.773
 WORDS = ("film", "good", "bad", "the", "and", "of", "with", "story", "time", "very")
 SPLITS = {"train": 1.0, "validation": 0.05, "test": 0.05}  # sizes, as multiples of the number of training documents

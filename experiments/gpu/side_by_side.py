@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def sweep(jobs: int, seeds: int, settings: Sequence[str], folder: Path, timeout: float) -> dict[str, Any]:
-    """Train a run for each seed, `jobs` at a time. Return the total seconds and the speed of each run, or an error."""
+    """Train a run for each seed, `jobs` at a time. Return the total seconds and each run's results, or an error."""
     study = f"jobs{jobs}"
     command = [
         *(sys.executable, "-m", "imdbcls.train", "--multirun", *settings, f"jobs={jobs}", f"study={study}"),

@@ -118,12 +118,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizer", type=Path, help="folder with the encoder's config.json and tokenizer")
     parser.add_argument("--heads", nargs="+", default=["cls", "weight_avg", "lstm"])
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64, 32], help="two most important first")
+    parser.add_argument(
+        "--batch-sizes",
+        type=int,
+        nargs="+",
+        default=[16, 64, 32],
+        help="documents per step; the first two sizes are measured first",
+    )
     parser.add_argument("--documents", type=int, default=2048, help="documents per round (default: 2048)")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds per measurement (default: 3)")
     parser.add_argument("--budget", type=float, default=280.0, help="seconds for all measurements (default: 280)")
-    parser.add_argument("--cell-seconds", type=float, default=20.0, help="seconds for starting rounds (default: 20)")
-    parser.add_argument("--cell-limit", type=float, default=120.0, help="seconds until a measurement fails")
+    parser.add_argument(
+        "--cell-seconds", type=float, default=20.0, help="start no further round after this many seconds (default: 20)"
+    )
+    parser.add_argument(
+        "--cell-limit", type=float, default=120.0, help="time limit of a measurement in seconds (default: 120)"
+    )
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="skip torch.compile")
     parser.add_argument("--output", type=Path, default=Path("gpu-throughput.json"))
     parser.add_argument("--dry-run", action="store_true", help="use a tiny encoder on the CPU")

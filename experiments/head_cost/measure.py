@@ -3,9 +3,9 @@
     python experiments/head_cost/measure.py [--rounds 6] [--heads linear,gru] [--frozen true,false] [OVERRIDES ...]
 
 Each head and `cls` train alternately on the same batches, with MiniLM, 128 tokens and 16 documents per batch. By
-default, the encoder is first trained and then frozen. The output of a frozen encoder comes from the cache. For each
-head, the script prints its number of parameters and its speed relative to `cls`, in documents per CPU second: the
-median, the lowest and the highest ratio of all rounds.
+default, each head is measured with a frozen and with a trained encoder. The output of a frozen encoder comes from the
+cache. For each head, the script prints its number of parameters and its speed relative to `cls`, in documents per CPU
+second: the median, the lowest and the highest ratio of all rounds.
 """
 
 import argparse

@@ -29,13 +29,12 @@ class Setting:
     seed_sds: tuple[float, ...]  # standard deviation between seeds, in points
     num_documents: int = 5_000
     behind: tuple[float, ...] = ()  # points below the best accuracy; empty: all heads are equal
-    collapse: tuple[
-        float, ...
-    ] = ()  # probability that a seed predicts only one class, which is right for half of the documents
+    # Probability that a seed predicts only one class, which is right for half of the documents.
+    collapse: tuple[float, ...] = ()
     num_films: int = 0  # films have unequal sizes; 0: documents are independent
     film_sd: float = 0.0  # standard deviation of the interaction of head and film, in units of the normal variable
-    head_sd: float = HEAD_SD  # the same for the interaction of head and document
-    residual_sd: float = RESIDUAL_SD  # the same for the interaction of seed and document
+    head_sd: float = HEAD_SD  # standard deviation of the interaction of head and document
+    residual_sd: float = RESIDUAL_SD  # standard deviation of the interaction of seed and document
 
     @cached_property
     def accuracies(self) -> NDArray[np.float64]:

@@ -106,7 +106,7 @@ def calibration_studies(
 
 
 def plug_in_ece(predictions: Predictions) -> tuple[float, NDArray[np.float64]]:
-    """Return the ECE, and the influence of each document on the ECE, from which the old interval is computed."""
+    """Return the ECE, and the influence of each document on the ECE. The old interval is computed from both."""
     confidence_N, correct_N = predictions.probabilities.max(axis=1), predictions.correct
     bins_N = confidence_bin(confidence_N)
     signs = np.sign(np.bincount(bins_N, weights=correct_N - confidence_N))

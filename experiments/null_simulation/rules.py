@@ -71,7 +71,8 @@ def uncentred_distance_to_end(estimate: Estimate, level: float, sign: int) -> fl
 def p_equivalence_without_steps(estimate: Estimate, margin: float) -> float:
     """Return the p-value of TOST.
 
-    With zero variance, it is the probability that no unit shows a difference if the true difference is one margin.
+    If the variance is zero, an observed difference within the margin gets the probability that no unit shows a
+    difference although the true difference is one margin.
     """
     if estimate.standard_error == 0:
         return (1 - margin) ** (estimate.document_df + 1) if abs(estimate.value) < margin else 1.0

@@ -39,7 +39,7 @@ def all_pairs(num_heads: int) -> list[Pair]:
 
 
 def shifted(samples: Sequence[Sample], shifts: Iterable[float]) -> list[Sample]:
-    """Add a constant to the metric of each head."""
+    """Add each head's shift to its metric."""
     return [replace(each, values_S=each.values_S + shift) for each, shift in zip(samples, shifts, strict=True)]
 
 

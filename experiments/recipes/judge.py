@@ -34,7 +34,7 @@ RECIPES = {
     "soup": ("trainer.greedy_soup=true",),
     "soup_constant": ("trainer.greedy_soup=true", "schedule=constant"),
     "head_tail": ("data.truncation=head_tail",),
-    "long": ("epochs=20",),  # reads as many tokens as `stable`
+    "long": ("epochs=20",),  # as many epochs as `stable`, so both recipes read the same number of tokens
     "stable": ("experiment=stable", "epochs=20", "lr=1e-5,2e-5,3e-5", "optimizer.head_lr=1"),
 }
 

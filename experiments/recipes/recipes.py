@@ -1,4 +1,4 @@
-"""Compare training recipes with the default: `run` trains the missing runs, `table` compares the finished ones.
+"""Compare training recipes with the default: `run` trains the missing runs, `table` compares the finished runs.
 
     python experiments/recipes/recipes.py run IMDB      # IMDB: any value of data.path
     python experiments/recipes/recipes.py table IMDB
@@ -85,7 +85,7 @@ def table(common: list[str]) -> Iterator[str]:
 
 
 def comparison(groups: dict[str, Group]) -> Iterator[str]:
-    """Yield the table of all groups, then the verdict on each group except `default`, which must be one of them."""
+    """Yield the table of all groups, then the verdict on each group except `default`. `default` must be in `groups`."""
     found = {name: replace(group, name=name) for name, group in groups.items()}
     metric, names = METRICS["accuracy"], list(found)
     samples = samples_of(list(found.values()), metric, units_of(list(found.values())))

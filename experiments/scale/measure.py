@@ -2,8 +2,8 @@
 
 Four experiments, whose results are added to one JSON file:
 
-- `speed` trains the same run in one process with all threads, and in 1, 2, … processes with one thread each. The
-  groups take turns, so that other load on the machine affects all of them.
+- `speed` trains the same run in one process with all threads, and in 1, 2, … processes with one thread each. These
+  settings take turns, so that other load on the machine affects all of them.
 - `cpu` measures the processor time per document in the same way, as the difference between a long and a short run.
   Other load on the machine hardly changes processor time.
 - `losses` trains the same run without dropout in 1, 2 and 4 processes, and compares the losses of every step.
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--repeats", type=int, default=5, help="turns per group, or number of kills (default: 5)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each setting, or number of kills (default: 5)")
     parser.add_argument("--output", type=Path, default=Path("scale.json"))
     parser.add_argument("--settings", nargs="*", default=[], help="further settings of imdbcls.train, for all runs")
     options = parser.parse_args(arguments)
@@ -55,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:
-    """Return documents per second for each group, one value per turn, and the ratio to one process with all threads."""
-    # The alternative to several processes is one process with all threads, without torchrun.
+    """Return the documents per second of each setting, one value per turn.
+
+    Also return each setting's speed relative to one process with all threads, which users would run otherwise.
+    """
     groups = [(1, os.cpu_count() or 1), *((number, 1) for number in options.processes)]
     found: dict[tuple[int, int], list[float]] = {group: [] for group in groups}
     for _ in range(options.repeats):
@@ -98,9 +100,9 @@ def processor_seconds(processes: int, settings: Sequence[str]) -> float:
 
 
 def losses(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the losses of every step for each number of processes.
+    """Return the losses and gradient norms for each number of processes.
 
-    Also return their largest difference from the losses with the first number of processes.
+    Also return their largest differences from the values with the first number of processes.
     """
     curves: dict[int, dict[str, list[float]]] = {}
     for processes in options.processes:
