@@ -31,8 +31,8 @@ ALL_COMMANDS = [
     for text in TEXTS.values()
     for module, arguments in COMMAND.findall(text)
 ]
-# Commands that take the keys of a run. `tests/sweeps/test_search.py` runs the command that needs a plugin, and
-# `test_the_experiment_file_of_the_tutorial_composes` has the file that the commands with `--config-dir` need.
+# Commands that take the keys of a run. Other tests cover two kinds: `tests/sweeps/test_search.py` runs the command with
+# the Optuna sweeper, and `test_the_experiment_file_of_the_tutorial_composes` runs the commands with `--config-dir`.
 COMMANDS = [
     arguments
     for module, arguments in ALL_COMMANDS

@@ -71,7 +71,7 @@ def without_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answering(finished: Path) -> dict[str, tuple[str, ...]]:
-    """Return all commands that write their output to stdout."""
+    """Return commands that write their output to stdout."""
     return {
         "train help": ("train", "--help"),
         "train cfg": ("train", *TINY, "--cfg", "job"),

@@ -1,4 +1,4 @@
-"""The throughput benchmark on a tiny encoder: its output, and that all systems compute the same. No speed is tested."""
+"""The throughput benchmark on a tiny encoder: its output, and equal losses of all systems. No speed is tested."""
 
 import json
 from pathlib import Path
@@ -123,7 +123,7 @@ def test_forward_flops_count_only_real_tokens() -> None:
     from imdbcls import sections
 
     encoder = sections.build_backbone(imdbcls.compose("backbone=tiny")).encoder
-    # Two layers of width 64: four square products, two to and from 128, and attention scores and context of 10 tokens.
+    # Each of two layers has four products of 64 x 64, two of 64 x 128, and the scores and sums of attention.
     one_layer = 2 * 10 * (4 * 64 * 64 + 2 * 64 * 128) + 4 * 10 * 10 * 64
     one_token = 2 * (4 * 64 * 64 + 2 * 64 * 128)
     assert forward_flops(encoder, [10], first_token_only=False) == 2 * one_layer

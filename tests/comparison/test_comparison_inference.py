@@ -72,7 +72,7 @@ def test_dunnett_agrees_with_the_test_of_scipy() -> None:
 
 
 def test_with_floor_variance_is_that_of_exactly_these_models() -> None:
-    """If the floor applies, average the outcomes over seeds: their variance over documents is the total variance."""
+    """If the floor applies, the variance is the variance over documents of the outcomes averaged over seeds."""
     correct_SN = random_outcomes(3, 400)
     correct_SN[:, :200] = correct_SN[0, :200]  # the seeds agree on half of the documents
     sample = sample_of(correct_SN, Units(400))

@@ -121,7 +121,7 @@ def test_error_rates_stay_low(setting: Setting) -> None:
     ],
 )
 def test_without_a_rule_an_error_rate_leaves_its_bound(rule: str, number: int, num_studies: int, bound: float) -> None:
-    """Every rule but the floor limits the number of false "better".
+    """Every rule except the floor limits the number of false "better".
 
     The floor keeps each p-value at or above the p-value for exactly these trained models, which ignores other seeds.
     """
@@ -131,7 +131,7 @@ def test_without_a_rule_an_error_rate_leaves_its_bound(rule: str, number: int, n
 
 
 def test_equivalence_of_six_pairs_at_the_margin_is_corrected() -> None:
-    """One of seven heads is exactly a margin better: six pairs could be falsely "equivalent"."""
+    """One of seven heads is better than the others by exactly one margin: six pairs could be falsely "equivalent"."""
     _, _, old, new, *_ = error_studies(equal(7, 5, 0.1, 500), generator_of(4), 150).mean(axis=0)
     assert new <= 0.08 < 0.1 < old
 

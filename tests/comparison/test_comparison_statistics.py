@@ -147,7 +147,7 @@ def test_permutation_by_hand() -> None:
 
 
 def test_permutation_flips_clusters_as_units() -> None:
-    # The first model is right on all documents of three films, and the second on all of a fourth: 3, 2, 2 and -1.
+    # Only the first model is right on three films (3, 2 and 2 documents), and only the second on a film of 1 document.
     first = np.array([[1, 1, 1, 1, 1, 1, 1, 0]], np.float32)
     films_N = np.array([0, 0, 0, 1, 1, 2, 2, 3])
     assert permutation_p(first, 1 - first, Units(8, films_N)) == pytest.approx(

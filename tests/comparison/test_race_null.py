@@ -41,7 +41,7 @@ def every_level_is_the_error(
 
 @pytest.fixture
 def mutate(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return a function that sets the level of every look to the total error rate."""
+    """Return a function that gives every look the complete error rate as its level."""
 
     def change() -> None:
         monkeypatch.setattr(sequential, "levels", every_level_is_the_error)
@@ -57,7 +57,7 @@ def test_two_equal_heads_are_rarely_called_different() -> None:
 
 
 def test_two_equal_heads_with_a_mutation(mutate: Callable[[], None]) -> None:
-    """The test above would fail if every look had a level of 5 %."""
+    """`test_two_equal_heads_are_rarely_called_different` would fail if every look had a level of 5 %."""
     mutate()
     assert false_better(2, PLANNED, 400, seed=2) > 0.09
 

@@ -56,7 +56,7 @@ def test_p_without_and_with_only_differences() -> None:
 
 def test_large_clustered_test_set_takes_below_five_seconds() -> None:
     generator = np.random.default_rng(1)
-    terms = np.rint(generator.normal(3, 60, 8_000)).astype(int)  # as for films with many reviews and ten seeds
+    terms = np.rint(generator.normal(3, 60, 8_000)).astype(int)  # sums over films with many reviews and ten seeds
     started = time.process_time()
     p = p_of_sign_flips(terms)
     assert time.process_time() - started < 5

@@ -1,4 +1,4 @@
-"""Groups that agree on all, or on nearly all, of a few documents: what the tests may conclude, and how often they err.
+"""Groups that agree on nearly all of their few documents: what the tests may conclude, and how often they err.
 
 A metric such as accuracy changes in steps of one document. See "Steps" in imdbcls/comparison/statistics.py.
 """
@@ -195,7 +195,7 @@ def test_largest_equivalent_difference_agrees_with_the_p_value() -> None:
 
 @pytest.mark.parametrize("look", [None, Look((0.5, 1.0), 0, "power"), Look((0.3, 0.7, 1.0), 1, "obrien_fleming")])
 def test_simultaneous_intervals_agree_with_corrected_p_values(look: Look | None) -> None:
-    """Compare three groups on 20 or 40 documents. An end at zero counts as inside only if p is not significant."""
+    """Compare three groups on 20 or 40 documents. The interval of a significant difference may end at zero."""
     generator = np.random.default_rng(28)
     outcomes = set()
     for i in range(60):
@@ -282,7 +282,7 @@ def exact_error(num_documents: int, margin: float, other: float) -> float:
 
 @pytest.mark.parametrize(("num_documents", "margin"), [(20, 0.15), (65, 0.05), (320, 0.02), (900, 0.003)])
 def test_equivalence_at_the_margin_is_wrong_in_at_most_five_percent_exactly(num_documents: int, margin: float) -> None:
-    """The models differ in hardly any document. A t-test on the observed variance rejects in 12 to 18 % of cases."""
+    """The models differ on hardly any document. A t-test on the observed variance rejects in 12 to 18 % of cases."""
     for other in (0.0, 0.5 / num_documents, 2 / num_documents):
         assert exact_error(num_documents, margin, other) <= 0.05, other
 

@@ -45,7 +45,7 @@ def test_ambiguous_overrides_are_refused_with_advice(text: str) -> None:
     with pytest.raises(UserError, match="is not readable as key=value") as refused:
         compose([*TINY, text])
     advised = str(refused.value).partition("write ")[2].removesuffix(".")
-    if not text.startswith("имя"):  # Hydra does not accept this as a key
+    if not text.startswith("имя"):  # Hydra does not accept `имя` as a key
         assert value_of(shlex.split(advised)[0]) == text.partition("=")[2]
 
 

@@ -22,7 +22,7 @@ def make_train(
     batch_size: int = 16,
     group_by_length: bool = True,
 ) -> TrainBatches:
-    # A log-normal distribution like the lengths of IMDB's reviews: median 224 tokens, mean 302, 13 % over 512.
+    # A log-normal distribution like the lengths of IMDB's reviews: median 224 tokens, mean 297, 13.5 % over 512.
     lengths = np.clip(np.random.default_rng(0).lognormal(np.log(224), 0.75, num_documents), 3, 3000).astype(np.int64)
     return TrainBatches(
         make_tokens(lengths),

@@ -1,4 +1,4 @@
-"""A subset of the documents has the lengths and the classes of all documents."""
+"""A subset represents the lengths and the classes of all documents."""
 
 import numpy as np
 

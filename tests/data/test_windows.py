@@ -131,7 +131,7 @@ def test_micro_batches_keep_documents_together_within_the_limit() -> None:
 
 
 def test_average_of_windows_equals_a_hand_computed_case() -> None:
-    """One document has windows of 3 and 1 tokens, (3 (4, 0) + (0, 8)) / 4 = (3, 2); the other has one window."""
+    """Windows of 3 and 1 tokens give (3 (4, 0) + 1 (0, 8)) / 4 = (3, 2). The second document has only one window."""
     logits_WC = torch.tensor([[4.0, 0.0], [0.0, 8.0], [0.1, 0.7]])
     mask_WT = torch.tensor([[True, True, True], [True, False, False], [True, True, False]])
     averaged_BC = average_windows(logits_WC, mask_WT, torch.tensor([0, 0, 1]))

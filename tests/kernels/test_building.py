@@ -86,7 +86,7 @@ def script(path: Path, text: str) -> Path:
 
 
 def load(capsys: pytest.CaptureFixture[str]) -> tuple[loading.Kernels | None, str]:
-    """Load the kernels for DTYPE as in a new process, even if runs do not use DTYPE. Return them and the log output."""
+    """Load the kernels for DTYPE as in a new process. Return the kernels and the log output."""
     forget()
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:

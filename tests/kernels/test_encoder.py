@@ -147,7 +147,7 @@ def test_dropout_rate_and_scale() -> None:
 
 
 def test_dropout_has_hugging_faces_distribution() -> None:
-    """Compare the mean and standard deviation of the output over many masks with those in the library."""
+    """Compare the mean and standard deviation of the output over many masks with the library's."""
     model = make("bert", num_hidden_layers=1, hidden_dropout_prob=0.3)
     fast = copy.deepcopy(model)
     accelerate(fast)
@@ -235,7 +235,7 @@ def test_library_handles_unsupported_passes() -> None:
 def test_first_token_only_equals_library(
     model_type: str, num_layers: int, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compare the output, and all gradients except the key bias's gradient (in the library, only rounding error)."""
+    """Compare the output and all gradients. The key bias has none: the library computes only rounding error for it."""
     model = make(model_type, num_hidden_layers=num_layers)
     fast = copy.deepcopy(model)
     accelerate(fast)

@@ -123,7 +123,7 @@ def test_output_at_the_last_token_has_the_bits_of_the_final_output(
 
 
 def test_bias_gradients_are_separate_tensors(loaded: loading.Kernels, kind: type[nn.Module]) -> None:
-    """Gradient clipping multiplies each gradient in place, so they must not share memory."""
+    """Gradient clipping multiplies gradients in place, so two gradients must not share memory."""
     layers, *batch = layers_and_batch(kind, 32, (3, 2))
     outputs_and_gradients(layers, *batch, loaded, bf16=loaded.dtype == HALF)
     one, other = layers["forwards"].bias_ih_l0.grad, layers["forwards"].bias_hh_l0.grad

@@ -69,7 +69,7 @@ def test_a_mask_of_the_user_is_respected(two_gpus: None, tmp_path: Path, monkeyp
 
 
 def test_jobs_on_gpus_share_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job counts only its own GPU, so it must not derive its share from the number of GPUs that it sees."""
+    """A job sees only its own GPU, so it must not divide the threads by the number of visible GPUs."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(
         torch.cuda, "device_count", lambda: len(os.environ.get("CUDA_VISIBLE_DEVICES", "0,1").split(","))

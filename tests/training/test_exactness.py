@@ -12,7 +12,8 @@ from support.runs import ROOT
 
 from imdbcls.runtime import process
 
-# The sums have the lengths of RoBERTa-base, 768 and 3,072. A process repeats them and prints each new hash once.
+# The sums have the lengths of RoBERTa-base, 768 and 3,072. A process repeats the pass, and prints each
+# different hash once.
 PASSES = """
 import hashlib, sys, time
 from imdbcls.runtime.process import tune_process
@@ -38,7 +39,7 @@ while not seen or time.monotonic() < until:
 print(*seen)
 """
 
-# A product with long sums, with one to four threads.
+# Print the hash of a matrix product with sums of 3,072 terms, computed with one to four threads.
 PRODUCTS = """
 import hashlib
 from imdbcls.runtime.process import tune_process

@@ -43,7 +43,7 @@ HEADS = ("cls", "weight_avg", "lstm", "transformer", "attention", "mean", "max",
 
 
 def resume(folder: Path, *arguments: str, kills: list[tuple[int, float]]) -> None:
-    """For each step and delay in `kills`, start the command, and kill it that long after the step. Then let it end."""
+    """Start and kill the command at each step in `kills`, after the step's delay. Then run the command to its end."""
     for step, delay in kills:
         kill_at(folder, *arguments, step=step, delay=delay)
     run(folder, *arguments)

@@ -30,7 +30,7 @@ SHORT = ("data.train_limit=8", "data.validation_limit=36", "lr=1e-9")
 
 
 def with_label_probabilities(labels_N: NDArray[np.int64], negative: list[float], positive: list[float]) -> NDArray:
-    """Return probabilities_NC from the probability of the label of each negative and each positive document."""
+    """Return probabilities_NC, given the probability of the label for each negative and each positive document."""
     of_label_N = np.empty(len(labels_N))
     of_label_N[labels_N == 0], of_label_N[labels_N == 1] = negative, positive
     positive_N = np.where(labels_N == 1, of_label_N, 1 - of_label_N)
@@ -39,8 +39,10 @@ def with_label_probabilities(labels_N: NDArray[np.int64], negative: list[float],
 
 # Probabilities of the label in five epochs on 18 + 18 documents. Each epoch is the best by one metric.
 EPOCHS = {
-    "auroc": ([0.01 + 0.001 * i for i in range(18)], [0.9915] * 18),  # perfect order, but always positive
-    "accuracy": ([0.99] * 18, [0.99] * 6 + [0.001] * 12),  # one more correct than for f1, most in one class
+    # All positive documents rank above all negative documents, but every prediction is positive.
+    "auroc": ([0.01 + 0.001 * i for i in range(18)], [0.9915] * 18),
+    # One more document is correct than in the epoch for f1, and most correct documents are in one class.
+    "accuracy": ([0.99] * 18, [0.99] * 6 + [0.001] * 12),
     "brier": ([0.9] * 11 + [0.49] * 7, [0.9] * 11 + [0.49] * 6 + [1e-12]),  # one very confident mistake
     "f1": ([0.99] * 12 + [0.001] * 6, [0.99] * 11 + [0.001] * 7),
     "loss": ([0.6] * 11 + [0.45] * 7, [0.6] * 11 + [0.45] * 7),

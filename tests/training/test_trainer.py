@@ -115,7 +115,7 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
     trainer = make(tmp_path, *NO_DROPOUT, *PLAIN_SGD, "trainer.max_grad_norm=0.01")
     before = weights(trainer.model)
     _, grad_norm = trainer.step(next(trainer.batches.train.epoch(0)))
-    assert grad_norm > 0.1, "the returned norm must be that before clipping"
+    assert grad_norm > 0.1, "the returned norm must be the norm before clipping"
     after = weights(trainer.model)
     taken = torch.cat([(after[name] - before[name]).flatten() for name in before]).norm()
     assert taken.item() == pytest.approx(0.01, rel=1e-3)

@@ -53,7 +53,7 @@ def test_a_trial_and_a_run_of_one_config_cannot_share_a_folder(tmp_path: Path) -
         train(config)
     other = config.with_changes(study="other")
     run = train(other)
-    assert run["status"] == "done" and run["val/accuracy"] == trial["val/accuracy"]  # trained as the trial was
+    assert run["status"] == "done" and run["val/accuracy"] == trial["val/accuracy"]  # trained in the same way
     with pytest.raises(UserError, match="not a trial"):
         train(other, lambda epoch, value: False)
 
