@@ -60,7 +60,7 @@ def encode(
     - `token_indices_N`: flat indices of the non-padding tokens. If None, they are computed here, which may wait for
       CUDA.
     - `head_input`: which layers and which vectors of each layer. With "first", an accelerated BERT or
-      RoBERTa computes only the first token in its last layer. Other encoders return all tokens of the last layer.
+      RoBERTa computes only the first token in its last layer. Other encoders compute all tokens.
     - `token_types_BT`: int64, the token types of pairs of texts; None: the encoder's default.
     - `compile`: applied to the function that runs the encoder, for example `torch.compile`; None to run it uncompiled.
     """

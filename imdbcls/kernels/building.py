@@ -74,7 +74,7 @@ class DamagedObjectError(Exception):
 
 
 def object_path(dtype: torch.dtype, folder: Path | None = None) -> Path:
-    """Return the path of the library for a dtype in `folder`, or in the cache if it is None.
+    """Return the path of the library for a dtype in `folder`. If `folder` is None, use the cache folder.
 
     The file name is a hash of the sources, the flags, the compiler, the processor and the OpenMP library.
     Raise KernelsMissingError if this machine cannot compile or run the kernels.

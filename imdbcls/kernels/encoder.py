@@ -4,8 +4,8 @@
 layer becomes one autograd function with a hand-written backward pass. If there are compiled kernels for the processor
 and the dtype, the layers process only the non-padding tokens (`compiled.py`). Otherwise they process all B * T rows
 (`layer.py`). The model's own `forward` still runs if, for example, a pass needs attention dropout or a 4-D mask.
-`head_input` selects the layers and vectors to return. If these are first tokens, most of the last layer is skipped
-(`first_token.py`).
+`head_input` selects the layers and vectors to return. If a head reads only first tokens, most of the last layer is
+skipped (`first_token.py`).
 
 Shape suffixes: B documents, T tokens (padded), H hidden size, N rows, one per token.
 """
@@ -59,7 +59,7 @@ def inference_weights() -> Iterator[None]:
 def accelerate(encoder: PreTrainedModel) -> str | None:
     """Replace `encoder.forward` with the `forward` of this module, if the encoder is supported.
 
-    The parameters do not change. Returns the reason why training on the CPU does not use the accelerated layers, or
+    The parameters do not change. Return the reason why training on the CPU does not use the accelerated layers, or
     None if training uses them. Log messages show the reason.
     """
     reason = _fallback_reason(encoder)
@@ -182,7 +182,7 @@ def _is_supported(encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, 
 def _hidden_states(encoder: Any, inputs: _Inputs, attention_mask: Tensor | None, head_input: HeadInput) -> list[Tensor]:
     """Return the hidden states that the head reads, from the lowest to the last layer.
 
-    If these are first tokens, the last layer computes only the first token, unless the layer has adapters. With
+    If the head reads first tokens, the last layer computes only the first token, unless the layer has adapters. With
     adapters, the last layer's vectors of all tokens are returned if the head reads only this layer.
     """
     assert inputs.tokens is not None  # checked by `_is_supported`

@@ -19,8 +19,9 @@ class HeadInput(NamedTuple):
 
     - `layers`: "last" for the last layer, "all" for the embeddings and all layers, or the number of last layers.
     - `tokens`: "all" token vectors of a layer, the "first" one, or the "mean" of the vectors of the non-padding tokens.
+      "mean" needs several layers.
 
-    With "last" the head gets hidden_BTD, otherwise hidden_LBTD. With "first" and "mean", T is 1 and the dtype is
+    With "last", the head gets hidden_BTD, otherwise hidden_LBTD. With "first" and "mean", T is 1 and the dtype is
     float32. There is one exception: with "last" and "first", the head gets all tokens if the encoder is not
     accelerated, is a ModernBERT, or has adapters in its last layer.
     """

@@ -1,7 +1,7 @@
 """Run BERT, RoBERTa and ModernBERT on CUDA without padding: the tokens of a batch are concatenated into one sequence.
 
 The embeddings run on the padded batch, so that transformers handles positions, RoBERTa's position offset and padding
-tokens inside a document. The layers run over the N non-padding tokens (ModernBERT's in `unpadded_modernbert.py`).
+tokens inside a document. The layers run over the N non-padding tokens (for ModernBERT, see `unpadded_modernbert.py`).
 Attention uses PyTorch's flash kernel for documents of different lengths (`varlen.py`), which gets the first row of each
 document. At the end, the rows are scattered to the padded shape, with zeros at padding. Nothing synchronizes with the
 device: `indices_N` comes from the host, and T is used as the maximum length.
