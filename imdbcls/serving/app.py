@@ -33,7 +33,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     413: {"model": schema.Problem, "description": "The request is too large."},
     422: {"model": schema.Problem, "description": "A text is missing, empty, too long or invalid."},
     500: {"model": schema.Problem, "description": "The server cannot answer. Its log has the reason."},
-    503: {"model": schema.Problem, "description": "Too many texts are waiting. Send the request again later."},
+    503: {"model": schema.Problem, "description": "Too many requests are waiting. Send the request again later."},
     504: {"model": schema.Problem, "description": "The request took too long."},
 }
 

@@ -10,10 +10,11 @@ from imdbcls.printable import is_unicode
 class Limits:
     """The limits of the server. A request that exceeds a limit is refused. Texts are never shortened.
 
-    - `texts`, `characters`: texts in a request, characters in a text.
-    - `queue`, `explanations`: texts and explanations that wait for the models.
+    - `texts`, `characters`: number of texts in a request, and of characters in a text.
+    - `queue`, `explanations`: number of texts, and of explanations, that wait for the models.
     - `seconds`: time limit of a request, including the time to receive it.
-    - `batch`, `wait_ms`: texts in a batch, and how long the first text of a batch waits for others, in milliseconds.
+    - `batch`: number of texts in a batch.
+    - `wait_ms`: how long the first text of a batch waits for further texts, in milliseconds.
     """
 
     texts: int = 64

@@ -35,9 +35,9 @@ class ModelThread(Generic[Answer]):
 
     The argument `classify` returns one answer per text. Only this thread calls `classify` and the functions that are
     passed to the method `call`. All of these calls run within `context`. A batch contains texts in the order of their
-    arrival, from as many requests as fit. The thread starts a batch when the batch is full, or `Limits.wait_ms` after
-    its first text arrived. Texts that arrive while the thread is busy go into the next batch, so batches grow with the
-    load.
+    arrival, from as many requests as fit. The thread starts a batch when the batch is full, when a call waits, or
+    `Limits.wait_ms` after the first text of the batch arrived. Texts that arrive while the thread is busy go into the
+    next batch, so batches grow with the load.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ModelThread(Generic[Answer]):
         if self._stopping:
             raise BusyError("The server is stopping.")
         if not has_place:
-            raise BusyError("The server is busy: too many texts are waiting. Try again later.")
+            raise BusyError("The server is busy: too many requests are waiting. Try again later.")
 
     def _texts_waiting(self) -> int:
         """Return the number of waiting texts. If the queue is full, first drop the texts of ended requests."""
