@@ -53,7 +53,7 @@ def defined_names(code: str) -> list[str]:
 
 
 def split_imports(module: ModuleType, head: str) -> tuple[list[str], str]:
-    """Return the import statements of a module that are not in `REMOVED`, and its code without the module docstring."""
+    """Return the imports that the modelling file needs from a module, and the module's code without its docstring."""
     text = inspect.getsource(module)
     imports, begins = [], None
     for node in ast.parse(text).body:
@@ -67,8 +67,8 @@ def split_imports(module: ModuleType, head: str) -> tuple[list[str], str]:
         if unavailable := [name for name in names if name.partition(".")[0] not in AVAILABLE and name not in REMOVED]:
             raise UserError(
                 f"{head} cannot be exported to huggingface: its module imports {unavailable[0]}, but the exported file "
-                f"may import only PyTorch. Copy the code that {head} uses into the head's module, or use --to onnx or "
-                "torch."
+                f"may import only PyTorch and the standard library. Copy the code that {head} uses into the head's "
+                "module, or use --to onnx or torch."
             )
         line = ast.unparse(node)
         if not REMOVED & set(names) and line != "from typing import Annotated":

@@ -44,7 +44,7 @@ def uses_stock_class(source: ExportSource) -> bool:
 
 
 def write_huggingface(source: ExportSource, folder: Path) -> None:
-    """Write config, weights (safetensors), tokenizer and, if needed, the modelling file."""
+    """Write the config, the weights (safetensors), the tokenizer and, if needed, the modelling file."""
     if uses_stock_class(source):
         model = stock_model(source)
         model.config.architectures = [type(model).__name__]

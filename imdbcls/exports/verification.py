@@ -47,7 +47,7 @@ def verify(name: str, folder: Path, source: ExportSource, given: CheckDocuments)
         wrong = next(i for i, row in enumerate(rows) if row != found["token_ids"][i])
         raise UserError(
             f"The tokenizer of the {name} export does not give the same tokens as the run, for example for the text "
-            f"that begins with {texts[wrong][:40]!a}. Nothing was written."
+            f"that begins with {texts[wrong][:40]!a}. Nothing was written. Try another --to."
         )
     expected = expected_logits(source, batches)
     pairs = zip(found["logits"], expected, strict=True)
@@ -55,7 +55,7 @@ def verify(name: str, folder: Path, source: ExportSource, given: CheckDocuments)
     if not largest <= TOLERANCE:
         raise UserError(
             f"The logits of the {name} export differ from the logits of the run by up to {largest:.2g}; at most "
-            f"{TOLERANCE:g} is allowed. Nothing was written."
+            f"{TOLERANCE:g} is allowed. Nothing was written. Try another --to."
         )
     return Verified(largest, len(batches))
 
@@ -106,5 +106,7 @@ def run_script(name: str, folder: Path, scratch: Path) -> dict:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not output.exists():
         last = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
-        raise UserError(f"The {name} export cannot be loaded without imdbcls ({last}). Nothing was written.")
+        raise UserError(
+            f"The {name} export cannot be loaded without imdbcls ({last}). Nothing was written. Try another --to."
+        )
     return json.loads(output.read_text(encoding="utf-8"))
