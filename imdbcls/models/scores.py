@@ -132,9 +132,9 @@ def report(scores: Scores, width: int | None, *, calibrated: bool) -> Iterator[s
     others = (f"{TITLES[name]} {as_text(name, scores.metrics[name])}" for name in TITLES if name != "accuracy")
     yield f"{', '.join(others)}, ECE {scores.metrics['ece']:.4f}"
     if calibrated:
-        yield "Loss, Brier score and ECE are those of the calibrated probabilities."
+        yield "Loss, Brier score and ECE are computed from calibrated probabilities."
     else:
-        yield "Loss, Brier score and ECE are those before calibration, as in result.json."
+        yield "Loss, Brier score and ECE are computed before calibration, as in result.json."
     yield ""
     yield from class_table([*scores.classes, scores.macro, scores.weighted], width)
     yield ""
