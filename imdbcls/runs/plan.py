@@ -49,7 +49,7 @@ class Plan(Fixed):
     seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], Len(2, MAX_SEEDS)]  # in the order of training
     first_look: Annotated[int, Ge(2)]  # seeds per group
     metric: str  # a key of `selection.TITLES`
-    margin: Positive | None  # for equivalence, as a fraction (0.003 is 0.3 points); None: not tested
+    margin: Positive | None  # for equivalence, as a fraction (0.003 is 0.3 points); None: equivalence is not tested
     # A group is stopped if its chance of a verdict is lower than this number. None: there is no such rule.
     futility: Annotated[float, Gt(0), Lt(1)] | None
 

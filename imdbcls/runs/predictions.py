@@ -1,6 +1,8 @@
 """A model's predictions for a set of documents, and the writer of the Parquet file that stores them.
 
-The reader is in `read_predictions`. N documents, C classes.
+The reader is in `read_predictions`.
+
+Shape suffixes: N documents, C classes.
 """
 
 import json

@@ -70,7 +70,7 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file. Aliases, tags and interpolations are refused: runs never write them."""
+    """Return the mapping in a YAML file. Refuse aliases, tags and interpolations, because runs never write them."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
