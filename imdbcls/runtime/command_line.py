@@ -21,6 +21,6 @@ def command_line() -> str:
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
-    """Replace the path of the interpreter or console script with `imdbcls`; return other commands unchanged."""
+    """Replace the interpreter and the path of the console script with `imdbcls`; return other commands unchanged."""
     is_script = len(arguments) > 1 and Path(arguments[1]).name == SCRIPT
     return [SCRIPT, *arguments[2:]] if is_script else list(arguments)

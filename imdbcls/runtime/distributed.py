@@ -33,7 +33,7 @@ class ProcessLostError(UserError):
 
 
 class Processes:
-    """The processes of one run. This process has the rank `rank`. Only the main process, rank 0, writes files.
+    """The processes of one run. This process has the rank `rank`. Only the main process, rank 0, writes results.
 
     All processes must call the communicating methods in the same order. With one process, these methods do nothing.
     """

@@ -1,6 +1,6 @@
 """Convert between padded batches and packed rows, which are the non-padding tokens of all documents concatenated.
 
-B documents, T tokens per document including padding, N non-padding tokens in total, D features.
+Shape suffixes: B documents, T tokens per document including padding, N non-padding tokens in total, D features.
 """
 
 import torch.nn.functional as F

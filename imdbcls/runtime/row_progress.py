@@ -28,7 +28,7 @@ class RowProgress:
         self._started = self._shown_at = self._logged_at = time.monotonic()
 
     def chunk(self, num_rows: int, number: int) -> Callable[[int, int], None]:
-        """Return a callback `(done, total)` for the next `num_rows` rows. `number` is the number of the last row."""
+        """Return a callback `(done, total)` for the next `num_rows` rows. The last of them has the number `number`."""
         before, first = self._num_done, self._number
         self._num_done, self._number = before + num_rows, number
 

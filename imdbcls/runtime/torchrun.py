@@ -25,7 +25,10 @@ def launched() -> bool:
 
 
 def require_single_process() -> None:
-    """Raise UserError if torchrun has started several processes. Commands that do not support torchrun call this."""
+    """Raise UserError if torchrun has started several processes.
+
+    Commands that do not support torchrun call this function.
+    """
     if not launched():
         return
     if is_other_process():
@@ -42,7 +45,8 @@ def muted_other_processes() -> Iterator[None]:
     """Show only the messages of the main process in the block, because the other processes would repeat them.
 
     After `distributed.joined_processes`, the other processes show their errors, too, with their rank. An earlier error
-    has the same cause in all processes, so only the main process shows it, and the others exit silently after it.
+    has the same cause in all processes. So only the main process shows the error, and the other processes exit after a
+    delay without a message.
     """
     if not is_other_process():
         yield
@@ -64,9 +68,10 @@ def is_other_process() -> bool:
 
 
 def exit_after_main_process() -> NoReturn:
-    """Exit with an error that the main process reports.
+    """Wait `EXIT_DELAY` seconds, then exit with code 2.
 
-    When a process has failed, torchrun ends the others, so the main process needs time to report the error.
+    When a process exits with an error, torchrun ends all other processes. The main process needs the delay to report
+    the error.
     """
     time.sleep(EXIT_DELAY)
     sys.exit(2)
