@@ -114,10 +114,7 @@ def assemble_run(config: Config, folder: RunFolder, inputs: Inputs, control: Run
 
 
 def build_inputs(config: Config, folder: RunFolder, control: RunControl) -> Inputs:
-    """Build the data and the model. If the config uses the feature cache, also fill it.
-
-    The test documents of a trial are not encoded for the cache.
-    """
+    """Build the data and the model. If the config uses the feature cache, also fill the cache."""
     hardware = build_hardware(config)
     reset_peak_memory(hardware.device)
     corpus = build_corpus(config.data)
@@ -135,8 +132,8 @@ def build_inputs(config: Config, folder: RunFolder, control: RunControl) -> Inpu
     frozen_weights = hash_of_weights(model.encoder) if keeps_encoder else None
     inputs = Inputs(hardware, corpus, backbone, model, pipeline, tokens, batches, frozen_weights)
     if config.uses_feature_cache:
-        # The test split is evaluated after the last epoch. If the encoder was frozen only in the first epochs, its
-        # cached output is outdated by then.
+        # A trial never evaluates the test split. Other runs evaluate it after the last epoch. If the encoder was frozen
+        # only in the first epochs, its cached output is outdated by then.
         with_test = not control.is_trial and config.backbone.freeze is True
         read_from_feature_cache(config, inputs, control.progress, with_test)
     return inputs
@@ -155,7 +152,10 @@ def require_defined_metric(config: Config, corpus: Corpus) -> None:
 
 
 def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress, with_test: bool) -> None:
-    """Encode the documents that the feature cache lacks, then let all batches read the encoder's output from it."""
+    """Encode the documents that the feature cache lacks, and make the batches read the encoder's output from the cache.
+
+    The test split is included only with `with_test`.
+    """
     weights = hash_of_weights(inputs.model.encoder) if inputs.frozen_weights is None else inputs.frozen_weights
     batches = inputs.batches
     eval_batches = {

@@ -28,7 +28,7 @@ class Target:
 
     output: Path | None
     stdout: TextIO
-    format: str | None  # one of `FORMATS`; None: from the extension of `output`
+    format: str | None  # one of `FORMATS`; None: `format_of` chooses the format
 
     @property
     def shows_progress(self) -> bool:
@@ -59,7 +59,7 @@ def classify(
 def opened(
     target: Target, model: "FinishedRun | Ensemble", given: Texts, *, shard: tuple[int, int], calibrated: bool
 ) -> Iterator[AnswerFile | AnswerStream]:
-    """Open the output. Only a regular file can be continued, not stdout, a device or a pipe."""
+    """Open the output. If the output is a regular file, the same command can continue it after an interruption."""
     output, columns = target.output, Columns(model.label_names, given.copied, given.types)
     format_ = format_of(target.format, output, target.stdout)
     if output is None:

@@ -109,8 +109,8 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metric",
         choices=get_args(MetricName),
-        help="the metric that decides ranks and verdicts (default: the metric that selected the best epoch of every "
-        "run; accuracy if it is not recorded or differs between runs)",
+        help="the metric that decides ranks and verdicts (default: the metric that selected the best epochs, if all "
+        "runs recorded the same metric, else accuracy)",
     )
     parser.add_argument(
         "--margin",
@@ -148,7 +148,7 @@ class Removed(argparse.Action):
     """An option that no longer exists. The error names the option that replaces it."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.error("--report was removed: --wandb saves the report and the workspace, too")
+        parser.error("--report was removed. Use --wandb, which also saves the report and the workspace")
 
 
 def margin(text: str) -> float:

@@ -1,7 +1,7 @@
 """Complete commands in a shell: `eval "$(imdbcls completion bash)"`.
 
-argcomplete connects the shells and completes options. The completed config groups, choices and keys are those that
-`--help` lists.
+The package argcomplete reads the command line of the shell and completes options. This module completes config groups,
+choices and keys.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m imdbcls.completion",
         description="Print the script that completes `imdbcls` commands in a shell.",
-        epilog='Add one line to a file of the shell: eval "$(imdbcls completion bash)" to ~/.bashrc, '
+        epilog='Add one line to the startup file of the shell: eval "$(imdbcls completion bash)" to ~/.bashrc, '
         'eval "$(imdbcls completion zsh)" to ~/.zshrc (after compinit), or imdbcls completion fish | source to '
         "~/.config/fish/config.fish.",
     )

@@ -1,6 +1,6 @@
-"""Build the object that a config section describes, and read the documents. The only caller of Hydra's `instantiate`.
+"""Build the object that a config section describes, and read the documents.
 
-This module does not import torch, because `compare` uses it to read the documents' texts.
+No other module calls Hydra's `instantiate`. This module does not import torch, because `compare` uses `read_texts`.
 """
 
 import json

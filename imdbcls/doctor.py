@@ -94,7 +94,10 @@ def device() -> str:
     if chosen.device.type == "cuda":
         gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
         names = ", ".join(f"{gpu.name} with {gpu.total_memory / 1e9:.0f} GB" for gpu in gpus)
-        return f"{found}; {names}; a run uses one GPU, and BERT, RoBERTa and ModernBERT in bf16 skip the padding"
+        return (
+            f"{found}; {names}; each process of a run uses one GPU, and BERT, RoBERTa and ModernBERT in bf16 skip the "
+            "padding"
+        )
     if chosen.device.type == "cpu" and shutil.which("nvidia-smi"):
         return (
             f"{found}; an NVIDIA driver is installed, but torch {torch.__version__} finds no GPU: install the CUDA "

@@ -61,7 +61,9 @@ def argument_parser() -> argparse.ArgumentParser:
         parser, "score the runs on the labelled documents of this file instead of a split", with_ids=False
     )
     parser.add_argument(
-        "--label-column", metavar="NAME", help="name of the column with the labels (default: the run's)"
+        "--label-column",
+        metavar="NAME",
+        help="name of the column with the labels (default: the label column of the run's data)",
     )
     parser.add_argument(
         "--map",

@@ -203,7 +203,8 @@ def explain_disagreement(arguments: argparse.Namespace) -> None:
     options = [arguments.file, arguments.rows, arguments.target, *column_options(arguments).values()]
     if arguments.run is not None or arguments.json or any(value is not None for value in options):
         raise UserError(
-            "--disagreement RUN RUN2 explains test documents of the runs. Leave out texts, --file and --json."
+            "--disagreement RUN RUN2 explains test documents of the runs. Leave out texts, --json, --target, and the "
+            "options for files."
         )
     if first.resolve() == second.resolve():
         raise UserError(f"--disagreement {first} {second}: the two runs are the same. Pass two different runs.")

@@ -1,8 +1,8 @@
 """Export finished runs: `python -m imdbcls.export runs/heads/lstm-s0-1a2b3c4d --to huggingface`.
 
-The exported model runs without imdbcls. Before the export is saved, a process without imdbcls compares the logits of
-the export and of the run on real documents. If the logits differ, nothing is saved. Several runs become one model that
-averages their calibrated probabilities.
+The exported model runs without imdbcls. Before the export is saved, a process without imdbcls loads the export and
+computes the logits of real documents. If these logits differ from the logits of the run, nothing is saved. Several runs
+become one model that averages their calibrated probabilities.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads

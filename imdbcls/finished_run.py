@@ -116,7 +116,8 @@ class FinishedRun:
 
         The ids of the predictions are `0`, `1` and so on. The first call loads the model from the run folder; later
         calls reuse the model. The probabilities of a document do not depend on the other documents, except for rounding
-        differences between batches. Raise UserError if `texts` is empty or contains anything except non-empty strings.
+        differences between batches. Raise UserError if `texts` is empty, or contains an empty text or a value of the wrong
+        type.
         """
         return self.predict_with_counts(texts, calibrated=calibrated)[0]
 
@@ -178,9 +179,9 @@ class FinishedRun:
     def evaluate(self, file: str | Path, **options: Any) -> "Scores":
         """Score the run on a file of labelled documents. `imdbcls.data.labelled.read_labelled` describes the `options`.
 
-        For example, `run.evaluate("new.csv", label_column="topic")`. The probabilities are not calibrated, as for the
-        metrics in `result`. Notes on the file, such as the number of skipped rows, are logged as in `imdbcls.run`.
-        Raise UserError if the file cannot be read or has labels that are not classes of the run.
+        For example, `run.evaluate("new.csv", label_column="topic")`. As for the metrics in `result`, the probabilities
+        are not calibrated. Notes on the file, such as the number of skipped rows, are logged as in `imdbcls.run`. Raise
+        UserError if the file cannot be read or has labels that are not classes of the run.
         """
         from imdbcls.data.labelled import read_labelled
         from imdbcls.models.scores import scores_of

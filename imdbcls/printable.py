@@ -26,7 +26,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 
 
 def printable(text: str) -> str:
-    """Escape control characters, except line ends and tabs."""
+    """Escape control characters, except newlines and tabs."""
     return _UNSAFE_IN_TEXT.sub(_escape, text)
 
 
@@ -60,7 +60,7 @@ def csv_cell(text: str) -> str:
 
 
 def copied_cell(text: str) -> str:
-    """Escape a cell copied from the user's file. Unlike `csv_cell`, keep line ends, tabs and numbers such as -5."""
+    """Escape a cell copied from the user's file. Unlike `csv_cell`, keep newlines, tabs and numbers such as -5."""
     is_formula = text.lstrip(" ").startswith(_FORMULA) and not _NUMBER.fullmatch(text)
     return ("'" if is_formula else "") + printable(text)
 

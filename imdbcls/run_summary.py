@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-MAX_BYTES = 64 << 20  # size of metrics.jsonl
+MAX_BYTES = 64 << 20  # largest metrics.jsonl that is read
 COLOURS = ("#0072B2", "#D55E00")  # Okabe and Ito (2008): distinct for colour-blind readers
 SIZE = (8.0, 2.8)  # inches
 

@@ -124,7 +124,8 @@ def require_pair_encoding(backbone: Backbone) -> None:
     if highest >= num_types:
         raise UserError(
             f"backbone={backbone.name}: the tokenizer gives the texts of a pair the token types 0 to {highest}, but "
-            f"the encoder has only {num_types:,}. Join the columns instead (data.text_column=[first,second])."
+            f"the encoder has only {num_types:,} token types. Join the columns instead "
+            "(data.text_column=[first,second])."
         )
 
 

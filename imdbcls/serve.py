@@ -54,7 +54,7 @@ def argument_parser() -> argparse.ArgumentParser:
         default=[],
         dest="ensembles",
         metavar="RUN",
-        help="runs, such as the seeds of a head, whose probabilities are averaged; counts as one run",
+        help="serve the mean of several runs, such as the seeds of a head; the mean counts as one run",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
@@ -68,7 +68,7 @@ def argument_parser() -> argparse.ArgumentParser:
         ("--max-waiting", at_least(1), 256, "maximum number of waiting texts; further requests get status 503"),
         ("--timeout", at_least(1), 60, "time limit of a request in seconds"),
         ("--batch-size", at_least(1), 32, "maximum number of texts that the models classify together"),
-        ("--batch-wait", at_least(0), 4, "how long the first text of a batch waits for others, in milliseconds"),
+        ("--batch-wait", at_least(0), 4, "how long the first text of a batch waits for further texts, in milliseconds"),
     ):
         limits.add_argument(option, type=kind, default=default, metavar="N", help=f"{text} (default: %(default)s)")
     return parser

@@ -85,8 +85,8 @@ def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[s
 def train_together(config: "Config", folder: RunFolder) -> dict[str, Any]:
     """Train one run together with the other processes that torchrun started. Each process calls this function.
 
-    Return the result in the main process, and {} in the others. Only the main process locks the folder and writes
-    files.
+    Return the result in the main process, and {} in the other processes. Only the main process locks the folder and
+    writes the result.
     """
     prepare_process()
     with ExitStack() as stack:
@@ -176,7 +176,7 @@ def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_pru
 
 
 def with_wandb_variables(config: "Config") -> "Config":
-    """Return the config to record. For a run in W&B, it has the values of W&B's environment variables.
+    """Return the config to record. If the run uses W&B, W&B's environment variables override values of the config.
 
     Trackers get the config without these values, because other trackers have their own variables.
     """

@@ -32,8 +32,8 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["a", "good", "--output", "no/page.html"], "--output=no/page.html must be a file in an existing folder"),
         (["a", "good"], "a/config.yaml is missing, so a is not a run folder"),
         (["--disagreement", "a", "a/../a"], "the two runs are the same"),
-        (["--disagreement", "a", "b", "--json"], "Leave out texts, --file and --json"),
-        (["--disagreement", "a", "b", "--target", "good"], "Leave out texts, --file and --json"),
+        (["--disagreement", "a", "b", "--json"], "Leave out texts, --json, --target"),
+        (["--disagreement", "a", "b", "--target", "good"], "Leave out texts, --json, --target"),
         (["--disagreement", "a", "b"], "a/config.yaml is missing, so a is not a run folder"),
     ],
 )
