@@ -116,8 +116,9 @@ class FinishedRun:
 
         The ids of the predictions are `0`, `1` and so on. The first call loads the model from the run folder; later
         calls reuse the model. The probabilities of a document do not depend on the other documents, except for rounding
-        differences between batches. Raise UserError if `texts` is empty, or contains an empty text or a value of the wrong
-        type.
+        differences between batches.
+
+        Raise UserError if `texts` is empty, or contains an empty text or a value of the wrong type.
         """
         return self.predict_with_counts(texts, calibrated=calibrated)[0]
 
