@@ -62,7 +62,7 @@ def test_dunnett_with_hardly_any_degrees_of_freedom_is_large(num_comparisons: in
 
 
 def test_dunnett_agrees_with_the_test_of_scipy() -> None:
-    """`scipy.stats.dunnett` rejects exactly the comparisons whose statistic exceeds this critical value."""
+    """`scipy.stats.dunnett` rejects exactly the comparisons whose statistic exceeds the value of `dunnett`."""
     generator = np.random.default_rng(2)
     groups = [generator.normal(shift, 1, 6) for shift in (0.0, 0.9, 1.4, 2.0, 0.2)]
     result = stats.dunnett(*groups[1:], control=groups[0], alternative="greater", rng=np.random.default_rng(1))

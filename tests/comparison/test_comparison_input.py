@@ -196,7 +196,7 @@ def test_different_code_hardware_or_precision_is_noted(study: Path) -> None:
 
 
 def test_different_kernels_are_noted_for_same_encoder_and_precision(study: Path) -> None:
-    """The runs of a group must have used the same kernels, and so must groups with the same encoder and precision."""
+    """A note names kernels that differ within a group, or between groups with the same encoder and precision."""
 
     def notes(**paths: str | None) -> str:
         for run in study.iterdir():
@@ -345,7 +345,7 @@ def test_group_names_contain_each_choice_once(tmp_path: Path) -> None:
 
 
 def test_constant_models_are_noted_and_not_equivalent(study: Path) -> None:
-    """Each run predicts one class for all documents, a different one for each seed, so all accuracies are equal."""
+    """Each run predicts one class for all documents. The class differs between seeds, and all accuracies are equal."""
     labels = pq.read_table(study / "cls-s0" / "predictions" / "test.parquet")["label"].to_pylist()
     for head, constants in (("cls", (0, 1)), ("transformer", (1, 0))):
         for seed, constant in enumerate(constants):

@@ -359,7 +359,7 @@ def test_verdicts_are_corrected_for_all_pairs() -> None:
 
 
 def test_interval_of_significant_difference_excludes_zero() -> None:
-    """Holm's method can find a difference whose Bonferroni interval contains zero. The interval ends at zero."""
+    """Holm's method can find a difference whose Bonferroni interval contains zero. The interval then ends at zero."""
     groups = [sample_with([m - 0.01, m, m + 0.01]) for m in (0.10, 0.50, 0.5255)]
     first, _, third = infer(groups, [Pair(0, 1), Pair(0, 2), Pair(1, 2)], margin=None)
     assert first.outcome is third.outcome is Outcome.BETTER

@@ -115,7 +115,7 @@ def test_groups_have_their_names_in_the_plan(study: Path) -> None:
 
 
 def test_order_of_the_pair_does_not_matter(study: Path) -> None:
-    """The best group may come after the other group in the plan. Differences and intervals then change their sign."""
+    """If the best group comes later in the plan, the signs of the difference and of the interval are reversed."""
     expected = compare_runs(study)
     write_plan(study, plan_of((POOR, CLOSE, CLEAR)))
     found = compare_runs(study)

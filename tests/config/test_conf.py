@@ -156,7 +156,7 @@ def test_readme_command_composes_as_documented() -> None:
 
 
 def test_experiment_original_has_the_published_recipe() -> None:
-    """The published recipe: Adam, OneCycle, batch 16, lr 3e-5, warmup 0.3, 3 epochs, 512 tokens, its four heads."""
+    """The published recipe: Adam, OneCycle, batch 16, lr 3e-5, warmup 0.3, 3 epochs, 512 tokens, four heads."""
     jobs = [typed(cfg) for cfg in compositions(["experiment=original"])]
     assert [job.head.name for job in jobs] == ["cls", "weight_avg_plain", "lstm", "transformer"]
     assert jobs[1].head.arguments["normalize"] is False

@@ -347,7 +347,7 @@ def test_damaged_run_folders_never_end_in_a_traceback(
             path.write_bytes(damaged(content, draw))
         if path.parent.parent.name == "checkpoints" and path.name != "manifest.json":
             rewrite_manifest(path.parent)
-        # Evaluate only every sixth folder, because that is slow.
+        # Evaluate only every sixth folder, because evaluation is slow.
         for reader in (read_by_api, read_to_compare, *([evaluate_validation] if number % 6 == 0 else [])):
             try:
                 reader(stranger)

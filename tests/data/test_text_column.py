@@ -25,7 +25,7 @@ VALUES = [*(f"text {row} größer" for row in range(600)), None, 5, "half \ud83d
 
 @pytest.fixture
 def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Lower the size above which a column is written to a file to 1,000 characters. Return the folder of the files."""
+    """Write columns of more than 1,000 characters (ids, clusters: 100) to files. Return the folder of the files."""
     monkeypatch.setattr("imdbcls.data.text_column.MAX_CHARACTERS", 1000)
     monkeypatch.setattr("imdbcls.data.text_column.MAX_NAME_CHARACTERS", 100)
     monkeypatch.setattr("imdbcls.data.text_column.BATCH_CHARACTERS", 500)

@@ -101,7 +101,7 @@ def test_scalar_mix_by_hand() -> None:
 
 def test_last4_by_hand() -> None:
     head = LastFourHead(hidden_size=2, num_labels=1, num_layers=3, dropout=0.5)
-    # (1, 0), (-1, 4) and (2, 1), from the lowest to the last layer.
+    # The first tokens of the layers, from the lowest to the last layer, are (1, 0), (-1, 4) and (2, 1).
     assert by_hand(head, [1.0, 10.0, 1e2, 1e3, 1e4, 1e5]) == pytest.approx(1 - 1e2 + 4e3 + 2e4 + 1e5)
 
 

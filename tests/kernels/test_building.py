@@ -86,7 +86,7 @@ def script(path: Path, text: str) -> Path:
 
 
 def load(capsys: pytest.CaptureFixture[str]) -> tuple[loading.Kernels | None, str]:
-    """Load the kernels for DTYPE as in a new process. Return the kernels and the log output."""
+    """Load the kernels for DTYPE as in a new process, even if runs do not use them. Return the kernels and the log."""
     forget()
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
@@ -130,7 +130,7 @@ def test_two_processes_build_together_and_damaged_library_is_rebuilt(
 
 
 def test_unloadable_library_is_rebuilt_once(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The digest is correct, but the file is not a library: a fake compiler produced it."""
+    """The digest of the file is correct, but the file is not a library."""
     building.require_cache()
     path = building.object_path(DTYPE)
     path.write_bytes(b"junk" + hashlib.sha256(b"junk").digest())

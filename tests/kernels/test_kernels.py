@@ -373,7 +373,7 @@ def test_training_and_evaluation_give_the_same_hidden_states(bf16: bool) -> None
 def test_encoder_dropout_has_the_distribution_of_pytorchs_operations(
     bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compare two moments of a document's hidden states over many masks. In fp32, also test without kernels."""
+    """Compare the mean and standard deviation over many masks with the values of PyTorch's operations in fp32."""
     model = make("bert", num_hidden_layers=1, hidden_dropout_prob=0.3).train()
     accelerate(model)
     ids_BT, mask_BT = make_batch(model, (6,) * 500)

@@ -151,7 +151,7 @@ def test_padding_is_never_read(loaded: loading.Kernels, kind: type[nn.Module]) -
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_bits_do_not_depend_on_threads_or_saved_tensors(loaded: loading.Kernels, name: str, backwards: bool) -> None:
-    lengths, width = (5, 0, 17) * 23, 64  # nine groups of eight documents, a third of them empty
+    lengths, width = (5, 0, 17) * 23, 64  # nine groups of up to eight documents; a third of the documents is empty
     num_rows, dtype, num_gates = sum(lengths), loaded.dtype, 4 if name == "lstm" else 3
     sizes = (len(lengths), width, backwards)
     weight, offsets = (0.1 * random(num_gates * width, width)).to(dtype), cu_seqlens_of(lengths)

@@ -9,7 +9,7 @@ HEAVY = ("torch", "transformers", "numpy", "pyarrow", "wandb")
 
 
 def heavy_imports(module: str, arguments: Sequence[str], folder: Path) -> tuple[str, str]:
-    """Run `python -m module arguments`. Return its exit code and the set of heavy libraries that it imported."""
+    """Run `python -m module arguments`. Return its exit code and its heavy imports, both as text."""
     code = (
         "import sys, runpy\n"
         "code = None\n"

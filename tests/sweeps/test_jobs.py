@@ -35,7 +35,7 @@ from imdbcls.sweeps.jobs import Running, Sweep
 
 
 def sweep(folder: Path, *options: str, fault: str = "") -> Command:
-    """Five jobs with different dropout; the second job fails."""
+    """Run five jobs with different dropout. The second job has the fault. Return the ended command."""
     arguments = ("--multirun", *TINY, *FAULTY, "+head.only_dropout=0.2", "head.dropout=0.1,0.2,0.3,0.4,0.5", "epochs=1")
     command = start(folder, *arguments, *options, environment=faulty(fault, at=8))
     command.wait()
@@ -114,7 +114,7 @@ def test_killed_sweep_leaves_no_jobs(jobs: int, tmp_path: Path) -> None:
 
 
 def runs_begun(folder: Path) -> int:
-    """Return the runs that have saved at least one step."""
+    """Return the number of runs that have saved a checkpoint."""
     return len(list(folder.glob("runs/default/*/checkpoints/last/manifest.json")))
 
 

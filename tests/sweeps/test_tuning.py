@@ -184,7 +184,7 @@ def test_an_sql_database_can_store_the_trials_of_parallel_jobs(folder: Path) -> 
 def test_hours_end_the_trials_of_each_group(folder: Path) -> None:
     finish(folder, *SEARCH, "budget.hours=1e-6", "winners.seeds=0")
     assert [len(group["trials"]) for group in document(folder)["groups"]] == [1, 1]
-    finish(folder, *SEARCH, "budget.hours=1e-6", "winners.seeds=0")  # used up by an earlier command with this budget
+    finish(folder, *SEARCH, "budget.hours=1e-6", "winners.seeds=0")  # the first command has used up the budget
     assert len(trials(folder)) == 2
     output = finish(folder, *SEARCH, "budget.hours=1e-7", code=2)
     assert "budget.hours=1e-07 is too small: the trials of mean" in output

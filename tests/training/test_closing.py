@@ -52,7 +52,7 @@ def test_interval_of_clustered_documents_is_logged_with_a_note() -> None:
 
 
 def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
-    """A run of two steps learns nothing. The message after the second run of the study names `compare`."""
+    """A run of two steps learns nothing. After the second run of the study, the next command is only `compare`."""
     command = ("train", *TINY, "tracker=none", "study=demo", "progress=plain", "batch_size=32", "epochs=1")
     lines = launch(tmp_path, *command, "lr=1e-7").stderr.splitlines()
     (path,) = tmp_path.glob("runs/demo/*/result.json")

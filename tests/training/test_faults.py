@@ -80,7 +80,7 @@ def test_signal_stops_after_the_step_and_resume_is_exact(
     command = start(tmp_path, *TINY, EVERY_STEP, prepare=partial(wait_before_step, 9))
     assert wait_for(lambda: saved_step(tmp_path) >= 5, command)
     for number in numbers:
-        with contextlib.suppress(ProcessLookupError):  # it may already have stopped after the first signal
+        with contextlib.suppress(ProcessLookupError):  # the first signal may already have ended the command
             command.signal(number)
         time.sleep(0.05 if len(numbers) > 1 else 0)
     assert command.wait() == 128 + numbers[0]

@@ -289,7 +289,7 @@ def test_frozen_encoder_gives_all_heads_the_same_output() -> None:
 
 
 def test_frozen_encoder_is_hashed_and_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The best epoch changes several times. After a kill, a second process completes `best`."""
+    """The best epoch changes several times. After an interruption, a resumed run completes `best`."""
     hashed: list[Any] = []
     saved: list[tuple[str, bool]] = []
     killed_at: int | None = None

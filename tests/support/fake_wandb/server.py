@@ -17,7 +17,7 @@ from support.fake_wandb.store import Run, Store
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Handle requests. A path that the fake server does not know gets the status 404."""
+    """Handle requests. An unknown path gets the status 404, except in GET requests."""
 
     protocol_version = "HTTP/1.1"
     store: Store
