@@ -130,7 +130,7 @@ def test_objective_of_a_result_is_its_metric() -> None:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the Python of an environment with the tests' packages, the plugin, and the Optuna that the plugin needs."""
+    """Return the Python of an environment with the tests' packages, the plugin and the Optuna that the plugin needs."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     interpreter = folder / "bin" / "python"
