@@ -1,9 +1,9 @@
 """Studies that grow seed by seed: compare planned looks with a fixed number of seeds and with a test after each seed.
 
 `imdbcls.comparison.race.race`, the function that `study` and `compare` call, makes every decision. A look is a test of
-all groups between two rounds of training. Two rules that the package does not offer are special cases of `race`: a
-fixed number of seeds is a plan whose first look is its last, and a test after each seed is a plan without the levels
-for planned looks.
+all groups between two rounds of training. Two rules that the package does not offer are special cases of `race`. A
+fixed number of seeds is a plan whose first look is its last. A test after each seed is a plan without the levels for
+planned looks.
 """
 
 from collections.abc import Sequence
@@ -107,9 +107,12 @@ def adaptive_studies(
 ) -> Numbers:
     """Return six numbers per rule. All rules are applied to the same studies.
 
-    The numbers are: whether any "better" is false; whether the head `MIDDLE`, or the second of two heads, is found
-    worse; the number of runs; whether all intervals at the stop contain the true difference; the difference between the
-    first two heads at the stop if one is "better" (else NaN); and whether these two heads are "equivalent".
+    - Whether any "better" is false.
+    - Whether the head `MIDDLE`, or the second of two heads, is found worse.
+    - The number of runs.
+    - Whether the last interval of every pair contains the true difference.
+    - The difference between the first two heads at their last test, or NaN if neither is "better".
+    - Whether these two heads are "equivalent".
     """
     middle = min(MIDDLE, len(setting.num_seeds) - 1)
     rows = []

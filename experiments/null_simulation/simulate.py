@@ -67,10 +67,11 @@ def verdicts_and_intervals(inferences: Sequence[Inference], truth: Numbers) -> l
 def judged(samples: Sequence[Sample], truth: Numbers, judge: Callable[..., list[Inference]]) -> list[float]:
     """Return four numbers that rate the verdicts and intervals of one study.
 
-    The numbers are: whether any "better" is false; whether the equivalence test falsely rejects for any pair if the
-    last head is exactly one margin better than the others; the share of 95 % intervals that contain the true
-    difference; whether all simultaneous intervals contain it. The verdict "equivalent" is rarer than rejections,
-    because "better" takes precedence.
+    - Whether any "better" is false.
+    - Whether the equivalence test falsely rejects for any pair if the last head is exactly one margin better than the
+      others. The verdict "equivalent" is rarer than rejections, because "better" takes precedence.
+    - The share of 95 % intervals that contain the true difference.
+    - Whether all simultaneous intervals contain the true difference.
     """
     pairs, last = all_pairs(len(samples)), len(samples) - 1
     better, inside, together = verdicts_and_intervals(judge(samples, pairs, WIDE_MARGIN), truth)
@@ -104,9 +105,11 @@ def error_studies(setting: Setting, generator: np.random.Generator, num_studies:
 def rule_studies(rule: str, setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
     """Return numbers for each study, alternately with all rules and without `rule`: with, without, with, ...
 
-    The numbers are: whether any "better" is false; the share of intervals that contain the true difference; whether all
-    simultaneous intervals contain it; the share of pairs whose p-value is clearly below the p-value for exactly these
-    trained models. The p-value of a pair also covers other seeds, so it should not be smaller.
+    - Whether any "better" is false.
+    - The share of intervals that contain the true difference.
+    - Whether all simultaneous intervals contain the true difference.
+    - The share of pairs whose p-value is clearly below the p-value for exactly these trained models. The p-value of a
+      pair also covers other seeds, so it should not be smaller.
     """
     units, pairs = setting.units(), all_pairs(len(setting.num_seeds))
     with without(rule):
@@ -220,9 +223,9 @@ SETTLE_TARGETS = (10, 30)  # later numbers of seeds, for which the chance is pre
 def settle_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
     """Return the predicted chances of a verdict with more seeds, and whether there is a verdict with these seeds.
 
-    Each pair of a present number of seeds (`SETTLE_SEEDS`) and a later number (`SETTLE_TARGETS`) gives three values:
-    the chance by the old rules, the chance by the new rules, and whether there is a verdict with the later number. A
-    prediction uses only the present seeds.
+    Each present number of seeds (`SETTLE_SEEDS`) is combined with each later number (`SETTLE_TARGETS`). A combination
+    gives three values: the chance by the old rules, the chance by the new rules, and whether there is a verdict with
+    the later number. A prediction uses only the present seeds.
     """
     units, pairs = setting.units(), [Pair(0, 1)]
     rows = []

@@ -44,8 +44,10 @@ def small_studies(
 ) -> Numbers:
     """Return four numbers per study without a rule (see `rules`), and then the same four numbers with the rule.
 
-    The numbers are: whether the verdict is "better"; whether the equivalence test rejects; whether the interval
-    contains the true difference; and whether the verdict is "better" although the interval contains zero.
+    - Whether the verdict is "better".
+    - Whether the equivalence test rejects.
+    - Whether the interval contains the true difference.
+    - Whether the verdict is "better" although the interval contains zero.
     """
     truth = float(setting.accuracies[0] - setting.accuracies[1])
     rows = []
