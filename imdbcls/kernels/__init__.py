@@ -1,8 +1,8 @@
 """Accelerate encoders and heads on the CPU and on CUDA. The rest of the package imports only this module.
 
 `accelerate` prepares a supported encoder (BERT, RoBERTa; on CUDA also ModernBERT) in place. `encode` runs any encoder
-with the fastest implementation that applies. Values and gradients equal those of transformers and PyTorch up to
-rounding; in training, the random dropout masks differ. The README.md in this folder is for maintainers.
+with the fastest implementation that applies. Values and gradients are the same as in transformers and PyTorch, up
+to rounding. In training, the random dropout masks differ. The README.md in this folder is for maintainers.
 """
 
 from imdbcls.kernels.acceleration import (

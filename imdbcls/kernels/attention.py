@@ -24,7 +24,7 @@ _CHUNK_BYTES = 8 << 20
 
 
 class KeyMask:
-    """The padding mask of a batch as additive biases for forward and backward. They are None without padding."""
+    """The padding mask of a batch as additive biases for forward and backward. Without padding, the biases are None."""
 
     def __init__(self, mask_BT: Tensor, dtype: torch.dtype) -> None:
         """Build the biases from `mask_BT`, which is True at non-padding tokens."""

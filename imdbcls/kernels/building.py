@@ -1,7 +1,7 @@
 """Compile the CPU kernels (`csrc`) with the user's C compiler, into the cache or a private folder.
 
-A cached library runs as code. So the cache is used only if no other user can write to it (`ownership.py`), and the
-library is loaded through the file descriptor that was checked. If the compiler hangs, the cache records this for a day,
+A cached library runs as code. So the cache is used only if no other user can write to it (`ownership.py`). The library
+is loaded through the file descriptor that was checked. If the compiler hangs, the cache records this for a day,
 so that other processes do not wait for the compiler again.
 """
 
@@ -183,7 +183,7 @@ def build(dtype: torch.dtype, folder: Path) -> Path:
 
 @contextmanager
 def recording_hangs(folder: Path) -> Iterator[None]:
-    """If the compiler hangs in this block, record it in `folder`.
+    """If the compiler hangs in this block, write a record to `folder`.
 
     Raise KernelsMissingError at once if such a record is less than 24 hours old.
     """
@@ -198,7 +198,7 @@ def recording_hangs(folder: Path) -> Iterator[None]:
 
 
 def forget_hang() -> None:
-    """Delete the record of a compiler that hung, so that it is tried again."""
+    """Delete the record of a compiler that hung, so that the compiler is tried again."""
     with suppress(OSError):
         (cache_folder() / f"{_compiler_identity()}.hung").unlink(missing_ok=True)
 

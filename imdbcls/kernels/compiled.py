@@ -65,7 +65,7 @@ class PackedBatch(NamedTuple):
     def empty_rows(self, width: int) -> Tensor:
         """Return an uninitialized matrix for the tokens, followed by zero rows up to the padded number of rows.
 
-        The zero rows are necessary: if the width is not a multiple of 32, oneDNN may multiply the start of the next row
+        The zero rows are necessary. If the width is not a multiple of 32, oneDNN may multiply the start of the next row
         by zero, and uninitialized memory may contain NaN.
         """
         matrix_NW = torch.empty((padded_rows(self.num_rows, self.kernels.dtype), width), dtype=self.kernels.dtype)

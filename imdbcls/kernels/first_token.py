@@ -28,8 +28,8 @@ def first_token_of(layer: Any, hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
     """Return the output of a BERT or RoBERTa layer at the first token, first_B1H, in float32.
 
     The query, the feed-forward part and the norms are computed only for this token. Keys and values are not computed at
-    all (see `single_query_attention`). All this takes a hundredth of the time of a complete layer, so it is done in
-    float32; call this function outside autocast. Attention dropout is not supported. The key bias gets no gradient,
+    all (see `single_query_attention`). This takes a hundredth of the time of a complete layer, so float32 is fast
+    enough. Call this function outside autocast. Attention dropout is not supported. The key bias gets no gradient,
     because the softmax does not depend on it.
     """
     hidden_BTH = hidden_BTH.float()
@@ -55,7 +55,7 @@ def single_query_attention(
     """Compute softmax attention of one query per document over its tokens; return context_BH.
 
     Let h be the hidden state of a token, a its attention weight, K h + k its key, V h + v its value, and q the query.
-    The keys and values are not computed. The score of a token is q · (K h + k) = (Kᵀ q) · h + q · k, so it is enough to
+    The keys and values are not computed. The score of a token is q · (K h + k) = (Kᵀ q) · h + q · k. So it is enough to
     multiply the hidden states by one vector Kᵀ q per attention head. The term q · k is the same for all tokens and
     does not change the softmax. In the same way, Σ a (V h + v) = V Σ a h + v Σ a, where Σ a is 1 without dropout.
     """

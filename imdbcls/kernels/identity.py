@@ -33,7 +33,7 @@ def _kernels_of(encoder: nn.Module, head: nn.Module, dtype: torch.dtype, trainin
 
 
 def source_digest() -> str:
-    """Return a hash of the source files of `imdbcls.kernels`. A change in them may change the last bits of results."""
+    """Return a hash of the source files of `imdbcls.kernels`, which determine the last bits of results."""
     digest = hashlib.sha256()
     for path in sorted(path for path in Path(__file__).parent.rglob("*") if path.suffix in _SOURCES):
         digest.update(hashlib.sha256(path.read_bytes()).digest())

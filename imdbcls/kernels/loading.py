@@ -78,7 +78,7 @@ class Kernels:
 def load(dtype: torch.dtype) -> Kernels | None:
     """Return the kernels for a dtype, built if needed. If they are not available, log the reason and return None.
 
-    For float32, return None without a log message if `supports_float32_kernels` returns False: either the processor has
+    For float32, return None without a log message if `supports_float32_kernels` returns False. Then the processor has
     AVX-512, which PyTorch's matrix products already use, or the system is not Linux on x86-64 with AVX2.
     """
     if dtype == torch.float32 and not supports_float32_kernels():
@@ -145,8 +145,8 @@ def _build_for_this_process(dtype: torch.dtype, because: str | None = None) -> K
 def status() -> str:
     """Describe the kernels that `load` would return, for `imdbcls.doctor`.
 
-    Kernels in the cache are loaded. If there are none, they are compiled only for this check and not cached. If this
-    succeeds, a record that the compiler hung earlier is deleted from the cache.
+    Kernels in the cache are loaded. If the cache has no kernels, they are compiled only for this check and not cached.
+    If this succeeds, a record that the compiler hung earlier is deleted from the cache.
     """
     dtype = torch.float32 if supports_float32_kernels() else torch.bfloat16
     problem = None

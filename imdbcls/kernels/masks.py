@@ -16,7 +16,7 @@ def attention_mask(encoder: Any, mask_BT: Tensor) -> Any:
     """Return the `attention_mask` argument of `encoder` for `mask_BT` (bool, True at non-padding tokens).
 
     Model types outside `_ACCEPT_BOOL` get 1 and 0 (int64), like the output of a tokenizer, because some of them compute
-    with the mask (XLNet, BigBird). Their passes may wait for the device.
+    with the mask (XLNet, BigBird). With such a mask, a pass may wait for the device.
     """
     if encoder.config.model_type not in _ACCEPT_BOOL:
         return mask_BT.long()
@@ -37,7 +37,7 @@ def ready_mask(encoder: Any, mask_BT: Tensor) -> Any:
     if config.model_type == "modernbert":
         positions_T = torch.arange(mask_BT.shape[1], device=mask_BT.device)
         near_TT = (positions_T[:, None] - positions_T).abs() <= config.sliding_window
-        # Let padding attend to all non-padding tokens. Its output is ignored, but a softmax over no token is NaN.
+        # Let padding attend to all non-padding tokens. Output at padding is ignored, but softmax over no token is NaN.
         allowed_B1TT = near_TT | ~mask_BT[:, None, :, None]
         return {"full_attention": mask_B11T, "sliding_attention": mask_B11T & allowed_B1TT}
     return mask_BT
