@@ -125,7 +125,7 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
         raise UserError(f"{refused}: two passes over the same tokens give different outputs.")
     scale = torch.cat([row_TD[:n] for row_TD, _, n, _ in rows]).abs().mean()
     # Divide each change by the mean absolute value plus the value's own magnitude, because a few dimensions may be a
-    # thousand times larger than the others.
+    # thousand times larger than the other dimensions.
     changes = [(row_TD[:n] - single_TD).abs() / (scale + single_TD.abs()) for row_TD, _, n, single_TD in rows]
     difference = max(float(change_TD.max()) for change_TD in changes)
     if difference > TOLERANCE:

@@ -120,7 +120,7 @@ def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
 def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, num_documents: int) -> dict[str, float]:
     """Measure the latency of single documents, from token ids to probabilities: `p50` and `p95` in milliseconds.
 
-    The documents are spread evenly over the lengths of the split. Each document is timed once. Before the first
+    The documents are evenly spaced in the order of their lengths. Each document is timed once. Before the first
     document of each input shape is timed, it runs once untimed, because PyTorch prepares its kernels in the first pass
     for a shape. With the fast CPU layers, the weights are prepared once for all documents.
     """

@@ -1,7 +1,7 @@
 """Temperature scaling (Guo et al. 2017, ICML): divide all logits of a model by one number, fitted on validation.
 
-The predicted classes stay the same. The softmax of z / T equals the softmax of log(p) / T, where p is the softmax of z,
-so a temperature can be fitted on recorded probabilities and applied to them.
+The predicted classes stay the same. The softmax of z / T equals the softmax of log(p) / T, where p is the softmax of z.
+So a temperature can be fitted on recorded probabilities and applied to them.
 
 Shape suffixes: N documents, C classes.
 """
@@ -75,7 +75,7 @@ def apply_temperature(probabilities_NC: "NDArray[np.floating]", temperature: flo
 
 
 def logits_of(probabilities_NC: "NDArray[np.floating]") -> "NDArray[np.float64]":
-    """Return the logarithms of the probabilities. Their softmax gives the probabilities again.
+    """Return the logarithms of the probabilities. The softmax of the logarithms gives the probabilities again.
 
     A probability of zero is replaced by the smallest positive normal float64.
     """
