@@ -304,7 +304,7 @@ def write_holder(descriptor: int) -> None:
 def run_folder(config: "Config") -> RunFolder:
     """Return the run folder of a config.
 
-    Its path is absolute if Hydra changed the working directory (`hydra.job.chdir`).
+    The path of the folder is absolute if Hydra changed the working directory (`hydra.job.chdir`).
     """
     from hydra.core.hydra_config import HydraConfig
 

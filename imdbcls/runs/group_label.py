@@ -64,8 +64,8 @@ def short_names(choices: Mapping[str, Any], differing: Mapping[Path, Any]) -> It
     """Yield the differing keys with their names in the label.
 
     The keys of the head come first, then the keys of the top level, then the keys of the other sections. The name is
-    the last part of the key. If several keys have the same last part, only a key of the top level or of the head has
-    this short name, and the others are written in full.
+    the last part of the key. If several keys have the same last part, they are written in full, except a key
+    of the top level or of the head.
     """
     nested = [key for section in choices.values() if isinstance(section, Mapping) for key in section]
     used = Counter([*choices, *nested])

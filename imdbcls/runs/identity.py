@@ -37,8 +37,8 @@ def group_hash(config: "Config") -> str:
 def choices_hash(config: "Config") -> str:
     """Return a hash that is equal for runs that differ only in their seeds and in the source of their documents.
 
-    Runs with equal `choices_hash` and `split_hash` form one group, even if one run reads the documents from a CSV file
-    and another run reads the same documents from a dataset on the hub.
+    Runs with equal `choices_hash` and `split_hash` form one group, even if they read the same documents from different
+    sources, such as a CSV file and a dataset on the hub.
     """
     choices = config.choices(seeds=False)
     origin = {"source", "name", *config.data.source.arguments}
@@ -57,8 +57,8 @@ def resume_key(config: "Config", split_hash: str, hardware: "Hardware", frozen_w
 
     Software versions are not included, so a run can still be resumed after an upgrade.
 
-    `frozen_weights` is the hash of a frozen encoder's weights, which are not in the checkpoint. It is None if the
-    encoder is trained.
+    `frozen_weights` is the hash of a frozen encoder's weights, which are not in the checkpoint, or None if the encoder
+    is trained.
     """
     return {
         **({} if frozen_weights is None else {"frozen_encoder": frozen_weights}),

@@ -67,7 +67,7 @@ def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) 
     """Map the dotted path of each leaf of the named top-level columns to a `Column`, with sizes from the page headers.
 
     If `names` is None, all columns are included. Raise PagesError if the pages of a column do not match the byte range
-    and the number of values in the footer, because Arrow's reader could then read pages that were not checked here.
+    and the number of values in the footer. Otherwise, Arrow's reader could read pages that were not checked here.
     """
     columns: dict[str, Column] = {}
     num_pages, size = 0, path.stat().st_size

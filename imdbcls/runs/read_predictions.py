@@ -43,8 +43,8 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
     `dtype` is the type of the probabilities. If the file has no valid class names, the names are "0", "1", … A file
     without a `format_version` is accepted, because other tools can write the same columns.
 
-    The file is checked before anything is decompressed and then read in batches, because a small file may expand to
-    gigabytes in one page, one string or one row. Raise UserError if the file is missing, too large or not a regular
+    A small file may expand to gigabytes in one page, one string or one row. So the file is checked before anything is
+    decompressed, and is then read in batches. Raise UserError if the file is missing, too large or not a regular
     file, and BadPredictionsError if its content cannot be used.
     """
     require_regular_file(path, MAX_PREDICTIONS_BYTES)

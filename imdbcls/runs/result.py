@@ -80,7 +80,7 @@ def exiting_like_main_process(folder: RunFolder) -> Iterator[None]:
     """Run a block of a process that is not the main process. After Interrupted, exit like the main process of the run.
 
     In a W&B sweep, the main process exits with 0 if W&B asked for the stop. torchrun exits with 0 only if all processes
-    of the run exit with 0. Only the main process knows whether W&B asked for the stop, so this process waits until the
+    of the run exit with 0. Only the main process knows whether W&B asked for the stop. So this process waits until the
     main process has written the status `stopped`, for at most `MAIN_SECONDS`.
     """
     try:
