@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def cache_folder(chosen: str | Path | None) -> Path:
-    """Return `chosen`, or `default_cache_dir()` if it is None."""
+    """Return `chosen`, or `default_cache_dir()` if `chosen` is None."""
     return default_cache_dir() if chosen is None else Path(chosen).expanduser()
 
 

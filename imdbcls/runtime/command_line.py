@@ -13,7 +13,7 @@ MAX_LENGTH = 2_000  # characters; `python -c` may have a whole program as its ar
 def command_line() -> str:
     """Return the command line as the user would type it, with quotes where the shell needs them.
 
-    It does not include environment variables. In the jobs of a sweep, it is the command line of the sweep.
+    Environment variables are not included. In the jobs of a sweep, return the command line of the sweep.
     """
     # A worker of multiprocessing has a command line of its own, but gets `sys.argv` from its parent.
     text = shlex.join(as_typed(sys.orig_argv) if parent_process() is None else sys.argv)

@@ -294,7 +294,7 @@ def prefix_messages(name: str) -> None:
 def log_to_stderr() -> None:
     """Configure logging for a command: write all messages and tracebacks to stderr, and escape control characters.
 
-    The variable `IMDBCLS_LOG_LEVEL` sets the level of messages of imdbcls. By default, it is the level of the root
+    The variable `IMDBCLS_LOG_LEVEL` sets the level of messages of imdbcls. The default is the level of the root
     logger: INFO, or DEBUG with `hydra.verbose=true`. Raise UserError if the variable does not name a level.
     """
     root = logging.getLogger()

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A process may have to wait a long time while another one downloads or encodes documents. If a process ends, the others
-# notice it at once, because its connections close.
+# A process may have to wait a long time while another one downloads or encodes documents. If a process ends, its
+# connections close, so the other processes notice at once.
 TIMEOUT = datetime.timedelta(days=1)
 _LOST = re.compile(r"connection (closed|reset|refused)|broken pipe|gloo|nccl|socket", re.IGNORECASE)
 
@@ -87,8 +87,8 @@ class Processes:
         """Run the block in every process, and continue only if it raises no exception in any of them.
 
         Otherwise, the failed process with the smallest rank raises its own exception, because several processes often
-        fail for the same reason. If that is not the main process, the main process raises ProcessLostError. All other
-        processes exit.
+        fail for the same reason. If the main process has not failed, it raises ProcessLostError. All other processes
+        exit.
         """
         try:
             yield
@@ -103,8 +103,8 @@ class Processes:
     def wait(self) -> None:
         """Wait for all processes.
 
-        If the block of an `agreement` fails in one of them, raise ProcessLostError in the main process, and exit in the
-        others.
+        If the block of an `agreement` fails in any process, raise ProcessLostError in the main process, and exit in all
+        other processes.
         """
         first = self._first_failed(has_failed=False)
         if first < self.size and self.is_main:
@@ -160,7 +160,7 @@ def joined_processes(device: str) -> Iterator[Processes]:
 
 @contextlib.contextmanager
 def explained(processes: Processes) -> Iterator[None]:
-    """If another process of the run ends, raise ProcessLostError in the main process, and exit in the others."""
+    """If a process of the run ends, raise ProcessLostError in the main process, and exit in all other processes."""
     try:
         yield
     except RuntimeError as error:

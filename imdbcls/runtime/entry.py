@@ -2,8 +2,8 @@
 
 Commands write their output to stdout and log to stderr. A write fails if the stream or its terminal is closed, if the
 disk is full, or if the reader of a pipe has exited. A failed write to stderr is ignored. A failed write to stdout ends
-the command: silently with exit code 141 if the reader has closed the pipe (`| head`), otherwise with an error message
-and exit code 2.
+the command. If the reader has closed the pipe (`| head`), the command ends silently with exit code 141, otherwise with
+an error message and exit code 2.
 """
 
 import codecs

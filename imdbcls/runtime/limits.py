@@ -152,7 +152,7 @@ def _shortened(text: str, width: int = 120) -> str:
 
 
 def _limits(*names: str) -> str:
-    """Return the advice to raise the named limits, as the end of a sentence. It is empty if no limit is set."""
+    """Return the advice to raise the named limits, as the end of a sentence. Return "" if no limit is set."""
     found = []
     for name in names:
         description, format_value, command = _LIMITS[name]

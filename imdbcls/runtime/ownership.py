@@ -35,7 +35,10 @@ def nearest_existing(path: Path) -> Path:
 
 
 def risk_of_file(path: Path, found: os.stat_result) -> str | None:
-    """Return why another user could change a file, or None. `found` is the file's status. Its folder is not checked."""
+    """Return why another user could change a file, or None. `found` is the file's status.
+
+    The folder of the file is not checked.
+    """
     if not stat.S_ISREG(found.st_mode):
         return f"{path} is not a regular file"
     return _risk(path, found)

@@ -22,7 +22,8 @@ _SPIN_COUNT = "2000"
 # Without these variables, the libraries may change their number of threads under load.
 _FIXED_THREADS = {"MKL_DYNAMIC": "FALSE", "OMP_DYNAMIC": "FALSE"}
 # MKL splits long sums of float32 products among threads (3,072 terms in RoBERTa-base), so that the last bits of a sum
-# depend on the number of threads. This mode prevents that. It is fast only on Intel: elsewhere, MKL then uses SSE2.
+# depend on the number of threads. This mode prevents that. On processors that are not from Intel, the mode is slow,
+# because MKL then uses SSE2.
 _FIXED_SUMS = "AUTO,STRICT"
 
 
@@ -69,7 +70,7 @@ def tune_allocator() -> None:
 
     By default, glibc maps large blocks separately and trims its heap. The kernel then zeroes each page again on first
     touch, which takes about a third of a training step. With these settings, the process stays at its peak size.
-    `peak_memory_mb` does not change, because it is the peak in any case. The settings have no effect without glibc or
+    `peak_memory_mb` does not change, because it measures the peak. The settings have no effect without glibc or
     with a preloaded allocator (tcmalloc, jemalloc). Call this function before the first large tensor is created.
     """
     if not sys.platform.startswith("linux"):

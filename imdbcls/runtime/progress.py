@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 epoch_logger = logging.getLogger(f"{__name__}.epochs")  # a sweep does not show the lines of short epochs
 
 REPAINT_SECONDS = 0.2
-# The plain mode logs a line after each tenth of the run: at most one line every `MIN_PLAIN_SECONDS`, and at least one
-# line every `MAX_PLAIN_SECONDS`, to show that the run has not stopped. rich has no such mode.
+# The plain mode logs a line after each tenth of the run, but at most one line every `MIN_PLAIN_SECONDS`. After
+# `MAX_PLAIN_SECONDS` without a line, it logs a line to show that the run has not stopped. rich has no such mode.
 MIN_PLAIN_SECONDS = 10.0
 MAX_PLAIN_SECONDS = 300.0
 
