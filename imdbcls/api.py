@@ -117,7 +117,7 @@ def compare_runs(path: str | Path, metric: str | None = None, margin: float | No
 
     The result has the same content as `comparison.json`: `groups` (best first), `pairs` with their tests and outcomes,
     `short_list`, … No file is written. `metric` is accuracy, f1, auroc, brier or loss. The default is the metric that
-    selected the best epochs of all runs; if these metrics differ, it is accuracy. `margin` is the equivalence margin,
+    selected the best epochs, if all runs recorded the same metric, else accuracy. `margin` is the equivalence margin,
     in points for accuracy, f1 and auroc, and in the unit of the metric for brier and loss. The default is 0.3 points
     for accuracy and f1; for the other metrics, equivalence is not tested. In a planned study, the defaults are the
     metric and the margin of the plan.

@@ -43,9 +43,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m imdbcls.completion",
         description="Print the script that completes `imdbcls` commands in a shell.",
-        epilog='Add one line to the startup file of the shell: eval "$(imdbcls completion bash)" to ~/.bashrc, '
-        'eval "$(imdbcls completion zsh)" to ~/.zshrc (after compinit), or imdbcls completion fish | source to '
-        "~/.config/fish/config.fish.",
+        epilog="Add one line to the startup file of the shell. In ~/.bashrc: "
+        'eval "$(imdbcls completion bash)". In ~/.zshrc, after compinit: eval "$(imdbcls completion zsh)". In '
+        "~/.config/fish/config.fish: imdbcls completion fish | source",
     )
     parser.add_argument("shell", choices=SHELLS)
     return parser

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Ensemble:
     """Several finished runs with the same classes. Their probabilities are averaged with equal weights.
 
-    Raise UserError for fewer than two runs, for a repeated run, for runs with different classes, and if some runs
-    classify single texts and others pairs of texts.
+    Raise UserError for fewer than two runs, for a repeated run, and for runs with different classes. Also raise
+    UserError if some runs classify single texts and others classify pairs of texts.
     """
 
     runs: "tuple[FinishedRun, ...]"

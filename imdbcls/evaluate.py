@@ -1,9 +1,9 @@
 """Evaluate a finished run again: `python -m imdbcls.evaluate runs/heads/lstm-s0-1a2b3c4d --split test`.
 
 The model is loaded from the run folder, and the documents are read from the run's data source. On the same machine with
-the same software, the metrics equal the recorded metrics to the last digit. A data source that this user has never
-trained on is read only with `--trust-source`, because a run folder from someone else must not choose which files and
-hub data sets are opened. With several run folders, the runs' calibrated probabilities are averaged (see `ensemble`).
+the same software, the metrics equal the recorded metrics to the last digit. A run folder from someone else must
+not choose which files and hub data sets are opened. So a data source that this user has never trained on is read only
+with `--trust-source`. With several run folders, the runs' calibrated probabilities are averaged (see `ensemble`).
 
 With `--file`, the runs are scored on the labelled documents of a file instead. A terminal shows a classification report
 and a confusion matrix; a pipe or a file gets them as JSON.
@@ -47,7 +47,11 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.evaluate", description="Evaluate a finished run again.")
     parser.add_argument("run", type=Path, help="the run folder, runs/<study>/<name>")
     parser.add_argument(
-        "others", nargs="*", default=[], metavar="run", help="more runs, to evaluate the mean of their probabilities"
+        "others",
+        nargs="*",
+        default=[],
+        metavar="run",
+        help="more runs, to evaluate the mean of the probabilities of all runs",
     )
     parser.add_argument("--split", choices=SPLITS, help="the split to evaluate (default: test)")
     add_run_options(parser)

@@ -38,10 +38,10 @@ DESCRIPTION = (
     "file, or the row number in a Parquet file. Numbers start at 1."
 )
 EPILOG = (
-    "Exit code: 0 if every row has an answer (a row without a text gets a null label, and stderr shows the number of "
-    "such rows); 2 for a mistake in the command or a row that cannot be read (answers for earlier rows are written). "
-    "With --output, the same command continues after an interruption. Until all rows are answered, the answers are in "
-    "the folder FILE.part."
+    "Exit code: 0 if every row has an answer; 2 for a mistake in the command or a row that cannot be read. A row "
+    "without a text gets a null label, and stderr shows the number of such rows. If a row cannot be read, the answers "
+    "for earlier rows are written. With --output, the same command continues after an interruption. Until all rows are "
+    "answered, the answers are in the folder FILE.part."
 )
 
 
@@ -66,8 +66,8 @@ def argument_parser() -> argparse.ArgumentParser:
         "texts",
         nargs="*",
         default=[],
-        help="folders of more runs, to average their probabilities, followed by the texts to classify (default: the "
-        "lines of stdin, if --file is absent)",
+        help="folders of more runs, to average the probabilities of all runs, followed by the texts to classify "
+        "(default: the lines of stdin, if --file is absent)",
     )
     add_column_options(parser)
     parser.add_argument("--keep", metavar="NAMES", help="columns to copy into the answers, separated by commas")

@@ -45,16 +45,17 @@ Continue the pretraining of an encoder with masked tokens, on the training docum
 
 The encoder never learns from test documents: a document with the same text as a test document is left out. The
 validation documents are held out: the masked loss on them selects the best epoch. The same command continues after an
-interruption. All other keys are those of python -m imdbcls.train --help, except the ones for the head and the labels.
+interruption. All other keys are keys of python -m imdbcls.train (see its --help). Keys for the head and the labels are
+not accepted.
 With an experiment for imdbcls.train, its documents, encoder and max_length are used, and its recipe is ignored.
 
 Keys of pretraining, with their defaults:"""
-# Groups and keys of training that pretraining does not accept: it uses no labels and no test split, has its own head,
-# and trains a single run.
+# Groups and keys of training that pretraining does not accept. Pretraining uses no labels and no test split, has its
+# own head, and trains a single run.
 UNUSED = ("head", "loss", "metric", "jobs", "debug", "data.test_limit", "data.validate_on_train")
 INSTEAD_OF_DRY_RUN = (
-    "For a short run, set data.train_limit=200 data.unlabelled_limit=200 epochs=1; its first lines show the numbers of "
-    "documents and steps, and its last lines the speed."
+    "For a short run, set data.train_limit=200 data.unlabelled_limit=200 epochs=1. The first lines of its log show the "
+    "numbers of documents and steps, and the last lines show the speed."
 )
 UNUSED_PREFIXES = ("head.", "loss.", "hydra/", "hydra.")
 

@@ -39,8 +39,8 @@ from imdbcls.training.run import Run
 logger = logging.getLogger(__name__)
 
 MASKED_LANGUAGE_MODEL = Evaluation(masked_scores, lambda batches, scores_N3: masked_metrics(scores_N3))
-# Default size of an evaluation batch in tokens. It is smaller than for classification, because a masked token has as
-# many logits as the vocabulary has tokens.
+# Default size of an evaluation batch in tokens. The default for classification is larger, because a document has fewer
+# logits than a masked token, which has one logit for each token of the vocabulary.
 EVAL_TOKENS = 4096
 
 
@@ -127,7 +127,7 @@ def mask(batches: SplitBatches, backbone: Backbone, tokens: Tokens, seed: int, s
 
 
 def log_start(run: Run) -> None:
-    """Log the documents, the model and the number of steps. Warn about an encoder that was trained on other splits."""
+    """Log the documents, the model and the number of steps. Warn if the encoder may have seen held-out documents."""
     corpus, config, trainer = run.corpus, run.config, run.trainer
     warn_of_seen_documents(run)
     for note in corpus.notes:

@@ -37,8 +37,8 @@ def evaluate(
     """Evaluate the run's best weights on one split; return the metrics under their names in `result.json`.
 
     `data` is the path of the user's own copy of the documents. Without `data`, the documents are read from the source
-    in the run's config. This requires that this user has trained on that source on this machine, or that `trust_source`
-    is true. Log whether the metrics equal the recorded metrics.
+    in the run's config. This is allowed if the user has trained on this source on this machine, or if `trust_source` is
+    true. Log whether the metrics equal the recorded metrics.
 
     Raise UserError if the folder is not a finished run, if it contains links or invalid files, or if its data source
     is not trusted.

@@ -1,8 +1,9 @@
 """Add seeds to a study until the verdict is known: `python -m imdbcls.study head=cls,lstm,mean seeds.max=10`.
 
-Every combination of swept values is a group. The study trains all groups in rounds, tests them after each round, and
-stops training a group once it is worse than another group or equivalent to the best group. `plan.json`, written before
-the first run, fixes when the groups are tested, so that the error rates hold for all of these tests together.
+Every combination of swept values is a group. The study trains all groups in rounds and tests the groups after
+each round. A group gets no further seeds once it is worse than another group or equivalent to the best group.
+`plan.json`, written before the first run, fixes when the groups are tested, so that the error rates hold for all of
+these tests together.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads
@@ -37,7 +38,7 @@ Train runs in rounds, each with further seeds, until it is known which group is 
 
 Every combination of swept values, such as head=cls,lstm, is a group. The groups are tested after every round. Groups
 that are worse than another or equivalent to the best get no further seeds. The same command continues a study. All
-other keys are those of python -m imdbcls.train --help, except seed.
+other keys are keys of python -m imdbcls.train (see its --help); the key seed is not accepted.
 
 Keys of a study, with their defaults:"""
 SEED_ADVICE = "the study itself chooses the seeds; set seeds.max and seeds.start instead."

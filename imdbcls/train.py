@@ -116,7 +116,7 @@ def train_together(config: "Config", folder: RunFolder) -> dict[str, Any]:
 def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest, processes: Processes) -> dict[str, Any]:
     """Build one run, resume it from a checkpoint if there is one, train, evaluate, and return the recorded result.
 
-    With several `processes`, only the main process records the result; the others return {}.
+    With several `processes`, only the main process records the result; the other processes return {}.
     """
     from imdbcls.build import build_run
     from imdbcls.data.card import card_tables

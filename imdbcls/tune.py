@@ -41,7 +41,7 @@ Tune groups with equal budgets, and train the best configuration of each.
   python -m imdbcls.tune head=cls,lstm jobs=8 hydra/launcher=submitit_slurm                 train eight trials on Slurm
 
 Swept groups (head=cls,lstm) are compared. Swept keys are the search space, which is the same for every group; each has
-an interval, a range or a list of values. Every group gets the same budget. All other keys are those of
+an interval, a range or a list of values. Every group gets the same budget. All other keys are keys of
 python -m imdbcls.train. Trials are not evaluated on test. The same command continues after an interruption, and
 several machines that share runs_dir can run it at the same time.
 
