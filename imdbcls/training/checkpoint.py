@@ -48,8 +48,8 @@ class Checkpoint:
 def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
     """Write a checkpoint to `folder`, and keep the existing checkpoint as `<name>.old`.
 
-    If the process is killed, or if the disk is full (OSError or SafetensorError), either the old or the new checkpoint
-    is complete.
+    If the process is killed, or if the disk is full (OSError or SafetensorError), the existing checkpoint stays
+    complete.
     """
     if not folder.exists():
         restore(folder)
@@ -90,8 +90,8 @@ def remove_previous(folder: Path) -> None:
 def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
     """Verify a checkpoint completely, then read it.
 
-    The tensors in `model.safetensors` must have the names and shapes of one of `models`. Raise UserError if a file is
-    missing, was changed, or does not fit the model; the message contains the path of the file.
+    The tensors in `model.safetensors` must have the names, shapes and dtypes of one of `models`. Raise UserError if a
+    file is missing, was changed, or does not fit the model; the message contains the path of the file.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise CheckpointError(f"{folder} is missing, or is not a folder.")
@@ -108,7 +108,7 @@ def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
         path, size = folder / name, (folder / name).stat().st_size
         if size > largest:
             raise CheckpointError(
-                f"{path} has {size:,} bytes, more than any file in a checkpoint of this model can have."
+                f"{path} has {size:,} bytes, but a file in a checkpoint of this model has at most {largest:,} bytes."
             )
         if size != entry.get("bytes") or sha256(path) != entry.get("sha256"):
             raise CheckpointError(f"{path} differs in size or sha256 from its entry in {folder / MANIFEST}.")
@@ -141,7 +141,10 @@ def matching_model(folder: Path, models: Sequence[Mapping[str, Tensor]]) -> Mapp
 
 
 def require_resume_key(saved: Checkpoint, resume_key: Mapping[str, Any]) -> None:
-    """Raise CheckpointError if the checkpoint's resume key is not `resume_key`. The message lists the differences."""
+    """Raise CheckpointError if a value in `resume_key` differs in the checkpoint. The message lists the differences.
+
+    `resume_key` contains the values that must be unchanged to resume a run (see `runs.identity.resume_key`).
+    """
     before, now = flatten(saved.state.get("resume_key")), flatten(resume_key)
     different = [
         f"{key} is {before.get(key, 'absent')} in the checkpoint and {now.get(key, 'absent')} in this run"
@@ -150,8 +153,8 @@ def require_resume_key(saved: Checkpoint, resume_key: Mapping[str, Any]) -> None
     ]
     if different:
         raise CheckpointError(
-            f"{saved.folder} was saved by a different run: {'; '.join(different)}. Undo this change, or move "
-            f"{saved.folder.parent.parent} away to train again from the first step."
+            f"{saved.folder} was saved by a different run: {'; '.join(different)}. Use the same values as "
+            f"the checkpoint, or move {saved.folder.parent.parent} away to train again from the first step."
         )
 
 

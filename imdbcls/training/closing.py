@@ -59,7 +59,7 @@ def result_lines(result: Mapping[str, Any], num_clusters: int | None) -> Iterato
     yield f"{result['name']}: {tested}test accuracy {result['test/accuracy']:.2%} on {num_documents:,} documents"
     share = confusion_CC.sum(axis=1)[largest] / num_documents
     not_better = ", so this run may be no better" if low <= share else ""
-    baseline = f"always {result['label_names'][largest]!r}: {share:.2%}{not_better}"
+    baseline = f"always predicting {result['label_names'][largest]!r} gives {share:.2%}{not_better}"
     yield f"  95 % interval over documents {low:.2%} to {high:.2%}; {baseline}"
     if num_clusters is not None and num_clusters < num_documents:
         yield (
@@ -113,7 +113,7 @@ def loss_of_guessing(labels_N: np.ndarray) -> float:
 
 
 def next_step(run: Run) -> str:
-    """Return the next command to run: a comparison if the study has another finished run, else another training."""
+    """Return the next command: a comparison if the study has another finished run, else training with another head."""
     study, results = run.folder.study, run.folder.path.parent.glob("*/result.json")
     others = (RunFolder(path.parent) for path in results if path.parent != run.folder.path)
     if any(other.problem() is None for other in others):

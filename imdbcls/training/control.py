@@ -1,4 +1,4 @@
-"""The parts of a command that a run uses while it trains: progress, stop signals, pruning and other processes."""
+"""The objects that a command gives to a run to control its training: progress, stop signals, pruning and processes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ ShouldPrune = Callable[[int, float], bool]
 
 @dataclass(frozen=True)
 class RunControl:
-    """The parts of a command that a run uses while it trains.
+    """The objects that a command gives to a run to control its training.
 
     - `progress`: shows the progress.
     - `stop`: whether a signal has requested a stop.

@@ -17,7 +17,7 @@ class EvaluationModel:
     classifier that gets the merged weights. With `ema_decay` or `swa_start`, `model` has an average of the weights:
 
     - `ema_decay`: the exponential moving average, with Adam's bias correction (Kingma & Ba 2015, section 3). After n
-      steps, the share of the weights after step t in the average is proportional to decay^(n - t).
+      steps, the average includes the weights of each step t with a share that is proportional to decay^(n - t).
     - `swa_start`: stochastic weight averaging (Izmailov et al. 2018, section 3.2), the mean of the weights after each
       step from `swa_start` + 1. Until then, `model` has the weights after the last step. Departure from the paper: the
       paper averages once per epoch.

@@ -62,12 +62,13 @@ def parameter_groups(
     layer_decay: float = 1.0,
     head_only: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return an optimizer's parameter groups: for each learning rate, a group with weight decay and a group without.
+    """Return an optimizer's parameter groups: for each learning rate, one with weight decay and one without it.
 
     Weight decay applies to parameters with two or more dimensions. Biases, the gains of layer norms and the position
     weights of a head have one dimension and do not decay. `head_lr` and `layer_decay` determine each parameter's
     multiple of `lr` (see `lr_multiples`), which a group stores as `lr_multiple`. Schedules scale all groups by the same
-    factor, so the ratios of their learning rates do not change. With `head_only`, the groups contain only the head.
+    factor, so the ratios of their learning rates do not change. With `head_only`, the groups contain only the
+    parameters of the head.
     """
     multiples = lr_multiples(model, head_lr, layer_decay)
     if head_only:
@@ -88,7 +89,7 @@ def lr_multiples(model: Classifier, head_lr: float, layer_decay: float) -> dict[
 
     The multiple is `head_lr` for the head. For an encoder of n layers it is `layer_decay` for the top layer,
     `layer_decay`^2 for the layer below it, and so on; for the embeddings it is `layer_decay`^(n + 1). Howard & Ruder
-    (2018, section 3.2) recommend 1 / 2.6 for an LSTM; Clark et al. (2020, ELECTRA) use 0.8 for a base model.
+    (2018, section 3.2) recommend a decay of 1 / 2.6 for an LSTM; Clark et al. (2020, ELECTRA) use 0.8 for a base model.
     """
     layers = parts_of(model.encoder)[1] if layer_decay != 1 else []
     depths = {parameter: depth for depth, layer in enumerate(layers, start=1) for parameter in layer.parameters()}
@@ -167,7 +168,10 @@ def state_of(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-    """Load a state from `state_of` into an optimizer. Raise ValueError if the state does not fit the parameters."""
+    """Load a state from `state_of` into an optimizer.
+
+    Raise ValueError or RuntimeError if the state does not fit the parameters.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *rest["scalars"].items()]:

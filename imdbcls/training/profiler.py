@@ -10,7 +10,7 @@ from imdbcls.runtime.text_table import text_table
 
 logger = logging.getLogger(__name__)
 
-WARMUP_STEPS = 2  # not profiled: the first steps allocate memory, and the first profiled step is slow
+WARMUP_STEPS = 2  # steps that are not in the trace: the first step allocates memory, and starting the profiler is slow
 NUM_OPERATORS = 15  # rows of the table
 MAX_NAME = 48  # characters of an operator's name
 NAMES = {"ProfilerStep*": "Python, outside operators"}  # torch's name → a clearer name for the table
@@ -19,8 +19,8 @@ NAMES = {"ProfilerStep*": "Python, outside operators"}  # torch's name → a cle
 class StepProfiler:
     """Profile `num_steps` steps after `WARMUP_STEPS`. The trace file has Chrome's format.
 
-    Call `step` after each training step, and `close` when training ends. If training ends earlier, the steps so far are
-    profiled. Profiling slows the profiled steps down and does not change the results.
+    Call `step` after each training step, and `close` when training ends. If training ends before `num_steps` steps are
+    profiled, the trace contains fewer steps. Profiling slows the profiled steps down and does not change the results.
     """
 
     def __init__(self, num_steps: int, trace: Path, device: torch.device) -> None:

@@ -102,11 +102,11 @@ def record_predictions(run: Run, probabilities: Mapping[str, NDArray[np.float64]
 
 
 def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapping[str, float]) -> dict[str, Any]:
-    """Return the content of `result.json` for a finished run. `train_seconds` is in seconds, memory in MB (10^6 bytes).
+    """Return the content of `result.json` for a finished run.
 
-    `latency_ms` contains percentiles in milliseconds from `measure_latency`, which times 25 single documents per run.
-    The rows of `test/confusion_matrix` are the true classes. The predictions must already be on disk, because the
-    result contains their checksums.
+    `latency_ms` contains percentiles in milliseconds from `measure_latency`. The unit of `peak_memory_mb` is 10^6
+    bytes. The rows of `test/confusion_matrix` are the true classes. The predictions must already be on disk, because
+    the result contains their checksums.
     """
     corpus, validation, test = run.corpus, predictions["validation"], predictions["test"]
     return {
@@ -214,7 +214,7 @@ def calibration_metrics(validation: Predictions, test: Predictions) -> dict[str,
 
 
 def accuracy_of_parts(predictions: Predictions) -> dict[str, dict[str, float]]:
-    """Return the accuracy and the number of documents of each part that the data names."""
+    """Return the accuracy and the number of documents of each part of the test split, keyed by the part's name."""
     assert predictions.parts is not None
     rows = {name: predictions.correct[predictions.parts == name] for name in sorted(set(predictions.parts))}
     return {name: {"accuracy": float(correct.mean()), "documents": len(correct)} for name, correct in rows.items()}

@@ -17,7 +17,7 @@ class SelectedSoup(NamedTuple):
     """A greedy soup that is saved as the best checkpoint.
 
     - `epochs`: the epochs whose weights are averaged, best first.
-    - `scores`: the scores of the soup on validation; None if another process evaluated it.
+    - `scores`: the scores of the soup on validation; None if the process that computed them has ended.
     """
 
     epochs: tuple[int, ...]
@@ -42,8 +42,8 @@ def select_soup(
 ) -> SelectedSoup:
     """Write the greedy soup of the weights after all epochs as the best checkpoint.
 
-    `best_scores` are the scores of the best epoch on validation; None if another process evaluated it. This function
-    overwrites the weights of the evaluation model.
+    `best_scores` are the scores of the best epoch on validation; None if the run was resumed after that epoch. This
+    function overwrites the weights of the evaluation model.
     """
     model = evaluator.evaluation_model.model
     numbers = range(1, state.epoch + 1)

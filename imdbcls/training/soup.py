@@ -21,7 +21,7 @@ class Soup:
 def greedy_soup(
     ranks: Mapping[int, Rank], weights_after: Callable[[int], Weights], evaluate: Callable[[Soup], Rank]
 ) -> Soup:
-    """Average the weights of epochs as long as the average does not get worse (Wortsman et al. 2022, recipe 1).
+    """Average the weights of greedily selected epochs (Wortsman et al. 2022, recipe 1).
 
     Start with the best epoch. Then try the other epochs in the order of their ranks. Add an epoch if the mean with this
     epoch is not worse than the mean without it. So the soup is never worse than the best epoch, on the documents that

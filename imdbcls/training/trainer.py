@@ -48,9 +48,10 @@ MAX_UNREAD_STEPS = 100
 class Trainer:
     """Train a model and save the weights of the epoch with the best validation metric.
 
-    The steps update `evaluation_model.trained`; `evaluation_model.model` is evaluated and saved as the best. The loss
-    of a step is the mean of `objective` over the targets of its batch: the documents' labels or, in pretraining, the
-    masked tokens. `evaluator` computes the scores of a split, such as probabilities_NC, and its metrics.
+    The steps update `evaluation_model.trained`; `evaluation_model.model` is evaluated, and saved if it is the best so
+    far. The loss of a step is the mean of `objective` over the targets of its batch: the documents' labels or, in
+    pretraining, the masked tokens. `evaluator` computes the scores of a split, such as probabilities_NC, and its
+    metrics.
 
     A step does not wait for a GPU. Losses are fetched before metrics are logged, before a checkpoint is saved, and
     after at most `MAX_UNREAD_STEPS` steps. On the CPU they are fetched in each step.
@@ -102,7 +103,7 @@ class Trainer:
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.state = TrainState(micro_batch_size=settings.micro_batch_size)
         self.meter = StepMeter()
-        # Validation scores of the best epoch; None if another process evaluated that epoch.
+        # Validation scores of the best epoch; None if the run was resumed after that epoch.
         self.best_validation: NDArray[np.float64] | None = None
         self.soup_epochs: tuple[int, ...] = ()  # the epochs whose weights are averaged, with `greedy_soup`
 
@@ -184,7 +185,7 @@ class Trainer:
 
     @property
     def documents_to_evaluate(self) -> int:
-        """The number of documents to evaluate until the run ends: validation in each remaining epoch, and test once."""
+        """The largest number of documents that the run still evaluates, for the estimate of the time left."""
         num_test = self.num_test_documents
         per_epoch = self.batches.validation.num_documents + (num_test if self.settings.watch_test else 0)
         in_the_end = 0 if self.control.is_trial else num_test
@@ -217,8 +218,11 @@ class Trainer:
         """Compute the gradient of the batch's mean loss, one micro-batch at a time, and return the loss.
 
         If memory runs out, return None. Only gradients then remain from the failed attempt, and `halve_micro_batch`
-        frees them. With `steps_are_repeatable`, a signal that requests a stop raises Interrupted before the step ends,
-        because a step can take a minute on a CPU. In both cases, weights, optimizer and counters do not change.
+        frees them. If the micro-batches cannot be smaller, or with several processes, raise the error instead.
+
+        With `steps_are_repeatable` and a single process, a signal that requests a stop raises Interrupted before the
+        step ends, because a step can take a minute on a CPU. In all these cases, weights, optimizer and counters do not
+        change.
         """
         num_processes = self.processes.size
         is_interruptible = self.steps_are_repeatable and num_processes == 1
@@ -381,7 +385,7 @@ class Trainer:
     def final_validation(self) -> NDArray[np.float64]:
         """Return the scores of the best weights on validation, such as probabilities_NC. Call it after `fit`.
 
-        Validation is evaluated again only if another process evaluated the best epoch.
+        Validation is evaluated again only if the run was resumed after the best epoch.
         """
         if self.best_validation is None:
             return self.evaluator.scores("validation", self.batches.validation)

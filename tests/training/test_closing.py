@@ -64,7 +64,7 @@ def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
     name, accuracy = result["name"], result["test/accuracy"]
     assert lines[start] == f"{name}: test accuracy {accuracy:.2%} on 40 documents"
     low, high = accuracy_interval(np.array(result["test/confusion_matrix"]))
-    assert f"95 % interval over documents {low:.2%} to {high:.2%}; always '" in lines[start + 1]
+    assert f"95 % interval over documents {low:.2%} to {high:.2%}; always predicting '" in lines[start + 1]
     assert "compare treats their 37 clusters" in lines[start + 2]
     assert lines[start + 3] == f"  validation accuracy {result['val/accuracy']:.2%} (best epoch 1)"
     end = "\n".join(lines[start:])
