@@ -25,6 +25,6 @@ class ConsoleLog:
                 self._write(message)
 
     def stop(self, seconds: float) -> None:
-        """Tell the thread to write the messages in the queue and end. Wait up to `seconds` until it has ended."""
+        """Let the thread write the messages in the queue and then end. Wait at most `seconds` for it to end."""
         self._messages.put(None)
         self._thread.join(seconds)

@@ -70,7 +70,7 @@ def tags_of(tags: Iterable[object]) -> tuple[str, ...]:
 
 
 def ignored(mode: str) -> str | None:
-    """Return a warning about ignored environment variables, or None if all of them were already reported."""
+    """Return a warning about ignored environment variables, or None if none is set or all were already reported."""
     reasons = {
         name: reason
         for name, reason in IGNORED.items()

@@ -12,7 +12,7 @@ BEST = {
     **{f"val/{name}": "min" for name in LOWER_IS_BETTER},
     "train/loss": "min",
 }
-# Prefix of copied curves. `wandb leet` sorts plots by name, so its first page shows the copies.
+# Prefix of copied curves. W&B's terminal viewer `wandb leet` sorts plots by name, so its first page shows the copies.
 COPIES = "curves/"
 
 

@@ -189,7 +189,10 @@ class MlflowTracker(Tracker):
 
 
 def describe_auto() -> str:
-    """Return where `tracker=mlflow` would log on this machine. One request checks that the server answers."""
+    """Return where `tracker=mlflow` would log on this machine, or how to install MLflow.
+
+    One request checks that the server answers.
+    """
     version, uri = installed_version("mlflow-skinny"), os.environ.get(SERVER, "")
     if version is None:
         return "not installed: pip install 'imdbcls[mlflow]' to use tracker=mlflow"

@@ -75,7 +75,7 @@ class MlflowRun:
         return str(known["run"]) if is_same else None
 
     def last_step(self) -> int:
-        """Return the last logged step, or -1 if there is none. Every logged point has the metric `epoch`."""
+        """Return the last logged step, or -1 if there is none. Every record of training has the metric `epoch`."""
         return max((each.step for each in self._client.get_metric_history(self.id, "epoch")), default=-1)
 
     def log_params(self, values: Mapping[str, Any]) -> None:

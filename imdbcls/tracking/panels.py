@@ -1,7 +1,7 @@
 """The panels that the W&B workspace and the W&B report of a study share. Each section answers one question.
 
 The panels show tables and figures that `log_comparison` and `WandbTracker` log. Curves and bars show the mean over the
-seeds of a group, with a range from the lowest to the highest seed.
+seeds of a group, with a range from the minimum to the maximum.
 """
 
 from collections.abc import Iterable, Mapping
@@ -59,7 +59,7 @@ def test_panels(metric: Metric, figures: list[str]) -> list[Any]:
     import wandb_workspaces.reports.v2 as reports
 
     bars = reports.BarPlot(
-        title=f"Test {metric.title}: mean, lowest and highest seed",
+        title=f"Test {metric.title}: mean, minimum and maximum over seeds",
         metrics=[metric.key],
         **grouped(),
         layout=reports.Layout(**WIDE),
@@ -140,7 +140,7 @@ def calibration_panels(figures: list[str]) -> list[Any]:
     if not reliability:  # the runs have no probabilities
         return []
     bars = reports.BarPlot(
-        title="Expected calibration error (lower is better): mean, lowest and highest seed",
+        title="Expected calibration error (lower is better): mean, minimum and maximum over seeds",
         metrics=["test/ece"],
         **grouped(),
         layout=reports.Layout(**WIDE),

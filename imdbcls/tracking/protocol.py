@@ -59,7 +59,7 @@ class Tracker(Protocol):
         """Record the hash of the splits, the number of documents per split, and the tables of the data card."""
 
     def log(self, point: Mapping[str, float | int]) -> None:
-        """Record one line of `metrics.jsonl`. `step` increases with each call. A resumed run may repeat steps."""
+        """Record one line of `metrics.jsonl`. `step` increases with each call, but a resumed run may repeat steps."""
 
     def log_test(
         self,
