@@ -38,7 +38,7 @@ SECONDS_PER_HOUR = 3600.0
 def run_study(
     groups: Sequence[GridGroup], settings: StudySettings, train: Train, cluster: Cluster | None = None
 ) -> int:
-    """Train and test a study until its verdict is known or its budget is used. Return the exit code of the command.
+    """Train and test a study until it is over or its budget is used up. Return the exit code of the command.
 
     With a `cluster`, the runs of each round are one array of jobs; otherwise they are trained on this machine.
     """
@@ -59,7 +59,7 @@ def run_study(
 class AdaptiveStudy:
     """A planned study that this command trains and tests.
 
-    `failed` maps the index of a group in the plan to a message about its failed run. These groups get no further runs.
+    `failed` maps the index of a group in the plan to a message about its failed run. Such a group gets no further runs.
     """
 
     folder: Path
@@ -106,7 +106,7 @@ class AdaptiveStudy:
         return 1 if self.failed else 0
 
     def running(self, rounds: Sequence["Round"]) -> list[int]:
-        """Return the groups that the next round trains."""
+        """Return the indices of the groups that the next round trains."""
         running = rounds[-1].running if rounds else range(len(self.plan.groups))
         return [group for group in running if group not in self.failed]
 
@@ -207,7 +207,7 @@ class AdaptiveStudy:
         """Return an error message for a study in which `compare` would leave out a finished run."""
         return (
             f"{self.folder} cannot be tested after {num_seeds} seeds per group, because a finished run cannot be "
-            f"compared with the others. python -m imdbcls.compare {self.folder} names the run and the reason."
+            f"compared with the other runs. python -m imdbcls.compare {self.folder} names the run and the reason."
         )
 
 

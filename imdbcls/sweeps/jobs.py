@@ -329,7 +329,10 @@ def set_parent_death_signal(parent: int) -> None:
 
 
 def exit_code_of(job: Callable[[], object], error_input: int) -> int:
-    """Run a job in this process and return its exit code. If it raises, log the error and write a line to the pipe."""
+    """Run a job in this process and return its exit code.
+
+    If the job raises an error, log it, and write its first line to the file descriptor `error_input`.
+    """
     try:
         job()
         code = 0

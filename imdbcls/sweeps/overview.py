@@ -40,9 +40,9 @@ class SharedMessages:
 class JobMessages:
     """Decide which messages of one job are shown on stderr. Trackers still record all messages.
 
-    Warnings and messages that several jobs share are shown once. With `has_overview`, the sweep itself logs the start
-    and the end of the run. The lines about epochs are shown only if the first epoch takes `MIN_SECONDS` or more: a
-    run has either all of these lines or none.
+    A text that several jobs log is shown once, unless it is an error. With `has_overview`, the sweep itself logs the
+    start and the end of the run. The lines about epochs are then shown only if the first epoch takes `MIN_SECONDS` or
+    more: a run has either all of these lines or none.
     """
 
     def __init__(self, shared: SharedMessages, has_overview: bool) -> None:
@@ -75,12 +75,12 @@ class JobMessages:
 
 
 def label(number: int, num_expected: int) -> str:
-    """Return the number of ended runs or trials and the expected total as text: `[3/9]`."""
+    """Return the number of a run or trial and the expected number of all runs or trials as text, such as `[3/9]`."""
     return f"[{number}/{num_expected}]"
 
 
 def end_line(label: str, name: str, detail: str, seconds: float, left: float | None) -> str:
-    """Return the line for a finished run. `left` is the expected time until the sweep ends, in seconds."""
+    """Return the line for a run that has ended. `left` is the expected time until the sweep ends, in seconds."""
     parts = [f"{label} {name}", detail, duration(seconds)]
     return "  ".join([*parts, f"({duration(left)} left)"] if left is not None else parts)
 

@@ -117,7 +117,8 @@ def second_sizes(
 ) -> dict[str, int]:
     """Return the number of documents per split in the second pass.
 
-    Evaluating them takes about `EVALUATE_SECONDS`, and encoding them for a feature cache about `ENCODE_SECONDS`.
+    Evaluating the test documents takes about `EVALUATE_SECONDS`. With a feature cache, encoding the training documents
+    takes about `ENCODE_SECONDS`.
     """
     num_test = between(FEW, EVALUATE_SECONDS / evaluate_seconds, MANY)
     if not config.uses_feature_cache:

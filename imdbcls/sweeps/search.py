@@ -16,5 +16,5 @@ def objective_of(result: Mapping[str, Any]) -> float:
     key = f"val/{metric_of(result)}"
     value = result.get(key)
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{result.get('name')} has no {key} to optimise: it is undefined.")
+        raise UserError(f"{result.get('name')} has no {key} to optimise: {key} is undefined. Choose another metric.")
     return float(value)

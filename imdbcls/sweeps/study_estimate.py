@@ -56,7 +56,7 @@ def expectation(found: Estimate, plan: Plan) -> Iterator[str]:
     yield (
         f"Expected in simulated studies with {num_documents:,} test documents and a standard deviation of "
         f"{100 * SEED_SD:g} points over seeds: {equal:.0f} runs if all groups are equal; {half:.0f} "
-        f"if each group is 0.5 points worse than the one before it, and {one:.0f} if it is 1 point worse."
+        f"if each group is 0.5 points worse than the previous group; {one:.0f} if each group is 1 point worse."
     )
     detectable = in_child(partial(detectable_difference, plan, num_documents))
     yield (

@@ -135,7 +135,7 @@ class StudyReport:
         return f"< {SMALLEST_P}" if p < SMALLEST_P else f"{p:.2g}"
 
     def verdict(self, rounds: Sequence["Round"]) -> list[str]:
-        """Return sentences that name the groups that are better, equivalent, stopped as futile and undecided."""
+        """Return sentences that name the groups that are better, equivalent, stopped as futile or undecided."""
         from imdbcls.comparison.race import State
 
         now = rounds[-1]

@@ -149,7 +149,7 @@ class GroupTrials:
     def has_had(self, hours: float) -> bool:
         """Return whether an earlier command recorded a budget of at most `hours`.
 
-        If so, the recorded trials are within a budget of `hours`, even if the last trial took longer than allowed.
+        If so, every recorded trial began before `hours` were used up, even if all trials together took longer.
         """
         earlier = self._study.user_attrs.get(HOURS)
         return earlier is not None and earlier <= hours
@@ -203,7 +203,10 @@ class GroupTrials:
             suggest(trial, dimension)
 
     def open_trials(self) -> list[FrozenTrial]:
-        """Return the trials that have begun but not ended, whether or not their process is still alive."""
+        """Return the trials that have begun but not ended. The process of such a trial may be dead.
+
+        In an SQL database, trials without a heartbeat for `GRACE_SECONDS` are first replaced by new trials.
+        """
         if isinstance(self._opened, RDBStorage):
             fail_stale_trials(self._study)
         return [trial for trial in self.trials() if trial.state is TrialState.RUNNING]

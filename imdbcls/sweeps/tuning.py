@@ -1,7 +1,7 @@
 """Train the trials of a tuning study, with the same budget for each group.
 
 The groups take turns. Several processes can work on the same study: each claims its trials (see `claims`). If the
-process of a trial is dead, any other command that works on the study continues the trial from its checkpoint.
+process of a trial is dead, another process with the same study folder continues the trial from its checkpoint.
 """
 
 import logging
@@ -170,7 +170,7 @@ class Tuning:
         self._jobs.wait()
 
     def _claim_next(self) -> list[Claim]:
-        """Claim the next trial, or on a cluster the next array: `jobs` trials, but at least one per group."""
+        """Claim the next trial. On a cluster, claim `jobs` trials, or one trial per group if there are more groups."""
         jobs = self.groups[0].config.jobs
         limit = 1 if self._cluster is None else max(len(self.groups), 1 if jobs == "auto" else jobs)
         claims: list[Claim] = []
@@ -310,7 +310,7 @@ class Tuning:
             return True
         logger.info(
             f"{claim.name}: no heartbeat for more than {duration(GRACE_SECONDS)}, so a new trial with the same values "
-            "replaces this trial. If this run has a result, the new trial uses it."
+            "replaces this trial. If the replaced trial has a result, the new trial uses that result."
         )
         return False
 
@@ -389,7 +389,7 @@ class Tuning:
         return found
 
     def results(self) -> TuningResults:
-        """Return all trials, and the expected value of the best of n trials."""
+        """Return all trials, and the expected best value for each number of trials."""
         metric, budget = METRICS[self._metric], self._settings.budget
         groups = [
             (group.name, group.overrides, tuple(map(result_of, trials.trials())))
@@ -401,7 +401,7 @@ class Tuning:
 
 
 def train_trial(config: Config, train: TrainTrial, reporter: Reporter) -> None:
-    """Train a trial in its own process."""
+    """Train a trial, and report its epochs to Optuna."""
     with reporter.opened() as report:
         train(config, report)
 

@@ -18,8 +18,9 @@ FILE = "wall_times.json"
 class WallTimes:
     """The seconds that each named run took, including the start of the process, loading and evaluation.
 
-    A run that shared the machine with others counts with its share of the time. If a run was interrupted and continued,
-    its times are added. If a command is killed, the time of its running runs is lost.
+    If several runs train on this machine at the same time, the time of each run is divided by the number of parallel
+    jobs. If a run was interrupted and continued, its times are added. If a command is killed, the times of its
+    unfinished runs are lost.
     """
 
     def __init__(self, study: Path) -> None:

@@ -86,7 +86,7 @@ def start_or_report(config: Config, sweep: Sweep, jobs: ClaimedJobs, claims: Cla
 def submit_or_report(
     pending: Sequence[Config], sweep: Sweep, cluster: Cluster, claims: Claims, train: Train
 ) -> list[Config]:
-    """Train the incomplete runs as one array of jobs, report the others, and return the runs that were claimed."""
+    """Train the incomplete runs as one array of jobs, and report the complete runs. Return the claimed runs."""
     claimed, tasks = [], []
     with ExitStack() as stack:
         for config in pending:
