@@ -48,7 +48,7 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
     order = sorted(range(len(study.groups)), key=lambda i: -metric.sign * primary[i].values_S.mean())
     groups, primary = [study.groups[i] for i in order], [primary[i] for i in order]
     means = [sample.values_S.mean() for sample in primary]
-    summaries = tuple(  # equal groups share a rank
+    summaries = tuple(  # groups with equal means share a rank
         summarize_group(study.groups[i], 1 + means.index(mean), metrics[i], metric, study.label_names)
         for mean, i in zip(means, order, strict=True)
     )
@@ -93,8 +93,9 @@ def compare_study(study: Study, metric: Metric, margin: float | None) -> Compari
 
 
 def chosen(study: Study, metric: str | None = None, margin: float | None = None) -> tuple[Metric, float | None]:
-    """Return the metric and the margin of a comparison. A given `margin` is in points if the metric is a percentage.
+    """Return the metric and the margin of a comparison. For percentages, the returned margin is a fraction of one.
 
+    A given `margin` is in points if the metric is a percentage, and in the unit of the metric otherwise.
     Without `metric`, use the metric of the study's plan or, without a plan, the metric that selected the best epochs.
     Without `margin`, use the margin of the plan if the plan has the same metric, else the default margin of the metric.
     """
@@ -187,6 +188,6 @@ def run_summaries(group: Group, metric: Metric, summary: MetricSummary) -> tuple
 
 
 def validation_accuracy(group: Group) -> float | None:
-    """Return the mean validation accuracy over the runs that recorded one, or None if no run did."""
+    """Return the mean of the recorded validation accuracies, or None if no run recorded its validation accuracy."""
     found = [value for run in group.runs if (value := number(run.result.get("val/accuracy"))) is not None]
     return sum(found) / len(found) if found else None

@@ -94,15 +94,15 @@ class TuningResults:
 
     @cached_property
     def leads_by_trials(self) -> tuple[Lead, ...]:
-        """The leaders by number of trials, up to the number that every group has."""
+        """The leaders by number of trials, up to the number of ended trials in the smallest group."""
         return self._leads([float(n) for n in range(1, self._shared_trials + 1)], [1.0] * len(self.groups))
 
     @cached_property
     def leads_by_hours(self) -> tuple[Lead, ...]:
         """The leaders by hours of tuning.
 
-        The range of hours starts when every group could have finished one trial, and ends when some group has used all
-        of its trials.
+        The range of hours starts when every group could have finished one trial, and ends when the first group has used
+        all its trials.
         """
         costs = [group.seconds_per_trial / 3600 for group in self.groups]
         counts = [len(group.expected) for group in self.groups]

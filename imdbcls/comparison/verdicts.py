@@ -10,7 +10,7 @@ class Outcome(StrEnum):
 
     UNTESTED = "untested"
     BETTER = "better"
-    BETTER_HERE = "here"  # these trained models differ, but the groups may not: a group has one seed
+    BETTER_HERE = "here"  # holds only for the trained models, because a group has only one seed
     EQUIVALENT = "equivalent"
     UNDECIDED = "undecided"
 

@@ -150,7 +150,7 @@ REST = WithoutCollapsed((3, 2), 0.01, -0.005, 0.025, 0.2, Outcome.UNDECIDED)
         (
             HERE,
             "lstm scored better than cls in these runs by 2.00 points (1.00 to 3.00; p = 0.001) (a group has one "
-            "seed, so this holds only for these trained models; another seed may reverse it)",
+            "seed, so the verdict holds only for these trained models; another seed may reverse it)",
         ),
         (
             UNDECIDED | {"num_collapsed": (0, 1), "without_collapsed": REST, "seeds_needed": 8},

@@ -59,7 +59,7 @@ def test_summary_of_three_heads_fits_on_a_screen(study: Path) -> None:
     verdicts = [line for line in lines if re.match(r"(better|equivalent|undecided)  ", line)]
     assert [line.split()[0] for line in verdicts] == [pair.outcome for pair in comparison.pairs]
     assert {"better", "undecided"} <= {line.split()[0] for line in verdicts}
-    assert "those of differences hold for all 3 pairs together" in text.replace("\n", " ")
+    assert "For differences, they hold for all 3 pairs together." in text.replace("\n", " ")
     assert lines[-1] == "runs/heads/comparison.html"
     for ending in ("--full", ".md", ".tex", ".json", ".csv", "comparison_pairs.csv"):
         assert ending in lines[-2]
@@ -133,7 +133,7 @@ def test_one_seed_is_not_a_general_claim(tmp_path: Path) -> None:
     assert comparison.pairs[0].outcome is Outcome.BETTER_HERE
     assert "better here  a leads b by " in text
     assert "Better here: these trained models differ; other seeds may reverse the order." in text
-    assert "95 % intervals, over documents only" in text and "80 % of studies" not in text
+    assert "95 % intervals are over documents only." in text and "80 % of studies" not in text
 
 
 def test_equal_groups_do_not_lead(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_advice_asks_for_seeds_before_documents(tmp_path: Path) -> None:
     (pair,) = comparison.pairs
     assert pair.outcome is Outcome.UNDECIDED and pair.seeds_needed is None
     (sentence,) = advice(comparison)
-    assert sentence.endswith(": first at least 5 seeds per group.")
+    assert sentence.endswith(", first train at least 5 seeds per group.")
     assert sentence in " ".join(terminal_summary(comparison, FOLDER, 80).split())
     assert "train at least 5 per group" in markdown_text(comparison)
 
@@ -218,7 +218,7 @@ def test_many_groups_and_long_names(tmp_path: Path) -> None:
     for width in (60, 80, 110):
         summary = terminal_summary(comparison, FOLDER, width)
         assert width_of(summary.replace("comparison_pairs.csv", "")) <= width
-        assert "and 20 more groups: --full" in summary and "and 429 more pairs: --full" in summary
+        assert "and 20 more groups (see --full)" in summary and "and 429 more pairs (see --full)" in summary
         assert len(summary.splitlines()) < 75
     for group in comparison.groups:
         assert group.name[:4] in everything
@@ -226,9 +226,9 @@ def test_many_groups_and_long_names(tmp_path: Path) -> None:
 
 def test_long_notes_are_counted(study: Path) -> None:
     comparison = replace(compared(study), notes=("a short note.", "word " * 60, "another."))
-    assert "\n\n- a short note.\nand 2 more notes: --full\n\n" in terminal_summary(comparison, FOLDER, 80)
+    assert "\n\n- a short note.\nand 2 more notes (see --full)\n\n" in terminal_summary(comparison, FOLDER, 80)
     comparison = replace(comparison, notes=("word " * 60,))
-    assert "\n\n1 note: --full\n\n" in terminal_summary(comparison, FOLDER, 80)
+    assert "\n\n1 note (see --full)\n\n" in terminal_summary(comparison, FOLDER, 80)
     assert terminal_text(comparison, 80).count("word") == 60
 
 

@@ -10,7 +10,7 @@ MAX_NAMED = 4  # groups in one clause
 
 
 def advice(comparison: Comparison) -> list[str]:
-    """Return sentences on how many seeds or documents would decide the undecided pairs of the best group.
+    """Return sentences on what would decide the undecided pairs of the best group: more seeds or more documents.
 
     Also name every group that needs a third seed. Pairs with a one-seed group are left out. Pairs of a planned study
     are also left out, because the plan fixes the number of seeds. If no group has learned anything, return only advice
@@ -41,14 +41,14 @@ def advice(comparison: Comparison) -> list[str]:
         )
     if by_seeds:
         seeds = max(pair.seeds_needed or 0 for pair in by_seeds)
-        sentences.append(f"For a verdict on {names_of(by_seeds, best)}: about {seeds} seeds per group.")
+        sentences.append(f"To get a verdict on {names_of(by_seeds, best)}, train about {seeds} seeds per group.")
     if by_few_seeds:
         sentences.append(
-            f"For a verdict on {names_of(by_few_seeds, best)}: first at least {ENOUGH_SEEDS} seeds per group."
+            f"To get a verdict on {names_of(by_few_seeds, best)}, first train at least {ENOUGH_SEEDS} seeds per group."
         )
     if by_documents:
         or_margin = "" if comparison.margin is None else ", or a larger margin"
-        sentences.append(f"For a verdict on {names_of(by_documents, best)}: more test documents{or_margin}.")
+        sentences.append(f"To get a verdict on {names_of(by_documents, best)}, use more test documents{or_margin}.")
     return sentences
 
 

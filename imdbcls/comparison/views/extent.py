@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from imdbcls.comparison.results import Comparison, GroupSummary, PairResult
 
 MAX_PAIRS = 45  # all pairs of ten groups
-MAX_GROUPS = 20  # in one figure, or as columns of a table
+MAX_GROUPS = 20  # as curves of one figure, as columns of a table, or in the list of documents
 
 
 def shown_pairs(comparison: Comparison) -> tuple[PairResult, ...]:

@@ -62,7 +62,7 @@ def data_sentence(facts: Mapping[str, Values]) -> str:
 def clusters_text(facts: Mapping[str, Values]) -> str:
     """Return the number of clusters and what they are, such as `275 films`.
 
-    If no name or more than one name is recorded, call the clusters groups of documents that belong together.
+    Unless exactly one name is recorded, return a text such as `275 groups of documents that belong together`.
     """
     count = span(facts["test_clusters"])
     names = facts.get("cluster_name", ())
@@ -105,7 +105,7 @@ def dates(facts: Mapping[str, Values]) -> str:
 def span(values: Values, shown: Callable[[str | int | float], str] | None = None, joint: str = ", ") -> str:
     """Join at most `MAX_VALUES` different values with "or".
 
-    If there are more, return the range of numbers, or the first texts and the number of others.
+    If there are more numbers, return their range. If there are more texts, return the first ones and count the rest.
     """
     texts = list(dict.fromkeys((shown or value_text)(value) for value in values))
     if len(texts) > MAX_VALUES:

@@ -34,7 +34,7 @@ COST_PLANES = ("latency_ms_p50", "train_seconds", "head_parameters", "peak_memor
 CURVES = {  # keys of GroupSummary.learning_curves, and their metrics
     f"val/{name}": METRICS[name] for name in ("accuracy", "f1", "auroc", "loss")
 }
-ALWAYS = ("val/accuracy", "val/loss")  # curves that are shown for every metric of the comparison
+ALWAYS = ("val/accuracy", "val/loss")  # curves that are shown whichever metric the comparison uses
 MAX_TRAIN_CURVES = 6  # groups; with more groups, the training loss is left out
 FAR_AWAY = 0.5  # a reference value is drawn up to this distance from the values, as a fraction of their range
 LOG_FACTOR = 20  # the axis is logarithmic if the largest cost is more than this many times the smallest
@@ -178,7 +178,7 @@ def scaled(curve: Sequence[CurvePoint], scale: float) -> tuple[CurvePoint, ...]:
 
 
 def best_epochs(group: GroupSummary, curve: Sequence[CurvePoint]) -> tuple[BestEpoch, ...]:
-    """Return the best epochs of the seeds. Each has the value of the curve and the number of seeds with this epoch."""
+    """Return each epoch that is the best epoch of a seed, with the value of `curve` and the number of such seeds."""
     counts = Counter(run.best_epoch for run in group.runs)
     return tuple(
         BestEpoch(point.epoch, point.mean, counts[int(point.epoch)])

@@ -10,13 +10,14 @@ one, never percent. `comparison.results` documents what null means for each fiel
   distinct values over all runs, see comparison.facts), `settings.{shared, differing}` (config values by dotted key; one
   per group if they differ; empty: the group does not have this key), `notes` (on runs that were left out and on
   possible confounds), `cautions` (the notes that the headline also contains)
-- `groups[]`, best first: `name`, `head`, `backbone`, `varied.{key}` (choices in which the groups differ), `rank` (equal
-  groups have the same rank), `seeds`, `num_failed` (runs), `num_documents`,
+- `groups[]`, best first: `name`, `head`, `backbone`, `varied.{key}` (choices in which the groups differ), `rank` (the
+  same for groups with equal means), `seeds`, `num_failed` (runs), `num_documents`,
   `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
   `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
   (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
-  all null except `n` if the metric is not defined (ECE has no interval); `ensemble.{metric}` (of the probabilities
-  averaged over seeds), `calibration` (null: no probabilities) with `ece`, `expected` (the ECE if calibrated), `p`,
+  all null except `n` if the metric is not defined (ECE has no interval); `ensemble.{metric}` (computed from the
+  probabilities averaged over seeds), `calibration` (null: no probabilities) with `ece`, `expected` (the ECE if
+  calibrated), `p`,
   `temperatures` (one per seed, fitted on validation) and `ece_calibrated` (mean ECE with these temperatures; both are
   null if a run did not record a temperature);
   `num_collapsed` (runs that predict one class for nearly all documents), `largest_collapse_rate` (95 % limit);
@@ -32,10 +33,11 @@ one, never percent. `comparison.results` documents what null means for each fiel
 - `size_curves[]`, if the groups differ only in `data.train_limit` and the head: `head`, and `points[]` with
   `train_documents`, `group`, `mean`, `low`, `high`; `crossings[]` with `before` and `after` (the heads that are ahead
   at the smaller and at the larger of the two `sizes`), `leads` (differences at both sizes) and `significant`
-- `pairs[]`, in which `a` ranks above `b`: the fields of `results.PairResult` except `higher_is_better`, its properties
-  `equivalent`, `underpowered`, `seeds_varied` and `significant`, and `verdict` (a sentence)
+- `pairs[]`, in which `a` ranks above `b`: all fields of `results.PairResult` except `higher_is_better`; also the
+  properties `equivalent`, `underpowered`, `seeds_varied` and `significant` of this class, and `verdict` (a sentence)
 - `plan` (null: the study has no plan, or the comparison does not follow it): the fields of `results.PlanSummary`; each
-  pair then has a `look`, the fields of `results.PairLook`. `looks[]`: numbers of runs at this and earlier comparisons
+  pair then has a `look` with the fields of `results.PairLook`
+- `looks[]`: the number of runs at each earlier comparison of this study and at this one
 - `pareto.{cost}`: names of the groups on the Pareto front of the metric and that cost
 - `disagreements[]` (`right`, `wrong`, `count`, `ids`), `wrong_for_all` (`count`, `ids`), `label_errors` (`count`,
   `documents[]` with `id`, `label`, `suspected`, `least_confidence`). The lists of ids and documents contain at most 200

@@ -104,7 +104,7 @@ def interval(metric: Metric, low: float, high: float) -> Latex:
 
 
 def columns_of_groups(comparison: Comparison) -> dict[str, Sequence[str]]:
-    """Return the cells of each column of the table of groups, keyed by title. See `has_bold_names` for bold names."""
+    """Return the columns of the table of groups: a list of cells for each column title."""
     metric, groups = comparison.metric, comparison.groups[:MAX_ROWS]
     columns: dict[str, Sequence[str]] = {
         "Model": [name_of(group, comparison) for group in groups],
@@ -126,10 +126,7 @@ def name_of(group: GroupSummary, comparison: Comparison) -> Latex:
 
 
 def has_bold_names(comparison: Comparison) -> bool:
-    """Return whether the names of the groups that may be the best are bold.
-
-    They are bold if these groups are known and are not all groups.
-    """
+    """Return whether names on the short list are bold: the list is known, and does not contain every group."""
     return comparison.short_list is not None and len(comparison.short_list) < len(comparison.groups)
 
 

@@ -30,7 +30,7 @@ def markdown_text(comparison: Comparison) -> str:
 
 
 def verdict_markdown(comparison: Comparison) -> str:
-    """Return the headline, the ranking, the verdict on each pair and the notes."""
+    """Return the headline, the facts, the ranking, the verdicts on the shown pairs, and the notes."""
     best = ranking(comparison).without_empty_columns()
     blocks = [
         [f"**{markdown(headline(comparison))}**"],

@@ -87,7 +87,7 @@ def page_html(
 
 
 def matrices_html(comparison: Comparison) -> str | None:
-    """Return a page with only the confusion matrix of each group, or None if there are too many classes to show."""
+    """Return a page that contains only the confusion matrices, or None if there are too many classes to show."""
     matrices = confusion_matrices(comparison)
     style = Markup(packaged("figures.css") + packaged("page.css"))
     template = templates().get_template("matrices.html")

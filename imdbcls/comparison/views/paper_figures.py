@@ -35,7 +35,7 @@ WIDTH = 3.3  # inches: one column
 DPI = 300
 FONT_SIZE = 7.0  # points
 UNIT = FONT_SIZE / 12.5  # points per unit of the page's SVG drawings; labels are placed in these units
-# Okabe and Ito (2008), "Color universal design", with black and grey instead of yellow, which is faint on paper.
+# Okabe and Ito (2008), "Color universal design", with grey instead of yellow, which is faint on paper.
 # Marker shapes also differ, so no figure relies only on colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A7A7A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "p", "X")
@@ -71,7 +71,7 @@ ROW_HEIGHT = 0.19  # inches per interval
 DOTS_ABOVE = 0.38  # in units of the y axis: distance of the seeds from their interval
 MAX_HEIGHT = 100.0  # inches
 MAX_LABEL = 24  # characters; if a label is longer, all labels are placed above their intervals
-MAX_LABELLED = 12  # marks; if a cost plane has more, only marks on the Pareto front get labels that fit
+MAX_LABELLED = 12  # marks; if a cost plane has more, a label must fit and its mark must be on the Pareto front
 
 
 def require_matplotlib() -> None:

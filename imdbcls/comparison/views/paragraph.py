@@ -100,7 +100,7 @@ def planned_looks(comparison: Comparison) -> Iterator[str]:
 
 
 def variances(comparison: Comparison) -> Iterator[str]:
-    """Yield sentences on the estimates of the variance over documents and the variance between seeds, where needed."""
+    """Yield sentences on the estimates of the variance over documents and the variance between seeds."""
     if comparison.metric.name in ("f1", "auroc"):
         yield "The variance over documents is estimated with the infinitesimal jackknife (Efron, 1982)."
     several = sum(len(group.seeds) > 1 for group in comparison.groups)

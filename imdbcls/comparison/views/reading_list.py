@@ -1,4 +1,4 @@
-"""Choose the documents that the page lists as mistakes, with the predictions of every group."""
+"""Choose the documents that the page lists as mistakes, with the predictions of the shown groups."""
 
 import re
 from collections import Counter
@@ -43,12 +43,12 @@ class Document:
 @dataclass(frozen=True)
 class ReadingList:
     documents: tuple[Document, ...]  # at most MAX_SHOWN
-    reasons: Mapping[str, str]  # why documents are listed: key to description, in the order of first use
+    reasons: Mapping[str, str]  # why documents are listed: a description for each key, in the order of first use
     num_candidates: int  # all documents that have a reason
 
 
 def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str]) -> ReadingList:
-    """Choose the clearest examples for each reason to list a document. `texts` maps ids to the available texts.
+    """For each reason to list a document, choose the clearest documents. `texts` maps ids to the available texts.
 
     Only the groups returned by `shown_groups` are included, because the list grows with the number of groups and pairs.
     """
@@ -78,9 +78,9 @@ def reading_list(study: Study, comparison: Comparison, texts: Mapping[str, str])
 
 
 def reasons_by_id(comparison: Comparison, names: set[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the reasons for listing each document id, best examples first, and a description of each reason.
+    """Return the reasons to list each document id, and a description of each reason.
 
-    Only disagreements between the groups in `names` are reasons.
+    For each reason, the clearest documents come first. Disagreements count only between the groups in `names`.
     """
     reasons: dict[str, list[str]] = {}
     descriptions = {LABEL: "suspected label error", ALL: "misclassified by every run"}

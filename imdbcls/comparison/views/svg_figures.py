@@ -178,7 +178,7 @@ def cost_drawing(plot: CostPlane) -> str:
 
 
 def seed_lines(point: CostPoint) -> tuple[tuple[tuple[float, float], tuple[float, float]], ...]:
-    """Return two lines through a group's mark: one spans the costs of its seeds, the other their metric values."""
+    """Return two lines through the mark of a group: one spans the costs of the seeds, and one spans their metrics."""
     (low_cost, high_cost), (low, high) = point.costs, point.values
     return ((low_cost, point.value), (high_cost, point.value)), ((point.cost, low), (point.cost, high))
 
@@ -189,7 +189,7 @@ def seed_range(point: CostPoint) -> str:
 
 
 def reliability_drawing(plot: ReliabilityPlot) -> str:
-    """Draw one group's curve in its colour and the others in grey. Bars show the share of predictions per bin."""
+    """Draw the curve of one group in its colour and all other curves in grey. Bars show the share of each bin."""
     size, left, bottom = 320, 42, 280
     low, bins = plot.axis.low, plot.groups[plot.group].reliability
     x, y = scale(plot.axis, left, size - 8), scale(plot.axis, bottom, 20)

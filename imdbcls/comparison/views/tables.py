@@ -245,8 +245,8 @@ def calibration(groups: Sequence[GroupSummary]) -> Table:
     if any(group.calibration is not None and group.calibration.temperatures is not None for group in groups):
         note += (
             " Temperature: the number that divides the logits, fitted on validation (geometric mean over seeds). ECE "
-            "scaled: the ECE after this division, which predict also applies. The other columns do not use the "
-            "temperature."
+            "scaled: the ECE after this division, which the commands predict and export also apply. The other columns "
+            "do not use the temperature."
             f"{note_on_temperatures(groups)}"
         )
     table = Table("calibration", "Are the probabilities calibrated?", header, rows, note, (9, 7, 4))
@@ -269,7 +269,7 @@ def note_on_temperatures(groups: Sequence[GroupSummary]) -> str:
         return ""
     return (
         f" The temperature raises the ECE of {listed(raised)} on test: it was fitted on the validation split, which "
-        "may be too small or differ from test. predict --uncalibrated does not use the temperature."
+        "may be too small or differ from test. The command predict --uncalibrated does not use the temperature."
     )
 
 

@@ -1,4 +1,4 @@
-"""The terminal output of a comparison, as plain text: a summary of about 20 lines, or everything."""
+"""The terminal output of a comparison, as plain text: a summary of about 20 lines, or the full text."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +52,7 @@ def terminal_summary(comparison: Comparison, folder: Path, width: int | None = N
         brief_ranking(comparison, columns),
         brief_verdicts(comparison, columns),
         brief_notes([note for note in comparison.notes if note not in comparison.cautions], columns),
-        f"More: --full, or this page (also .md .tex .json .csv, comparison_pairs.csv):\n{folder / 'comparison.html'}",
+        files_text(folder, "Use --full, or open this page"),
     ]
     return "\n\n".join(block for block in blocks if block)
 
@@ -90,7 +90,7 @@ def terminal_text(comparison: Comparison, width: int | None = None) -> str:
 
 
 def text_width(width: int | None) -> int:
-    """Return the maximum length of a line of text. `width` is the width of the terminal, or None without one."""
+    """Return the maximum length of a line of text. `width` is the width of the terminal, or None for other output."""
     return WIDTH if width is None else min(max(width, NARROWEST), WIDEST)
 
 
@@ -157,7 +157,7 @@ def brief_ranking(comparison: Comparison, columns: int) -> str:
         row[name] = short
     parts, _ = fitted(table, columns)
     texts = [text_table(part.rows, part.header, part.num_text_columns, columns) for part in parts]
-    return "\n".join([*texts, *([f"and {num_more:,} more groups: --full"] if num_more > 1 else [])])
+    return "\n".join([*texts, *([f"and {num_more:,} more groups (see --full)"] if num_more > 1 else [])])
 
 
 def brief_verdicts(comparison: Comparison, columns: int) -> str:
@@ -172,7 +172,7 @@ def brief_verdicts(comparison: Comparison, columns: int) -> str:
         word, clause = brief_verdict(pair, comparison.metric)
         lines.append(wrapped(clause, columns, word.ljust(WORD_WIDTH)))
     if num_more > 1:
-        lines.append(f"and {num_more:,} more pairs: --full")
+        lines.append(f"and {num_more:,} more pairs (see --full)")
     return "\n".join([*lines, wrapped(" ".join(explanations(comparison, shown)), columns)])
 
 
@@ -187,14 +187,14 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
         over = over if any(several) else "documents only"
         together = [f"all {len(tested):,} pairs"] if len(tested) > 1 else []
         together += [] if comparison.plan is None else ["all planned looks"]
-        hold = f"; those of differences hold for {' and '.join(together)} together" if together else ""
-        sentences.append(f"95 % intervals, over {over}{hold}.")
+        hold = f" For differences, they hold for {' and '.join(together)} together." if together else ""
+        sentences.append(f"95 % intervals are over {over}.{hold}")
     margin = within(comparison.margin, metric) if tested else ""
     if Outcome.BETTER_HERE in outcomes:
         sentences.append("Better here: these trained models differ; other seeds may reverse the order.")
     if Outcome.EQUIVALENT in outcomes:
         sentences.append(
-            f"Equivalent: two one-sided tests show a difference below {margin}. An interval can still be wider."
+            f"Equivalent: two one-sided tests show a difference below {margin}. An interval can extend further."
         )
     if Outcome.UNDECIDED in outcomes:
         neither = (
@@ -213,7 +213,8 @@ def brief_notes(notes: Sequence[str], columns: int) -> str:
     for count in range(len(notes), 0, -1):
         lines = [line for note in notes[:count] for line in wrapped(note, columns, "- ").splitlines()]
         if count < len(notes):
-            lines.append(f"and {len(notes) - count:,} more {'note' if len(notes) - count == 1 else 'notes'}: --full")
+            noun = "note" if len(notes) - count == 1 else "notes"
+            lines.append(f"and {len(notes) - count:,} more {noun} (see --full)")
         if len(lines) <= MAX_NOTES:
             return "\n".join(lines)
-    return f"{counted(len(notes), 'note')}: --full" if notes else ""
+    return f"{counted(len(notes), 'note')} (see --full)" if notes else ""

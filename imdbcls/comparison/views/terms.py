@@ -12,7 +12,8 @@ class Term(NamedTuple):
 TERMS = {  # by a regular expression that matches the whole column title
     r"95 % interval": Term(
         "interval",
-        "If the study were repeated with other documents and seeds, 95 % of such intervals would contain the truth.",
+        "If the study were repeated with other documents and seeds, 95 % of such intervals would contain the true "
+        "value.",
     ),
     r"sd over seeds": Term("sd", "Standard deviation over seeds: how much one run differs from another of its group."),
     r"ensemble": Term("ensemble", "The metric of the probabilities averaged over all seeds of the group."),

@@ -81,12 +81,12 @@ def curves(results: TuningResults) -> dict[str, CurvePlot]:
 
 
 def unit_of(seconds: float) -> tuple[str, float]:
-    """Return the unit of an axis that ends at a time in seconds, and the unit's size in seconds."""
+    """Return the unit for a time axis that ends at `seconds`, and the number of seconds in this unit."""
     return ("hours", 3600.0) if seconds >= 5400 else ("minutes", 60.0) if seconds >= 90 else ("seconds", 1.0)
 
 
 def plot(results: TuningResults, unit: str, costs: list[float]) -> CurvePlot:
-    """Return one curve per group. `costs` has the cost of one trial of each group, in `unit`."""
+    """Return one curve per group. `costs` contains, for each group, the cost of one trial in `unit`."""
     groups, scale = results.groups, scale_of(results.metric)
     drawn = tuple(curve(group, cost, scale) for group, cost in zip(groups, costs, strict=True))
     points = [point for found in drawn for point in found]

@@ -28,8 +28,8 @@ def budgets(results: TuningResults) -> Table:
         for group in results.groups
     ]
     note = (
-        f"Best validation {results.metric.title} of the finished trials. It is too optimistic, because the same "
-        "documents selected the trial."
+        f"The best validation {results.metric.title} of the finished trials is too optimistic, because the best trial "
+        "was selected on the same documents."
     )
     return Table("budgets", "What budget did each group use, and what did it find?", header, rows, note)
 
@@ -83,7 +83,7 @@ def short(value: Any) -> str:
 
 
 def headline(results: TuningResults) -> str:
-    """Return a sentence on the groups that lead on validation after few and after many trials."""
+    """Return a sentence on the leaders by number of trials or, for a study of one group, on its best trial."""
     if len(results.groups) == 1:
         best = results.groups[0].best
         found = "no trial has finished" if best is None else f"the best trial is {values_text(best)}"
@@ -112,11 +112,11 @@ def cautions(results: TuningResults) -> list[str]:
     found = []
     if len(results.groups) > 1:
         found.append(
-            "A lead on validation does not show that a group is better. Only the winners' runs with new seeds are "
-            "evaluated on test."
+            "A lead on validation does not show that a group is better. Only new runs of each group's best trial, with "
+            "new seeds, are evaluated on test."
         )
     if (guess := results.most_common_class) is not None:
-        found.append(f"Always predicting {guess.name!r}: {guess.share:.2%} validation accuracy.")
+        found.append(f"Always predicting {guess.name!r} gives {guess.share:.2%} validation accuracy.")
     collapsed = [group for group in results.groups if group.single_class]
     found.extend(single_class_sentence(group) for group in collapsed)
     return [*found, *([SEARCH_ELSEWHERE] if collapsed else [])]
@@ -154,12 +154,13 @@ def notes(results: TuningResults) -> list[str]:
     if any(group.count("open") for group in results.groups):
         found.append("Some trials are not finished. They are left out of the expectations.")
     if any(group.count("pruned") for group in results.groups):
-        found.append("A pruned trial counts with the best value that it had reached.")
+        found.append("A pruned trial counts with the best value that it reached.")
     if any(group.count("failed") for group in results.groups):
         found.append("A failed trial counts as the worst trial of all groups.")
     if results.settings["sampler"] == "tpe":
         found.append(
-            "The expectation assumes independent trials. With sampler=tpe, later trials are better than earlier ones, "
-            "so the curve describes a random order of these trials. With sampler=random, the trials are independent."
+            "The expectation assumes independent trials. With sampler=tpe, later trials tend to be better than earlier "
+            "trials, so the curve describes a random order of the trials. With sampler=random, the trials are "
+            "independent."
         )
     return found

@@ -40,7 +40,9 @@ def verdict(pair: PairResult, metric: Metric) -> str:
     """Return the verdict on one pair, with its caveats."""
     sentence = decision(pair, metric)
     if pair.outcome is not Outcome.UNTESTED and not pair.seeds_varied:
-        sentence += " (a group has one seed, so this holds only for these trained models; another seed may reverse it)"
+        sentence += (
+            " (a group has one seed, so the verdict holds only for these trained models; another seed may reverse it)"
+        )
     if pair.outcome is not Outcome.UNTESTED:
         sentence += few_documents(pair)
     if any(pair.num_collapsed) and pair.outcome is not Outcome.UNTESTED:
@@ -105,9 +107,10 @@ def undecided(pair: PairResult, metric: Metric) -> str:
 
 
 def limited_by_seeds(pair: PairResult) -> bool:
-    """Return whether more seeds are the first remedy, although no number of seeds is known to suffice.
+    """Return whether to advise more seeds although it is unknown how many seeds would suffice.
 
-    The test then has few degrees of freedom, and far fewer than there are documents, because there are few seeds.
+    A group then has at most `FEW_SEEDS` seeds. The degrees of freedom of the test are below `FEW_DF` and below half the
+    number of shared documents.
     """
     df = pair.degrees_of_freedom
     few_df = df is not None and df < min(FEW_DF, pair.shared_documents / 2)
@@ -188,7 +191,7 @@ def scope(comparison: Comparison) -> str:
 
 
 def without_a_model(metric: Metric) -> str:
-    """Return a phrase for the baseline, which predicts without a model. Its metrics are `Comparison.baseline`."""
+    """Return a phrase for the baseline, which predicts without a model. Its metrics are in `Comparison.baseline`."""
     return f"predicting the {'class frequencies' if metric.needs_probabilities else 'most frequent class'}"
 
 
@@ -271,7 +274,7 @@ def ranking_sentence(comparison: Comparison, max_listed: int) -> str:
 
 
 def best_groups(comparison: Comparison) -> list[str]:
-    """Return the name of the best group, followed by the names of groups whose metric is exactly equal."""
+    """Return the name of the best group, followed by the names of groups with exactly the same metric."""
     return [group.name for group in comparison.groups if group.rank == 1]
 
 
@@ -304,7 +307,7 @@ def measured(pair: PairResult, metric: Metric, more: str = "") -> str:
 
 
 def amount(metric: Metric, difference: float, low: float, high: float, more: str = "") -> str:
-    """Format a difference as a lead above zero: `0.84 points (0.12 to 1.56)`."""
+    """Format a difference and its interval: `0.84 points (0.12 to 1.56)`. Negate both if the difference is negative."""
     if difference < 0:
         difference, low, high = -difference, -high, -low
     value, ends = value_text(metric, difference), interval_text(metric, low, high)
