@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Install imdbcls on a GPU machine without network: experiments/gpu/setup.sh PARTS ENVIRONMENT
 #
-# PARTS is a folder with the parts from wheels.py and SHA256SUMS. If not all parts of a bundle are there, the bundle is left
-# out. ENVIRONMENT is a new virtual environment that also has the packages of the machine's python3, with its PyTorch.
+# PARTS is a folder with the parts from wheels.py and SHA256SUMS. A bundle with missing or damaged parts is left
+# out, but `base` is required. ENVIRONMENT is a new virtual environment that also has the packages of the machine's
+# python3, including PyTorch.
 set -euo pipefail
 parts=$(realpath "$1")
 environment=$(realpath -m "$2")

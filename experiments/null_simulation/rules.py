@@ -71,8 +71,8 @@ def uncentred_distance_to_end(estimate: Estimate, level: float, sign: int) -> fl
 def p_equivalence_without_steps(estimate: Estimate, margin: float) -> float:
     """Return the p-value of TOST.
 
-    If the variance is zero, an observed difference within the margin gets the probability that no unit shows a
-    difference although the true difference is one margin.
+    Without variance, a difference within the margin has the p-value (1 - margin)^N. This is the probability that none
+    of N units differs if the true difference is one margin.
     """
     if estimate.standard_error == 0:
         return (1 - margin) ** (estimate.document_df + 1) if abs(estimate.value) < margin else 1.0
@@ -124,9 +124,9 @@ def infer_by_old_rules(samples: Sequence[Sample], pairs: Sequence[Pair], margin:
     """Compare pairs by the rules of version 0.x. Call this function inside `without(*OLD)`.
 
     "Better" needs two tests that are significant after Holm's correction: one over documents and seeds, and one over
-    documents. "Equivalent" and the intervals are not corrected. Version 0.x differed in two details that do not
-    matter with more than a few hundred documents: its covariance over documents came from a bootstrap instead of
-    influences, and its test over documents was a permutation test instead of a t-test.
+    documents only. "Equivalent" and the intervals are not corrected. Version 0.x differed in two details that do not
+    matter with more than a few hundred documents. Its covariance over documents came from a bootstrap instead of
+    influences. Its test over documents was a permutation test instead of a t-test.
     """
     inferences = infer(samples, pairs, margin)
     documents = holm([p_over_documents(samples[pair.a], samples[pair.b]) for pair in pairs])

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def speed(options: argparse.Namespace) -> dict[str, Any]:
     """Return the documents per second of each setting, one value per turn.
 
-    Also return each setting's speed relative to one process with all threads, which users would run otherwise.
+    Also return each setting's speed relative to one process with all threads, the alternative to several processes.
     """
     groups = [(1, os.cpu_count() or 1), *((number, 1) for number in options.processes)]
     found: dict[tuple[int, int], list[float]] = {group: [] for group in groups}
