@@ -132,7 +132,7 @@ def test_attention_by_hand() -> None:
 
 
 def test_lstm_by_hand() -> None:
-    """One dimension; every gate reads the input with weight 1, and no gate reads the previous output."""
+    """In one dimension, every gate reads the input with weight 1, and no gate reads the previous output."""
     head = LSTMHead(hidden_size=1, num_labels=1, dropout=0.5, bidirectional=False)
     for name, parameter in head.forward_lstm.named_parameters():
         nn.init.constant_(parameter, float(name.startswith("weight_ih")))
@@ -150,7 +150,7 @@ def test_lstm_by_hand() -> None:
 
 
 def test_transformer_by_hand() -> None:
-    """A single token attends only to itself. Value and output projections are identities, so only norms remain."""
+    """A single token attends to itself. Value and output projections are identities; the feed-forward part adds 0.5."""
     head = TransformerHead(hidden_size=2, num_labels=1, dropout=0.5)
     head.layer.self_attn.in_proj_weight.data[4:] = torch.eye(2)
     head.layer.self_attn.out_proj.weight.data = torch.eye(2)

@@ -462,7 +462,7 @@ def test_checked_file_is_loaded_even_if_replaced(
 
 
 def test_two_libraries_are_never_confused(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The loader identifies a library by its path, which here contains the number of a descriptor."""
+    """The dynamic linker identifies a library by its path. Here, the path contains the number of a descriptor."""
     first = load(capsys)[0]
     assert first is not None
     spare = os.open("/dev/null", os.O_RDONLY)  # the next descriptor gets this number

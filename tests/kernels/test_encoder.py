@@ -56,7 +56,7 @@ def test_bf16_is_as_close_to_fp32_as_hugging_face_in_bf16(model_type: str) -> No
     ours, our_gradients = run(fast, *batch, bf16=True)
     assert distance(ours, exact) < 2 * distance(theirs, exact)
     for name, gradient in exact_gradients.items():
-        if not name.endswith("key.bias"):  # its gradient is zero in exact arithmetic
+        if not name.endswith("key.bias"):  # the gradient of the key bias is zero in exact arithmetic
             assert distance(our_gradients[name], gradient) < 2 * distance(their_gradients[name], gradient) + 0.01, name
 
 
@@ -265,7 +265,6 @@ def test_first_token_only_equals_library(
 
 
 def test_first_token_only_in_bf16_is_as_close_to_fp32_as_hugging_face() -> None:
-    """Compare the output and the gradients."""
     model = make("bert")
     fast = copy.deepcopy(model)
     accelerate(fast)
@@ -283,7 +282,7 @@ def test_first_token_only_in_bf16_is_as_close_to_fp32_as_hugging_face() -> None:
     exact, theirs, ours = first(model, False), first(model, True), first(fast, True, head_input=FIRST)
     assert exact.keys() - ours.keys() == {"encoder.layer.2.attention.self.key.bias"}
     for name, tensor in ours.items():
-        if not name.endswith("key.bias"):  # its gradient is zero in exact arithmetic
+        if not name.endswith("key.bias"):  # the gradient of the key bias is zero in exact arithmetic
             assert distance(tensor, exact[name]) < 2 * distance(theirs[name], exact[name]) + 0.01, name
 
 

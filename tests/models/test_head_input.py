@@ -51,7 +51,7 @@ def expected_input(states: tuple[Tensor, ...], head_input: HeadInput, mask_BT: T
 def test_values_and_gradients_equal_the_librarys(
     model_type: str, path: str, bf16: bool, head_input: HeadInput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compare with the library in fp32. In bf16, the error may be about twice the error of the library in bf16."""
+    """Compare with the library in fp32. In bf16, allow about twice the library's own error in bf16."""
     use_layers(path, monkeypatch)
     library = make_encoder(model_type)
     ours = copy.deepcopy(library)
@@ -82,7 +82,7 @@ def test_values_and_gradients_equal_the_librarys(
     assert found["hidden"].shape == exact["hidden"].shape
     largest = max(float(exact[name].abs().max()) for name in exact if name != "hidden")
     for name, tensor in found.items():
-        if bf16 and not name.endswith("key.bias"):  # its gradient is zero in exact arithmetic
+        if bf16 and not name.endswith("key.bias"):  # the gradient of the key bias is zero in exact arithmetic
             assert distance(tensor, exact[name]) < 2 * distance(theirs[name], exact[name]) + 0.01, name
         elif not bf16:
             atol = 1e-5 if name == "hidden" else 4e-6 * largest

@@ -49,7 +49,7 @@ def test_sync_uploads_every_run_of_a_study(fake_wandb: FakeWandb, tmp_path: Path
         assert (each.group, each.state, each.exit_code) == ("uploaded", "finished", 0)
         assert_same_history(tmp_path, each)
         result = json.loads((folder / "result.json").read_text())
-        assert {key: each.summary.get(key) for key in result} == result  # W&B leaves out null
+        assert {key: each.summary.get(key) for key in result} == result  # W&B leaves out keys with null
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert each.values()["head"]["_target_"] == config["head"]["_target_"]
         assert (each.values()["lr"], each.values()["group_hash"]) == (config["lr"], result["group_hash"])

@@ -214,7 +214,7 @@ def lines_are_whole(folder: Path) -> bool:
 
 
 def checkpoint_step(folder: Path) -> int:
-    """Return the step of the newest checkpoint that matches its manifest."""
+    """Return the step of the checkpoint `last`, whose files must match the manifest."""
     saved = run_folder(folder) / "checkpoints/last"
     for name, entry in json.loads((saved / "manifest.json").read_text())["files"].items():
         assert checkpoint.sha256(saved / name) == entry["sha256"]

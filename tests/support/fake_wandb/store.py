@@ -16,7 +16,6 @@ ENTITY = "someone"  # the user whose API key the tests configure
 
 
 def project_fields(entity: str, project: str) -> dict[str, Any]:
-    """Return the fields that identify a project."""
     return {"id": f"{entity}/{project}", "internalId": "1", "name": project, "entity": {"id": "e", "name": entity}}
 
 
