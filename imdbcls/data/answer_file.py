@@ -154,7 +154,7 @@ class AnswerFile:
         return items
 
     def write(self, answers: Sequence[Answer], counts: "TokenCounts | None") -> None:
-        """Append the answers to the next rows, and save the state. Raise UserError if they cannot be written."""
+        """Append the answers for the next rows, and save the state. Raise UserError if they cannot be written."""
         try:
             self._append(answers, counts)
         except OSError as error:

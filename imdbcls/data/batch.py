@@ -213,7 +213,8 @@ class Collator:
         self._budget = max_length - tokens.num_special
         if self._budget < 1:
             raise ValueError(
-                f"max_length={max_length} leaves no room for a document besides {tokens.num_special} special tokens"
+                f"max_length={max_length} leaves no room for a document: each row has {tokens.num_special} special "
+                "tokens. Increase max_length."
             )
         self.lengths = np.minimum(tokens.lengths, max_length)
         self.num_windows = np.ones_like(self.lengths)

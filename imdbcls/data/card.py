@@ -34,8 +34,8 @@ class SplitCard:
     """Statistics of one split.
 
     `lengths` is the number of tokens in each document before truncation, including special tokens; shape
-    (num_documents,). `num_windows` is the number of windows that cover each document completely, with the same shape;
-    None if long documents are truncated instead.
+    (num_documents,). `num_windows` is the number of windows that are needed to read each document completely, with
+    the same shape; None if long documents are truncated instead.
     """
 
     class_counts: tuple[int, ...]
@@ -123,7 +123,11 @@ def card_tables(card: DataCard) -> dict[str, tuple[list[str | int], list[list[st
 
 
 def card_text(card: DataCard, table_width: int | None = None) -> str:
-    """Return the card as plain text. Its lines have at most `table_width` characters, if that is not None."""
+    """Return the card as plain text.
+
+    The lines of tables and notes have at most `table_width` characters, except for long numbers and paths. With None,
+    only the lines of notes are limited, to `LINE_WIDTH` characters.
+    """
     notes = [
         truncation_note(card),
         *losses_of(card),
@@ -166,8 +170,8 @@ def cluster_note(card: DataCard) -> Iterator[str]:
     """Yield sentences on what clusters are and what they change, if all splits have clusters."""
     if has_clusters(card):
         yield (
-            "Clusters: groups of documents that belong together, such as all reviews of one film. A split that is "
-            "drawn from another one never divides a cluster. compare treats clusters, not documents, as independent."
+            "Clusters: groups of documents that belong together, such as all reviews of one film. Splits that are made "
+            "from train keep each cluster in one split. compare treats clusters, not documents, as independent."
         )
 
 

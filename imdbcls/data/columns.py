@@ -62,7 +62,7 @@ class Request:
 
     @cached_property
     def outputs(self) -> dict[str, tuple[str, ...]]:
-        """Map the name of each column of the table to the columns of the file that it joins (usually only one)."""
+        """Map each column of the resulting table to the columns of the file that it joins (usually only one)."""
         texts = {each: tuple(name for setting, name in self.columns if setting == each) for each in TEXTS}
         made = (texts.get(setting, (name,)) for setting, name in self.columns)
         return {joined_name(names): names for names in made}
@@ -147,7 +147,7 @@ def request_of(
     """Return the request for the columns of a data set.
 
     Raise UserError if two settings name the same column, if a setting names a column twice, or if a setting is an empty
-    list. Two settings may repeat a column: `group_column` may equal `id_column`, and `part_column` any other column.
+    list. There are two exceptions: `group_column` may equal `id_column`, and `part_column` may equal any other column.
     """
     given = [
         *(("text_column", name) for name in names_of(text_column)),

@@ -54,9 +54,9 @@ class Documents:
     data set are in memory-mapped files. `labels` are class indices (int64, shape (num_documents,)). `clusters` has a
     key for each document, such as the title id of a film. Documents with the same key stay in the same split.
     `clusters` is None if the data has no such keys. `parts` names the part of the data to which each document belongs,
-    such as `ironic`; the accuracy of each part is reported. `parts` is None if the data names no parts. `pairs` has the
-    second text of each document, if a document is a pair of texts such as a premise and a hypothesis; it is None
-    otherwise.
+    such as `ironic`; the accuracy of each part is reported. `parts` is None if the data names no parts. If the
+    documents are pairs of texts, such as a premise and a hypothesis, `pairs` has the second texts. For single texts,
+    `pairs` is None.
     """
 
     ids: Sequence[str]

@@ -7,7 +7,8 @@ import numpy as np
 from imdbcls.data.documents import Documents
 
 UNEQUAL = 3.0  # report unequal classes if the largest has at least this many times the documents of the smallest
-# Report a class with fewer documents in validation or test: one document then changes its recall by over 10 points.
+# Report a class with fewer documents than this in validation or test: one document then changes the recall of the
+# class by over 10 points.
 FEW_DOCUMENTS = 10
 MAX_LISTED = 5  # small classes in one note
 
@@ -33,6 +34,6 @@ def imbalance_notes(splits: Mapping[str, Documents], label_names: Sequence[str])
             listed = ", ".join(f"{counts_C[index]:,} of {label_names[index]!r}" for index in small[:MAX_LISTED])
             more = f" and {len(small) - MAX_LISTED:,} more classes" if len(small) > MAX_LISTED else ""
             yield (
-                f"The {split} split has only a few documents of some classes: {listed}{more}. Their scores on this "
-                "split are uncertain."
+                f"The {split} split has only a few documents of some classes: {listed}{more}. The scores of "
+                "these classes on this split are uncertain."
             )

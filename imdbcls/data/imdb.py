@@ -78,7 +78,7 @@ def read_unlabelled_imdb(path: str) -> Table | None:
         table = read_parquet(files, ("text",), "text") if files else None
         if table is not None and not table.columns:
             raise UserError(
-                f"{table.name} has no column 'text'. Add it, or set data.unlabelled=null or to another file."
+                f"{table.name} has no column 'text'. Add the column, or set data.unlabelled to another file or to null."
             )
         return table
     reviews = _read_archive(place, _UNLABELLED) if root is None else _read_reviews(root / "train" / "unsup", root)
@@ -144,8 +144,8 @@ def parquet_files(folder: Path) -> list[Path]:
         num_entries += len(folders) + len(files)
         if num_entries > MAX_ENTRIES:
             raise UserError(
-                f"data.path={folder} contains more than {MAX_ENTRIES:,} files and folders. Set it to the "
-                "folder of the data set."
+                f"data.path={folder} contains more than {MAX_ENTRIES:,} files and folders. Set data.path to "
+                "the folder of the data set."
             )
         found += [Path(parent, name) for name in files if name.endswith(".parquet")]
     return sorted(found)

@@ -68,7 +68,7 @@ def nested_cell(row: Mapping[str, object], name: str) -> dict[str, object]:
 
 
 def with_nested_keys(row: Mapping[str, object], depth: int = MAX_DEPTH) -> dict[str, object]:
-    """Return a JSON object, and all keys of nested objects as dotted keys. An existing key with a dot is kept."""
+    """Return a JSON object with dotted keys added for all keys of nested objects. Keep an existing key with a dot."""
     found = dict(row)
     for name, value in row.items():
         if isinstance(value, dict) and depth > 1:

@@ -29,7 +29,7 @@ def read_labelled(
     class_of_label: Mapping[str, str] | None = None,
     spelling: Spelling = "argument",
 ) -> tuple[Documents, tuple[str, ...]]:
-    """Return the documents of a file, and notes to log. The ids are row numbers.
+    """Return the documents of a file, with the ids `file/000000` and so on, and notes to log.
 
     `data` has the arguments of the run's data source, which give the default columns. `text_column` and `pair_column`
     each name one column, or several columns whose texts are joined. A label in the file must be one of `label_names`,

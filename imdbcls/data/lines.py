@@ -48,10 +48,11 @@ def lines_of(path: Path, request: Request) -> Iterator[str]:
 
 
 def encoding_of(path: Path, request: Request) -> str:
-    """Return the normalized name of a file's encoding, as requested, from its byte order mark, or else UTF-8.
+    """Return the normalized name of a file's encoding.
 
-    With `request.prefers_utf8`, the result is UTF-8 if the file is evidently UTF-8. Raise UserError if the byte order
-    mark contradicts the requested encoding.
+    The result is the requested encoding. If the request is `auto`, the byte order mark decides; without a mark, the
+    result is UTF-8. With `request.prefers_utf8`, the result is also UTF-8 if the file is evidently UTF-8. Raise
+    UserError if the byte order mark contradicts the requested encoding.
     """
     with path.open("rb") as file:
         start = file.read(FIRST_BYTES if request.prefers_utf8 else 4)
@@ -154,7 +155,7 @@ def decode_utf8(raw: bytes, name: str, *, line: int = 1, offset: int = 0, advice
 
 
 def _decoded_lines(path: Path, encoding: str, request: Request) -> Iterator[str]:
-    """Yield the lines of a file in an encoding other than UTF-8, which is decoded in blocks."""
+    """Decode a file in an encoding other than UTF-8, block by block, and yield its lines."""
     decoder = codecs.getincrementaldecoder(encoding)()
     line, offset, pending = 1, 0, ""
     with path.open("rb") as file:

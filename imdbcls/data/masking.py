@@ -15,8 +15,8 @@ from imdbcls.data.batch import Batch, MaskedTokens
 from imdbcls.errors import UserError
 
 VALIDATION = -1  # the `epoch` argument for validation documents, whose masks are the same in every epoch
-# The shares of the chosen tokens that become the mask token and a random token. The remaining chosen tokens keep their
-# id. The model predicts all chosen tokens.
+# The share of the chosen tokens that become the mask token, and the share that become a random token. The remaining
+# chosen tokens keep their id. The model predicts all chosen tokens.
 MASKED, RANDOM = 0.8, 0.1
 # The first character of a token that begins a word, keyed by the type of the tokenizer's pre-tokenizer or decoder.
 SPACES = {"ByteLevel": "Ġ", "Metaspace": "▁"}
@@ -27,9 +27,9 @@ class Masking:
     """Choose tokens of each document and replace them.
 
     `probability` is the share of words to choose. The number of chosen words is rounded up or down at random, so that
-    the expected share is exact. At least one word is chosen. The model predicts all tokens of a chosen word.
-    `begins_word_V` is True for tokens that begin a word; None if every token is a word. `random_ids` are the ids that
-    may replace a token.
+    the expected share is exact. The number is at least 1, so the share is larger in very short documents. The model
+    predicts all tokens of a chosen word. `begins_word_V` is True for tokens that begin a word; None if every token is a
+    word. `random_ids` are the ids that may replace a token.
 
     The masks of a document depend only on `seed`, the epoch and the document's index in its split, so a resumed run
     gets the same masks. `num_prefix` and `num_suffix` count the special tokens around a document, which are never
@@ -109,7 +109,7 @@ def masking_of(
 
 
 def word_beginnings(tokenizer: Any, name: str) -> NDArray[np.bool_] | None:
-    """Return which tokens of the vocabulary begin a word, begins_word_V, or None if all do.
+    """Return begins_word_V: whether each token of the vocabulary begins a word. Return None if all tokens do.
 
     WordPiece marks the tokens that continue a word (`##ing`). Byte-level BPE and SentencePiece mark a space before the
     token, so punctuation belongs to the word before it, as in fairseq. Raise UserError for other tokenizers.

@@ -1,4 +1,4 @@
-"""The documents of `imdbcls.pretrain`: train and unlabelled documents, without those that equal a held-out document."""
+"""The documents of `imdbcls.pretrain`: train and unlabelled documents, except copies of held-out documents."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def read_unlabelled(
 ) -> Documents:
     """Return the unlabelled documents, which may be empty. Append messages about them to `notes`.
 
-    `unlabelled` is the files to read, `AUTO` (the documents without labels that belong to the data set) or None.
+    `unlabelled` names the files to read. `AUTO` means the unlabelled documents of the data set, and None means none.
     `target` is the reader of the labelled documents, and `arguments` are its arguments. Raise UserError for a file that
     cannot be read, or that has no text column.
     """
@@ -40,7 +40,7 @@ def read_unlabelled(
     (texts,) = table.columns.values()
     rows = [row for row, text in enumerate(texts) if isinstance(text, str) and text.strip() and is_unicode(text)]
     if not rows:
-        raise UserError(f"{table.name} has no row with a text.")
+        raise UserError(f"{table.name} has no row with a text. Set data.unlabelled to another file or to null.")
     if len(rows) < len(texts):
         num_skipped = len(texts) - len(rows)
         skipped = "1 row without a text is" if num_skipped == 1 else f"{num_skipped:,} rows without a text are"

@@ -44,7 +44,7 @@ def make_source(
     """Turn the tables of `train` and, if present, of `validation` and `test` into a source.
 
     The classes are the labels that occur in train. `labels` maps each label in the data to the name of its class, in
-    class order; with None, the labels are the class names. `pair_column` contains second texts. If `text_column` or
+    class order; with None, the labels are the class names. `pair_column` names the second texts. If `text_column` or
     `pair_column` names several columns, the tables have one column with their joined texts. `skip_empty` skips rows in
     which a text or the label is missing, and adds a note. None is for readers without this setting: no rows are
     skipped, and errors do not suggest the setting.
@@ -200,7 +200,8 @@ def documents_of(
     """Check the columns of one split and return them as documents. No text or label is missing.
 
     A row with the label `key` gets the class `class_of[key]`. Without an id column, the id of a document consists of
-    the split's name and the row number, counted from 0 (`train/000017`). For messages, `allowed` lists the labels.
+    the split's name and the row number, counted from 0 (`train/000017`). `allowed` describes the allowed labels in
+    messages.
     """
     texts = _texts_of(table, text_column)
     pairs = None if pair_column is None else _texts_of(table, pair_column)

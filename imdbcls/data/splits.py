@@ -108,9 +108,10 @@ class _Part:
 
 
 def text_keys(texts: Sequence[str], pairs: Sequence[str] | None = None) -> NDArray[np.bytes_]:
-    """Return a key for each document's text (16 bytes). Texts that differ only in white space have the same key.
+    """Return a key of 16 bytes for the text of each document.
 
-    `pairs` are the second texts of pairs of texts.
+    Texts that differ only in ASCII white space have the same key. If each document is a pair of texts, `pairs` are the
+    second texts.
     """
     # Every job of a sweep waits for this loop. Deleting white space as bytes takes a quarter of the time of
     # `"".join(text.split())`.
@@ -136,7 +137,7 @@ def _carve(part: _Part, name: str, fraction: float, split_seed: int, num_classes
     A unit consists of documents that must stay together. Two passes visit the units in a pseudo-random order. The first
     pass takes a unit if no class then exceeds its target number of documents. With clusters of usual size, every class
     ends within a few documents of its target. The second pass is for clusters that are larger than the targets: it
-    takes a unit if the class counts are then nearer to the targets.
+    takes a unit if this brings the class counts nearer to the targets.
     """
     key = f"data.{name}_fraction"
     if not 0 < fraction < 1:
@@ -255,7 +256,8 @@ def _order_of(ids: Sequence[str], *, by_length: bool) -> NDArray[np.int64]:
 def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
     """Return all rows in random order, such that the first n rows are stratified for every n.
 
-    The number of documents of a class then differs from the exact share of the class by at most one.
+    With two classes, the first n rows contain the exact share of each class, rounded to a whole number. With many
+    classes of few documents, the difference from the exact share can be larger.
     """
     draws = byte_array((_draw("limit", split_seed, hexadecimal(key)) for key in part.text_keys), len(part))
     # Use ids only to break ties between equal texts: they may be row numbers, and the order of rows must not matter.

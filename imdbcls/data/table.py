@@ -14,7 +14,7 @@ class Table:
 
     `columns` maps a column's name to its values; all columns have the same length, and missing values are None. `unit`
     is "line" for text files and "row" for all others. `numbers[i]` is the number of row i in this unit, counted from
-    1. `notes` are messages about how the files were read, to log. If the table has the rows of several files, `files`
+    1. `notes` are messages to log about how the files were read. If the table has the rows of several files, `files`
     contains the index of each file's first row, its name and its unit.
     """
 
@@ -52,7 +52,7 @@ class Table:
 class Rows:
     """The rows of a file, read one by one.
 
-    `rows` yields pairs (number, cells keyed by column name), with the numbers of `Table.numbers`. The cells are the
+    `rows` yields pairs (number, cells keyed by column name), numbered as in `Table.numbers`. The cells are the
     requested columns that the file has; in JSON Lines, they are all keys of the line. The iterator raises UserError
     when it reaches a broken row. `columns` are the columns of the file; None for JSON Lines, where rows may have
     different keys.
@@ -65,5 +65,5 @@ class Rows:
 
 
 def finished(columns: Mapping[str, Any]) -> dict[str, Sequence[object]]:
-    """Return columns after all values are appended to them."""
+    """Return the columns after the last value, with each `TextWriter` replaced by its texts."""
     return {name: values.finish() if isinstance(values, TextWriter) else values for name, values in columns.items()}

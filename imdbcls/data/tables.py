@@ -21,17 +21,18 @@ from imdbcls.data.text_column import TextWriter
 from imdbcls.data.text_lines import line_rows, names_in
 from imdbcls.errors import UserError
 
-SAMPLE_ROWS = 1000  # rows in which the keys of JSON Lines are searched, and from which columns are suggested
+SAMPLE_ROWS = 1000  # rows from which the keys of JSON Lines are collected, and columns are suggested
 # The csv module refuses fields over 128 KiB by default; documents may be longer.
 csv.field_size_limit(2**31 - 1)
 
 
 def read_table(path: str | Path | Sequence[str], key: str, request: Request, formats: Sequence[str] = FORMATS) -> Table:
-    """Read the requested columns of one or several files, each in the format of its extension, one of `formats`.
+    """Read the requested columns of one or several files.
 
-    `path` is a path, a pattern such as `part-*.csv`, or a list of these. `key` is the config key or option that sets
-    `path`, for messages. Raise UserError for a missing, unreadable, truncated or wrongly encoded file, for a missing
-    column, and for a broken row.
+    `path` is a path, a pattern such as `part-*.csv`, or a list of paths and patterns. The extension of each file must
+    be in `formats`, and determines how the file is read. `key` is the config key or option that sets `path`, for
+    messages. Raise UserError for a missing, unreadable, truncated or wrongly encoded file, for a missing column, and
+    for a broken row.
     """
     paths = require_tables(path, key, formats)
     for each in paths:

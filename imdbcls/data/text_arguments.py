@@ -32,7 +32,8 @@ def add_column_options(parser: argparse.ArgumentParser, file_help: str = FILE, *
         "--pair-column",
         metavar="NAME",
         action="append",
-        help="name of the column with the second texts, for runs that classify pairs (default: that of the run's data)",
+        help="name of the column with the second texts, for runs that classify pairs (default: the pair column of the "
+        "run's data)",
     )
     if with_ids:
         parser.add_argument(
@@ -43,18 +44,19 @@ def add_column_options(parser: argparse.ArgumentParser, file_help: str = FILE, *
     parser.add_argument(
         "--delimiter",
         choices=get_args(Delimiter),
-        help="delimiter of CSV and TSV files (default: that of the run's data, else auto)",
+        help="delimiter of CSV and TSV files (default: the delimiter of the run's data, else auto)",
     )
     parser.add_argument(
         "--quoting",
         choices=get_args(Quoting),
-        help="whether quotation marks enclose fields of CSV and TSV files (default: as in the run's data, else auto)",
+        help="whether quotation marks enclose fields of CSV and TSV files (default: the quoting of the run's data, "
+        "else auto)",
     )
     parser.add_argument(
         "--encoding",
         metavar="NAME",
-        help="encoding of text files, such as latin-1, cp1252 or utf-16 (default: that of the run's data, if "
-        "the file fits it, else auto, which is UTF-8 unless the file begins with another byte order mark)",
+        help="encoding of text files, such as latin-1, cp1252 or utf-16 (default: the encoding of the "
+        "run's data if the file fits it, else auto: UTF-8, unless the file begins with another byte order mark)",
     )
 
 

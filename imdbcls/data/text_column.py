@@ -19,9 +19,10 @@ if TYPE_CHECKING:  # numpy and pyarrow are imported where they are used, to keep
     import pyarrow
     from numpy.typing import NDArray
 
-# A column with more characters is written to a file. IMDB has 33 million characters per split.
+# A column of texts with more characters than this is written to a file. IMDB has 33 million characters per split.
 MAX_CHARACTERS = 2**26
-# The same for ids and clusters. In memory, each of these short strings needs 50 bytes more than its characters.
+# A column of ids or clusters with more characters than this is written to a file. In memory, each of these short
+# strings needs 50 bytes more than its characters.
 MAX_NAME_CHARACTERS = 2**20
 BATCH_CHARACTERS = 2**22  # approximate number of characters in a record batch of the file
 READ_ROWS = 256  # texts to read at a time when iterating
@@ -109,7 +110,10 @@ class TextWriter:
                 ) from error
 
     def finish(self) -> Sequence[Any]:
-        """Return the values: a list, or a memory-mapped sequence. The file is removed when the process ends."""
+        """Return the values: a list, or a memory-mapped sequence.
+
+        The file is unlinked. Its disk space becomes free when the sequence is deleted or the process ends.
+        """
         if self._writer is None:
             return self._pending
         import pyarrow

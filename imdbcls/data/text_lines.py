@@ -12,7 +12,8 @@ def line_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str, 
     """Yield the number of each non-blank line, and a mapping from columns to its texts.
 
     A text is in the first requested text column, and the second text of a pair in the first pair column. Raise
-    UserError for a line that does not fit the encoding, and for a pair that does not have exactly two texts.
+    UserError for a line that does not fit the encoding. If pairs are requested, also raise UserError for a line without
+    exactly two texts.
     """
     settings = [setting for setting in TEXTS if any(each == setting for each, _ in request.columns)]
     names = [next(name for each, name in request.columns if each == setting) for setting in settings]

@@ -74,7 +74,7 @@ def count_tokens(tokens: Tokens, tokenizer: Any, max_length: int, truncation: st
 
 
 def cut_tokens(lengths: NDArray[np.int64], budget: int, truncation: str | Windows) -> NDArray[np.int64]:
-    """Return the number of tokens of each document that the encoder does not read.
+    """Return, for each document, the number of tokens that the encoder does not read.
 
     `budget` is the largest number of tokens in an input. `lengths` and `budget` exclude special tokens.
     """
@@ -110,8 +110,8 @@ def losses(counts: TokenCounts, max_length: int, truncation: str, *, what: str =
     total = f"of {counts.documents:,} {what}"
     if counts.no_tokens:
         yield (
-            f"{counts.no_tokens:,} {total} have no tokens after tokenization (zero-width characters, for example); "
-            "the model gives all of them the same prediction."
+            f"{counts.no_tokens:,} {total} have no tokens after tokenization (they have only zero-width characters, "
+            "for example); the model gives all of them the same prediction."
         )
     share = counts.unknown_tokens / max(counts.tokens, 1)
     if share > UNKNOWN_TOKENS or counts.mostly_unknown > UNKNOWN_DOCUMENTS * counts.documents:

@@ -38,8 +38,7 @@ class SecondTexts:
     """The tokens of the second texts of pairs, and what the tokenizer's pair encoding puts between the texts.
 
     `ids` and `offsets` are as in `Tokens`. The input of a model is the prefix, the first text, `separator`, the second
-    text and the suffix. `types` are the token types of these five parts, one per token of the prefix, the separator and
-    the suffix; None if the model gets no token types.
+    text and the suffix. `types` are the token types of these five parts; None if the model gets no token types.
     """
 
     ids: NDArray[Any]
@@ -200,7 +199,7 @@ class PairTemplate(NamedTuple):
 
 
 def pair_template(tokenizer: Any) -> PairTemplate:
-    """Return how a tokenizer encodes a pair of texts, found by encoding two words.
+    """Encode a pair of words to find out how a tokenizer encodes a pair of texts.
 
     Raise UserError for a tokenizer that puts no special token between the texts.
     """
@@ -264,7 +263,7 @@ def _key(texts: Sequence[str], tokenizer_sha256: bytes) -> str:
 
 
 def _special_tokens(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the special tokens before and after a document, found by encoding a word with and without them."""
+    """Encode a word with and without special tokens; return the special tokens before and after it."""
     plain = backend.encode("a", add_special_tokens=False).ids
     full = backend.encode("a", add_special_tokens=True).ids
     for start in range(len(full) - len(plain) + 1):

@@ -22,7 +22,7 @@ class Windows:
     max_windows: int
 
     def needed(self, lengths: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
-        """Return the number of windows that cover each document completely.
+        """Return the number of windows that are needed to read each document completely.
 
         `budget` is the size of a full window. `lengths` and `budget` exclude special tokens.
         """
@@ -45,5 +45,5 @@ class Windows:
 
 
 def window_starts(length: int, count: int, size: int) -> list[int]:
-    """Return where each window starts. The first begins at token 0, and the last ends at the end of the document."""
+    """Return the index of the first token of each window. The last window ends at the last token of the document."""
     return [round(index * (length - size) / max(count - 1, 1)) for index in range(count)]
