@@ -44,7 +44,7 @@ SAMPLERS = re.compile(r"optuna\.samplers\.[A-Z]\w*Sampler")
 SAMPLER_KEYS = ("hydra.sweeper.sampler", "hydra.sweeper.sampler.independent_sampler")
 # The allowed values of `class` in Hydra's logging settings. Python's logging calls the object that `class` names.
 LOGGING_CLASSES = re.compile(r"logging\.(StreamHandler|FileHandler|NullHandler|Formatter)")
-# The variables that `hydra.job.env_set` may set. Others, such as LD_PRELOAD, PYTHONPATH and PATH, can inject code.
+# The variables that `hydra.job.env_set` may set. Other variables, such as LD_PRELOAD and PYTHONPATH, can inject code.
 VARIABLES = re.compile(r"(OMP|MKL|KMP|GOMP)_\w+|CUDA_VISIBLE_DEVICES|HF_HOME|IMDBCLS_CACHE|TOKENIZERS_PARALLELISM|TZ")
 
 
@@ -108,8 +108,8 @@ def foreign_parts_of_hydra(node: Any, path: str = "hydra") -> Iterator[str]:
     """Yield an error message for each unsafe setting in Hydra's own section.
 
     Hydra acts on this section before any config is validated. The section may instantiate only classes of Hydra,
-    classes of Hydra plugins and Optuna's samplers. Apart from this, it may only configure the stream and file handlers
-    of Python's logging, and set the variables in `VARIABLES`.
+    classes of Hydra plugins and Optuna's samplers. For Python's logging, it may use only the classes in
+    `LOGGING_CLASSES`. Of the environment variables, it may set only `VARIABLES`.
     """
     if isinstance(node, Mapping):
         for key, value in node.items():

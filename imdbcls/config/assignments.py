@@ -28,7 +28,8 @@ Mode = Literal["run", "multirun", "tune", "single", "show"]
 class Assignment:
     """The assignment of one key or group in a command, such as `lr=1e-5,3e-5`.
 
-    `line` is the assignment as written. `alternatives` has an override for each of its values.
+    `line` is the assignment as written. `alternatives` has an override for each of its values, or for the two ends of
+    an interval.
     """
 
     key: str

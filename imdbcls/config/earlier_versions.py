@@ -1,4 +1,4 @@
-"""Bring the recorded config of a run of an earlier version to the present form."""
+"""Convert a config that an earlier version recorded to the present form."""
 
 from collections.abc import Mapping
 from typing import Any

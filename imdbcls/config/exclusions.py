@@ -112,7 +112,7 @@ def each_position_has_a_weight(config: Config) -> Iterator[str]:
     if isinstance(positions, int) and 0 < positions < config.max_length:
         yield (
             f"head.num_positions={positions} is less than max_length={config.max_length}: each token position needs a "
-            "weight."
+            "weight. Increase head.num_positions."
         )
 
 
@@ -131,7 +131,7 @@ def one_kind_of_dropout_samples(config: Config) -> Iterator[str]:
     if config.loss.r_drop > 0 and config.loss.dropout_samples > 1:
         yield (
             f"loss.r_drop={config.loss.r_drop:g} and loss.dropout_samples={config.loss.dropout_samples} cannot be "
-            "combined: both compare several dropout masks. Leave out one of them."
+            "combined: both use several dropout masks. Leave out one of them."
         )
 
 

@@ -35,7 +35,7 @@ class SeedKey:
 
 
 class Passed:
-    """A marker: the key is declared here and also an argument of the section's constructor."""
+    """A marker: the key is declared in the schema, and is also an argument of the section's constructor."""
 
 
 class Copied:

@@ -18,7 +18,7 @@ MAX_WIDTH = 120  # characters per line of the help text
 SKIPPED = ("defaults", "hydra")  # sections of config.yaml that configure Hydra, not a run
 
 HEADER = """\
-Train one run, or a sweep of them.
+Train one run, or a sweep of several runs.
 
   python -m imdbcls.train head=lstm lr=3e-5                            one run
   python -m imdbcls.train --multirun head=cls,weight_avg,lstm seed=0,1 a sweep

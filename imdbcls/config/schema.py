@@ -1,4 +1,4 @@
-"""The typed schema of a config: type, range, choices, unit and exclusions of every key of `conf/config.yaml`.
+"""The typed schema of a config: the type, range, choices and unit of every key of `conf/config.yaml`.
 
 Defaults and the descriptions for `--help` are in the YAML files. A section with a `_target_` (a head, an optimizer, a
 source) also contains the arguments of the class or function that `_target_` names. The signature of this constructor

@@ -119,7 +119,7 @@ def read_tuning(
 
 
 def with_default_space(overrides: Sequence[str], folder: str | None, default_space: Sequence[str]) -> list[str]:
-    """If no key is swept, add the default space, but leave out the keys that the overrides set."""
+    """Return the overrides. If they sweep no key, add the default space without the keys that they set."""
     known = config_groups([Path(folder)] if folder else [])
     parsed = [override for text in overrides for override in parsed_overrides(text)]
     if any(each.is_sweep_override() and each.key_or_group not in known for each in parsed):
@@ -151,7 +151,7 @@ def refused_sweeps(assignments: Sequence[Assignment]) -> Iterator[str]:
         if SeedKey in markers.get(key, ()):
             yield (
                 f"{line}: a seed is not tuned. All trials have the same seed, and the winners get new seeds. Set one "
-                "value, or leave it out."
+                "seed, or leave the key out."
             )
         elif key in MEASURE or (assignment.is_group and key == "data"):
             yield f"{line}: trials with different values of {key} cannot be compared. Set one value."

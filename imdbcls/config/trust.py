@@ -21,7 +21,8 @@ from imdbcls.printable import shown
 ENTITY = "tracker.entity"
 # Hydra's own keys that a YAML file may set: the keys of a sweep, and the verbosity.
 ALLOWED_IN_FILES = re.compile(r"hydra\.(mode|verbose|sweeper\.params(\..*)?|sweeper\.max_batch_size)")
-# Keys that Hydra itself fills in. `hydra.overrides` is checked separately; the others only describe the composition.
+# Keys that Hydra itself fills in. `hydra.overrides` is checked separately. The other keys only describe the
+# composition.
 FILLED_IN = re.compile(
     r"hydra\.(overrides|searchpath|runtime\.(choices|config_sources|cwd)|job\.override_dirname)(\..*)?"
 )

@@ -462,7 +462,10 @@ def test_layers_that_are_not_trained_are_not_reinitialized(key: str) -> None:
 def test_every_position_needs_a_weight() -> None:
     chosen = ("backbone=tiny", "data=sample", "head=weight_avg", "head.num_positions=64")
     (line,) = mistakes(composed(*chosen, "max_length=65"))
-    assert line == "head.num_positions=64 is less than max_length=65: each token position needs a weight."
+    assert line == (
+        "head.num_positions=64 is less than max_length=65: each token position needs a weight. Increase "
+        "head.num_positions."
+    )
     require_valid(composed(*chosen, "max_length=64"))
 
 
