@@ -201,8 +201,8 @@ def plug_in_chance(estimate: Estimate, num_seeds: int) -> float:
 def pooled_studies(setting: Setting, generator: np.random.Generator, num_studies: int) -> Numbers:
     """Return whether two other tests and the comparison call two equal heads different.
 
-    The other tests are the permutation test and McNemar's test over all seeds and documents, which treats all
-    predictions as independent.
+    The other tests are McNemar's test over all seeds and documents, and the permutation test over documents. McNemar's
+    test treats all predictions as independent.
     """
     units = setting.units()
     rows = []

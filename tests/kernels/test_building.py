@@ -63,7 +63,7 @@ def start(code: str, **environment: str) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Yield an empty cache. Compile without optimization, which takes a second."""
+    """Yield an empty cache. Compile without optimization, because this takes only a second."""
     monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))
     library = building.LIBRARIES[DTYPE]
     flags = tuple(flag for flag in library.flags if flag != "-O3")

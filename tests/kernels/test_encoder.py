@@ -235,7 +235,7 @@ def test_library_handles_unsupported_passes() -> None:
 def test_first_token_only_equals_library(
     model_type: str, num_layers: int, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compare the output and all gradients. The key bias has none: the library computes only rounding error for it."""
+    """Compare the output and all gradients. The key bias gets none; the library's is only rounding error."""
     model = make(model_type, num_hidden_layers=num_layers)
     fast = copy.deepcopy(model)
     accelerate(fast)

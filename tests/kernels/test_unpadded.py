@@ -59,7 +59,7 @@ def test_equals_the_padded_model(model_type: str, lengths: tuple[int, ...]) -> N
 @pytest.mark.parametrize("model_type", ["roberta", "modernbert"])
 @pytest.mark.parametrize("name", MAKERS)
 def test_logits_of_each_head_equal_the_padded_model(name: str, model_type: str) -> None:
-    """Single documents without padding give the same logits, which therefore do not depend on the batch."""
+    """Single documents without padding give the same logits, so the logits do not depend on the batch."""
     model = make(model_type)
     head = MAKERS[name](model.config.hidden_size)
     without_padding = copy.deepcopy(model)

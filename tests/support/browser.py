@@ -106,7 +106,7 @@ class Browser:
             self.receive()
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time of all processes of the browser, which hardly depends on other programs."""
+        """Return the CPU time of all browser processes. This time hardly depends on other programs."""
         processes = self.call("SystemInfo.getProcessInfo")["processInfo"]
         return sum(process["cpuTime"] for process in processes)
 

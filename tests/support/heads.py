@@ -64,7 +64,7 @@ LAYER_HEADS = [name for name in HEADS if reads_several_layers(f"head={name}")]
 LAYER_MAKERS = {name: maker for name, maker in ALL_MAKERS.items() if name in LAYER_HEADS}
 MAKERS = {name: maker for name, maker in ALL_MAKERS.items() if name not in LAYER_HEADS}
 
-# Settings with which a head can read the tiny backbone, which has two layers.
+# Settings of heads for the tiny backbone, which has only two layers.
 FOR_TWO_LAYERS = {
     name: ("head.num_layers=2",) for name in HEADS if signature_of_head(settings_of(f"head={name}")).reads_last_layers
 }

@@ -326,7 +326,7 @@ def test_two_processes_build_the_token_cache_together(tmp_path: Path, uninterrup
 
 
 def test_command_line(tmp_path: Path) -> None:
-    """Start a run as a user does, stop it as Slurm does, resume it, and evaluate it again."""
+    """Start a run in a new interpreter, as a user does, and stop it with SIGUSR1, as Slurm does."""
     environment = {**os.environ, "IMDBCLS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-m", "imdbcls.train", *TINY, EVERY_STEP, "epochs=3000"]
     process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)

@@ -183,7 +183,7 @@ def file_objects(store: Store, artifact: Artifact, names: list[str] | None = Non
 
 
 def requested_files(store: Store, artifact: Artifact, entries: list[Mapping[str, Any]]) -> list[Object]:
-    """Return the download URLs of manifest entries, which the client names by their paths."""
+    """Return the download URLs of manifest entries. The client names each entry by its path."""
     return file_objects(store, artifact, [each.get("name") or each["path"] for each in entries])
 
 
