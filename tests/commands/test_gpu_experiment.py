@@ -94,7 +94,7 @@ def test_the_most_important_measurements_come_first() -> None:
 
 
 def test_a_lost_process_costs_one_measurement() -> None:
-    """A process is lost if it is killed or hangs, or if a measurement raises an exception, because CUDA may then fail."""
+    """A process is lost if it is killed or hangs, or if a measurement raises an exception: CUDA may then fail."""
     from throughput import MeasuringProcess
 
     with MeasuringProcess([], 1, 1.0) as process:
