@@ -88,7 +88,7 @@ class Classifier(nn.Module):
         token_indices_N: Tensor | None,
         token_types_BT: Tensor | None = None,
     ) -> Tensor:
-        """Return the head's input, hidden_BTD or hidden_LBTD, in float32 or the autocast dtype. T can be 1."""
+        """Return the head's input, hidden_BTD or hidden_LBTD, in float32 or the autocast dtype."""
         # Evaluation is never compiled, so that compile=true does not change the metrics of a checkpoint. A batch of one
         # row is not compiled either, because torch.compile would generate separate code for it.
         is_compiled = self.training and len(input_ids_BT) > 1

@@ -97,13 +97,15 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
         name, saved, expected = mismatched[0]
         raise UserError(
             f"backbone.path={path}: config.json does not match the weights: {name} has shape {tuple(saved)} in the "
-            f"weights and {tuple(expected)} according to config.json ({len(mismatched)} tensors differ)."
+            f"weights and {tuple(expected)} according to config.json ({len(mismatched)} tensors differ). Use the "
+            "config.json that belongs to the weights."
         )
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(unread))
     if missing:
         raise UserError(
             f"backbone.path={path}: {len(missing)} of the encoder's tensors are missing in the weights, for example "
-            f"{missing[0]}. The weights are incomplete or belong to another architecture."
+            f"{missing[0]}. The weights are incomplete or belong to another architecture. Use complete weights of the "
+            "architecture in config.json."
         )
     require_finite(encoder.state_dict(), folder)
     return encoder
@@ -113,4 +115,7 @@ def require_finite(tensors: Mapping[str, Tensor], source: Path) -> None:
     """Raise UserError if the weights contain NaN or infinity, because predictions could then be NaN."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{source}: the weights contain NaN or infinity; the first such tensor is {name[:200]}.")
+            raise UserError(
+                f"{source}: the weights contain NaN or infinity; the first such tensor is {name[:200]}. Restore the "
+                "weights from a copy, or use other weights."
+            )

@@ -78,7 +78,9 @@ def require_vocabulary(name: str, encoder: PreTrainedModel, tokenizer: PreTraine
         embeddings: Any = encoder.get_input_embeddings()
         num_embeddings = embeddings.weight.shape[0]
     except (AttributeError, NotImplementedError) as error:
-        raise UserError(f"backbone={name}: {type(encoder).__name__} has no token embeddings.") from error
+        raise UserError(
+            f"backbone={name}: {type(encoder).__name__} has no token embeddings. Use another backbone."
+        ) from error
     token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
     if highest >= num_embeddings:
         raise UserError(
@@ -109,20 +111,22 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
             changed_BTD = vectors(encoder, changed_BT, LENGTHS)
     except Exception as error:  # a model may raise any exception for an input that it does not support
         reason = (str(error).splitlines() or [""])[0][:200]
-        raise UserError(f"{refused}: a test pass over token ids failed ({type(error).__name__}: {reason}).") from error
+        raise UserError(
+            f"{refused}: a test pass over token ids failed ({type(error).__name__}: {reason}). Use another backbone."
+        ) from error
     finally:
         encoder.train(was_training)
     size = getattr(encoder.config, "hidden_size", None)
     if together_BTD.shape != (*ids_BT.shape, size):
         raise UserError(
             f"{refused}: its output for tokens of shape {tuple(ids_BT.shape)} has shape {tuple(together_BTD.shape)}. "
-            f"Expected {(*ids_BT.shape, size)}, because config.json has hidden_size={size}."
+            f"Expected {(*ids_BT.shape, size)}, because config.json has hidden_size={size}. Use another backbone."
         )
     rows = list(zip(together_BTD, again_BTD, LENGTHS, single, strict=True))
     if not all(torch.isfinite(row_TD[:n]).all() for row_TD, _, n, _ in rows):
-        raise UserError(f"{refused}: its output is not finite (NaN or infinity).")
+        raise UserError(f"{refused}: its output is not finite (NaN or infinity). Use another backbone.")
     if not all(torch.equal(row_TD[:n], again_TD[:n]) for row_TD, again_TD, n, _ in rows):
-        raise UserError(f"{refused}: two passes over the same tokens give different outputs.")
+        raise UserError(f"{refused}: two passes over the same tokens give different outputs. Use another backbone.")
     scale = torch.cat([row_TD[:n] for row_TD, _, n, _ in rows]).abs().mean()
     # Divide each change by the mean absolute value plus the value's own magnitude, because a few dimensions may be a
     # thousand times larger than the other dimensions.
@@ -131,7 +135,7 @@ def require_encoder(name: str, encoder: PreTrainedModel, pad_id: int) -> bool:
     if difference > TOLERANCE:
         raise UserError(
             f"{refused}: padding changes its output by {difference:.1%}, so the predicted class would depend on the "
-            "other documents in the batch."
+            "other documents in the batch. Use another backbone."
         )
     return torch.equal(together_BTD[0, 0], changed_BTD[0, 0])
 
@@ -149,16 +153,18 @@ def count_hidden_states(name: str, encoder: PreTrainedModel, pad_id: int) -> int
             hidden_LBTD = encode(encoder, ids_BT, mask_of(LENGTHS), head_input=HeadInput("all"))
     except Exception as error:  # a model may raise any exception for an option that it does not support
         reason = (str(error).splitlines() or [""])[0][:200]
-        raise UserError(f"{refused}: it does not return hidden states ({type(error).__name__}: {reason}).") from error
+        raise UserError(
+            f"{refused}: it does not return hidden states ({type(error).__name__}: {reason}). Use another head."
+        ) from error
     finally:
         encoder.train(was_training)
     if hidden_LBTD.shape[1:] != (*ids_BT.shape, encoder.config.hidden_size):
         raise UserError(
             f"{refused}: its hidden states have shape {tuple(hidden_LBTD.shape)}. Expected (layers, "
-            f"{', '.join(map(str, ids_BT.shape))}, {encoder.config.hidden_size})."
+            f"{', '.join(map(str, ids_BT.shape))}, {encoder.config.hidden_size}). Use another head."
         )
     if not hidden_LBTD[:, mask_of(LENGTHS)].isfinite().all():
-        raise UserError(f"{refused}: its hidden states are not finite (NaN or infinity).")
+        raise UserError(f"{refused}: its hidden states are not finite (NaN or infinity). Use another head.")
     return len(hidden_LBTD)
 
 
