@@ -152,7 +152,7 @@ def check_size(path: Path, file: pq.ParquetFile, names: Sequence[str]) -> int:
     """
     num_rows = file.metadata.num_rows
     if num_rows == 0:
-        raise BadPredictionsError("its predictions are empty")
+        raise BadPredictionsError("its predictions are empty: write at least one row")
     if num_rows > MAX_DOCUMENTS:
         raise BadPredictionsError(
             f"its predictions have {num_rows:,} rows; at most {MAX_DOCUMENTS:,} are allowed: write fewer rows"
@@ -273,6 +273,10 @@ def check_values(ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, p
     if len(set(ids)) != len(ids):
         raise BadPredictionsError("its predictions contain the same id twice: give each row another id")
     if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= num_classes:
-        raise BadPredictionsError(f"its labels or predictions are not all between 0 and {num_classes - 1}")
+        raise BadPredictionsError(
+            f"its labels or predictions are not all between 0 and {num_classes - 1}: correct these values"
+        )
     if not np.all(np.abs(probabilities_NC.sum(axis=1) - 1) < 0.02) or probabilities_NC.min() < 0:
-        raise BadPredictionsError("its predictions have a row whose probabilities are negative or do not sum to 1")
+        raise BadPredictionsError(
+            "its predictions have a row whose probabilities are negative or do not sum to 1: correct the probabilities"
+        )
