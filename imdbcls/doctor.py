@@ -239,7 +239,7 @@ def cache(folder: Path, setting: str) -> str:
     found = f"{folder}: {size / 1e6:.1f} MB, {free / 1e9:.1f} GB free on its disk"
     if not os.access(existing, os.W_OK):
         return f"{found}; it is not writable: set {setting} to another folder"
-    return f"{found}, which is not much: set {setting} to a folder on another disk" if free < LOW_DISK_BYTES else found
+    return f"{found}; this is too little: set {setting} to a folder on another disk" if free < LOW_DISK_BYTES else found
 
 
 if __name__ == "__main__":

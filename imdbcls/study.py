@@ -100,7 +100,8 @@ def unfit(grid: Grid, settings: StudySettings | None) -> Iterator[str]:
         if settings.budget.runs < num_runs:
             yield (
                 f"budget.runs={settings.budget.runs} is less than the {num_runs} runs before the first test of the "
-                f"groups: {len(grid.groups)} groups with seeds.first={settings.seeds.first} seeds."
+                f"groups: {len(grid.groups)} groups with seeds.first={settings.seeds.first} seeds. Set a larger "
+                "budget.runs."
             )
 
 

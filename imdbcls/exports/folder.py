@@ -63,9 +63,10 @@ def write_export(
     with_int8: bool = False,
     num_int8_documents: int = int8.NUM_DOCUMENTS,
 ) -> Export:
-    """Export one or more runs to `output` in the format `name`, and compare the logits with the logits of the runs.
+    """Export one or more runs to `output` in the format `name`, and compare the export's logits with the runs' logits.
 
-    Raise UserError and write nothing if the output exists, if the runs cannot be exported, or if the logits differ.
+    Raise UserError and write nothing if `output` must not be replaced, if the runs cannot be exported, or if the logits
+    differ.
     """
     require_new(output, overwrite)
     given = check_documents(source)

@@ -127,7 +127,7 @@ def write_message(text: str, label: str = "", style: str = "", *, wraps: bool = 
 
 
 def wrapped_line(columns: int, line: str) -> str:
-    """Wrap a line of a message to the width of a terminal. The continuation is indented by two more spaces."""
+    """Wrap a line of a message to the width of a terminal. Indent continuation lines by two more spaces."""
     from rich.cells import cell_len
 
     from imdbcls.runtime.text_table import wrapped

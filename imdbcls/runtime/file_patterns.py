@@ -7,7 +7,7 @@ from typing import Any
 
 
 def is_pattern(path: str) -> bool:
-    """Return whether a path has wildcards. A file whose name contains wildcard characters is not a pattern."""
+    """Return whether a path has wildcards. A path that exists is never a pattern."""
     local = os.path.expanduser(path)
     return glob.has_magic(local) and "\0" not in local and not os.path.lexists(local)
 

@@ -45,7 +45,7 @@ _LIBRARY_ERRORS = ("RuntimeError", "ImportError", "SafetensorError", "ArrowMemor
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory is exhausted. Libraries raise several types of exceptions."""
+    """Return whether an error means that memory is exhausted. Each library raises its own type of exception."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return errno_of(error) == errno.ENOMEM or (_comes_from_library(error) and bool(_NO_MEMORY_TEXT.search(str(error))))

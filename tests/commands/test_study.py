@@ -43,7 +43,7 @@ def test_all_mistakes_are_reported_together() -> None:
         (
             ("head=cls,lstm", "budget.runs=5"),
             "budget.runs=5 is less than the 6 runs before the first test of the groups: "
-            "2 groups with seeds.first=3 seeds.",
+            "2 groups with seeds.first=3 seeds. Set a larger budget.runs.",
         ),
         (("head=cls", "metric=accuracy,f1"), "metric=accuracy,f1: the groups of a study are compared by one metric."),
         (("head=cls,lstm", "--config-dir=nowhere"), "--config-dir=nowhere is not a folder."),
