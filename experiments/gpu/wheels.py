@@ -133,7 +133,9 @@ def download(pins: Sequence[str], python: str, folder: Path) -> None:
         subprocess.run([*pip, "wheel", *common, "--wheel-dir", str(folder), str(source)], check=True)
         (wheel,) = set(folder.iterdir()) - before
         if not wheel.name.endswith("-none-any.whl"):
-            raise SystemExit(f"{source.name} has no wheel for Python {python}, and contains compiled code.")
+            raise SystemExit(
+                f"{source.name} has no wheel for Python {python}, and contains compiled code. Pin another version."
+            )
         source.unlink()
 
 

@@ -54,7 +54,7 @@ def main() -> None:
         recipes["pretrained"] = (f"backbone.path={arguments.pretrained}",)
     chosen = arguments.recipes or list(recipes)
     if unknown := sorted(set(chosen) - recipes.keys()):
-        parser.error(f"{', '.join(unknown)} is not one of {', '.join(recipes)}")
+        parser.error(f"unknown recipe: {', '.join(unknown)}; choose from {', '.join(recipes)}")
     if arguments.action == "run":
         budget = (f"budget.trials={arguments.trials}", f"winners.seeds={arguments.seeds}")
         for name in chosen:
@@ -78,7 +78,7 @@ def show(names: list[str], further: list[str]) -> None:
         except (UserError, ValueError) as error:
             print(f"- {name} has no single winner with finished runs: {error}")
     if "default" not in groups:
-        sys.exit("The default has no finished winner. Run it first.")
+        sys.exit("The recipe default has no finished winner. Train it first: judge.py run IMDB default")
     print("\n".join(comparison(groups)))
 
 

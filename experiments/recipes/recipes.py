@@ -79,7 +79,9 @@ def table(common: list[str]) -> Iterator[str]:
     by_hash = {group.runs[0].result["group_hash"]: group for group in read_study(config.folder.parent).groups}
     groups = {name: by_hash.get(group_hash(imdbcls.compose(*merged(common, own)))) for name, own in RECIPES.items()}
     if groups["default"] is None:
-        sys.exit("The default has no finished run with these settings. Run it first, with the same --set.")
+        sys.exit(
+            "The recipe default has no finished run. Train it first with the same --set: recipes.py run IMDB default"
+        )
     yield from comparison({name: group for name, group in groups.items() if group is not None})
     yield from (f"- {name} was not run or failed." for name in RECIPES if groups[name] is None)
 

@@ -4,9 +4,9 @@ Four experiments, whose results are added to one JSON file:
 
 - `speed` trains the same run in one process with all threads, and in 1, 2, … processes with one thread each. These
   settings take turns, so that other load on the machine affects all of them.
-- `cpu` measures the processor time per document in the same way, as the difference between a long and a short run.
-  Other load on the machine hardly changes processor time.
-- `losses` trains the same run without dropout in 1, 2 and 4 processes, and compares the losses of every step.
+- `cpu` measures the processor time per document for each number of processes, from the difference between a long and a
+  short run. Other load on the machine hardly changes processor time.
+- `losses` trains the same run without dropout with each number of processes, and compares the losses of every step.
 - `kill` kills one of two processes (SIGKILL) and measures the seconds until all processes have ended.
 """
 

@@ -1,6 +1,6 @@
 """Run the compared systems in turn, each in its own process so that its peak memory can be measured.
 
-This module does not import PyTorch: a system's process first changes settings that PyTorch reads when it is imported.
+This module does not import PyTorch: the process of a tuned system first changes settings that PyTorch reads at import.
 """
 
 import logging

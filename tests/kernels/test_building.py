@@ -263,7 +263,7 @@ def test_hanging_compiler_is_tried_once_a_day(
         f'echo >> {calls}; case "$*" in *{hangs_at}*) {hang};; *--version*) ;; *) touch kernels.so;; esac',
     )
     monkeypatch.setenv("CC", str(compiler))
-    # Enough for a busy machine to start the script.
+    # With 3 seconds, even a busy machine starts the script.
     monkeypatch.setattr(building, "_VERSION_SECONDS", 3 if hangs_at == "--version" else HANG_SECONDS)
     monkeypatch.setattr(building, "_BUILD_SECONDS", 3)
     loaded, logged = load(capsys)

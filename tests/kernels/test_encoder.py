@@ -147,7 +147,7 @@ def test_dropout_rate_and_scale() -> None:
 
 
 def test_dropout_has_hugging_faces_distribution() -> None:
-    """Compare the mean and standard deviation of the output over many masks with the library's."""
+    """Compare the mean and standard deviation of the output over many masks with the values of the library."""
     model = make("bert", num_hidden_layers=1, hidden_dropout_prob=0.3)
     fast = copy.deepcopy(model)
     accelerate(fast)

@@ -160,7 +160,7 @@ def test_only_adapters_and_head_are_trained(tmp_path: Path) -> None:
 
 
 def test_adapters_learn_and_are_evaluated(tmp_path: Path) -> None:
-    """With a frozen head, only adapters can lower the loss; the validation loss also changes."""
+    """The head hardly changes, so only the adapters can lower the loss. The validation loss also changes."""
     options = (
         "backbone.lora_rank=8",
         "lr=1e-2",

@@ -281,7 +281,7 @@ def test_encoding_job_uses_the_threads_of_parallel_jobs(tmp_path: Path, monkeypa
 
 
 def test_frozen_encoder_gives_all_heads_the_same_output() -> None:
-    """A head that reads only the first token gets all tokens of a frozen encoder, but one token otherwise."""
+    """A head that needs only the first token gets all tokens of a frozen encoder, but one of a trained encoder."""
     config = imdbcls.compose("backbone=tiny", "head=cls", FROZEN)
     assert sections.build_model(config, sections.build_backbone(config), 2).tokens == "all"
     config = imdbcls.compose("backbone=tiny", "head=cls")
