@@ -4,11 +4,13 @@
 | --- | --- |
 | `study`, `run_files`, `naming`, `texts` | read run folders, which may be untrusted, and group the runs |
 | `predictions_file`, `prediction_rows` | read a file of predictions, which may be untrusted, as a study |
-| `statistics`, `sign_flips`, `power` | estimates, tests and power, from arrays |
-| `samples`, `metrics`, `slices`, `calibration`, `curves`, `cost`, `mistakes` | results of one group, or of all groups |
+| `estimate`, `statistics`, `inference`, `sign_flips`, `sequential`, `power` | estimates, tests and power, from arrays |
+| `group`, `samples`, `metrics`, `slices`, `calibration`, `curves`, `cost`, `mistakes` | results of groups |
 | `pairs`, `verdicts` | tests and verdict for each pair of groups |
-| `notes` | possible confounds |
+| `planned`, `race`, `looks` | repeated tests of a study that grows |
+| `facts`, `notes` | what was compared, and possible confounds |
 | `results`, `summary` | dataclasses for all results, and the function that builds them |
+| `tuning_results`, `expected_maximum` | results of a tuning study |
 
 None of these modules imports `views/`. Array names end in their shape: S seeds (runs of one group), N documents,
 C classes, B bootstrap draws, K columns, G clusters. `correct_SN` has one row per seed and one column per document.

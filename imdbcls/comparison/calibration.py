@@ -15,7 +15,7 @@ from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
 NUM_DRAWS = 500
 DRAW_SEED = 20_070_401
-MAX_NUMBERS = 4_000_000  # number of random numbers held in memory at a time
+MAX_NUMBERS = 4_000_000  # random numbers held in memory at a time
 
 
 def calibration_of(group: Group) -> Calibration | None:
@@ -29,7 +29,7 @@ def calibration_of(group: Group) -> Calibration | None:
     of the group is twice the mean of the seeds' p-values, but at most 1. This p-value is valid although the seeds share
     documents (Vovk and Wang 2020, Biometrika 107:791).
 
-    If the runs recorded temperatures (Guo et al. 2017), the result also contains the ECE after temperature scaling.
+    If every run recorded a temperature (Guo et al. 2017), the result also contains the ECE after temperature scaling.
     """
     if not group.has_probabilities:
         return None
@@ -94,7 +94,10 @@ def drawn_eces(confidence_N: NDArray[np.float64], generator: np.random.Generator
 
 
 def reliability_curve(group: Group) -> tuple[ReliabilityBin, ...]:
-    """Return the non-empty bins over all seeds, by confidence, or an empty tuple if the group has no probabilities."""
+    """Return the non-empty bins over all seeds, in ascending order of confidence.
+
+    Return an empty tuple if the group has no probabilities.
+    """
     if not group.has_probabilities:
         return ()
     confidence = np.concatenate([predicted_probabilities(run.predictions) for run in group.runs])

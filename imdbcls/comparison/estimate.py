@@ -12,7 +12,7 @@ from scipy import special
 from scipy.optimize import brentq
 
 LIMIT = 0.75  # confidence level of the upper limits that weight the degrees of freedom
-NUM_ITERATIONS = 8  # of `Estimate.equivalence_limit`; the error is then below 0.01 % of the distance to the margin
+NUM_ITERATIONS = 8  # enough for an error of `Estimate.equivalence_limit` below 0.01 % of its distance to the margin
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Estimate:
     document_df: float  # degrees of freedom of the document variance
     step: float = 0.0  # smallest change of the value, see `Sample.step`; 0: none
     effective_size: float = float("inf")  # number of independent documents, see `Sample.effective_size`
-    exact_p: float | None = None  # p-value of an exact test that the true value is zero; it replaces the other tests
+    exact_p: float | None = None  # p-value of an exact test for a true value of zero; replaces the t-test
 
     @property
     def variance(self) -> float:
@@ -67,7 +67,7 @@ class Estimate:
     def score_df(self) -> float:
         """The degrees of freedom of the score test: `document_df` or `degrees_of_freedom`, whichever is larger.
 
-        With fewer degrees of freedom than the t-test has, the score test of zero would differ from the t-test.
+        With fewer degrees of freedom than the t-test has, the score test of zero would be stricter than the t-test.
         """
         return max(self.document_df, self.degrees_of_freedom)
 
@@ -76,8 +76,9 @@ class Estimate:
         return float(score_variance(self.value, truth, self.variance, self.step, self.effective_size))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Return the interval between the first true values, on both sides of the estimate, that both tests reject.
+        """Return the confidence interval of the true value.
 
+        Each end is the first value, starting from the estimate, that the t-test and the score test both reject.
         The interval excludes zero exactly if `p_value` is below 1 - `level`. With `exact_p`, this can require that an
         end is moved to zero. An end at zero belongs to the interval only if p is not below 1 - `level`.
         """
@@ -88,11 +89,13 @@ class Estimate:
         """Return the distance between the value and the lower (`sign` -1) or upper (`sign` 1) end of the interval.
 
         A score test uses squared deviations from the hypothesis. For a hypothesis between the value and zero, this
-        method uses squared deviations from the value, as the t-test does. The score test of zero is then the t-test.
+        method uses squared deviations from the value, as the t-test does. The score test of zero is then not stricter
+        than the t-test.
         """
         distance = t_quantile(0.5 + level / 2, self.degrees_of_freedom) * self.standard_error
         t = t_quantile(0.5 + level / 2, self.score_df)
-        if self.step == 0 or not np.isfinite(t) or distance > 1 + abs(self.value):  # out of range
+        # The last condition means that the end is outside the range of possible differences.
+        if self.step == 0 or not np.isfinite(t) or distance > 1 + abs(self.value):
             return distance
         to_zero = abs(self.value) if sign * self.value < 0 else 0.0
 
@@ -100,7 +103,7 @@ class Estimate:
             around_value = self.variance_if(self.value + sign * e) - min(e, to_zero) ** 2 / self.effective_size
             return e - t * max(around_value, 0.0) ** 0.5
 
-        if not excess(distance) < 0:  # also if the value is undefined (NaN)
+        if not excess(distance) < 0:  # true for an undefined value (NaN), too
             return distance
         rejected = max(distance, abs(self.value))
         while excess(rejected) < 0:
@@ -123,7 +126,7 @@ class Estimate:
 
         Each one-sided test is a t-test. For a metric with steps, a score test is added, and the larger p counts. The
         p-value is below a level exactly if the interval at 1 - 2 `level` lies within the margin. If the variance is
-        zero, return 1, because nothing is known about other documents.
+        zero, return 1, because the test documents then say nothing about documents outside the test split.
         """
         if self.standard_error == 0:
             return 1.0
@@ -182,8 +185,9 @@ def score_variance(
 def agreeing_with_test(interval: tuple[float, float], value: float, is_significant: bool) -> tuple[float, float]:
     """Return the interval of a difference, changed to exclude zero exactly if a test calls the difference significant.
 
-    An end beyond zero is cut at zero, or an end is extended to zero. Both keep the confidence level if the test keeps
-    its level (Strassburger and Bretz 2008, Statistics in Medicine 27:4914).
+    If the difference is significant, an end beyond zero is cut at zero. If it is not, an interval that excludes zero is
+    extended to zero. Both changes keep the confidence level if the test keeps its level (Strassburger and Bretz 2008,
+    Statistics in Medicine 27:4914).
     """
     low, high = interval
     if not is_significant:

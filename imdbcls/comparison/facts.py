@@ -24,7 +24,7 @@ NO_SETTING = re.compile(
 def facts_of(groups: Sequence[Group]) -> dict[str, tuple[str | int | float, ...]]:
     """Return the distinct values of each fact: numbers in ascending order, strings in the order of the groups.
 
-    A fact that is unknown for any run is left out.
+    A fact that is unknown for at least one run is left out.
     """
     runs = [run for group in groups for run in group.runs]
     facts = {name: distinct(fact(run) for run in runs) for name, fact in FACTS.items()}

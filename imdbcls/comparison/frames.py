@@ -53,7 +53,7 @@ def pairs_frame(comparison: "Comparison") -> pandas.DataFrame:
 
 
 def comparison_html(comparison: "Comparison") -> str:
-    """Return the ranking and the verdicts as HTML. Names are escaped; the colours follow the notebook's theme."""
+    """Return the ranking and the verdicts as HTML. Names are escaped, and no colours are set."""
     metric = comparison.metric
     groups = pandas.DataFrame(
         {

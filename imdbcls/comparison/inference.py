@@ -175,8 +175,8 @@ def is_below(p: float | None) -> bool:
 def missing_seeds(num_a: int, num_b: int) -> tuple[int, int]:
     """Return how many more seeds each group needs before their difference can be significant.
 
-    A group with two seeds needs a third one if the other group has more than two. Otherwise, the test at the 5 % level
-    rejects 7 to 12 % of null comparisons if the group with two seeds also varies more over seeds.
+    A group with two seeds needs a third one if the other group has more than two. If the group with two seeds varies
+    more over seeds than the other group, the test at the 5 % level would reject 7 to 12 % of null comparisons.
     """
     most = max(num_a, num_b)
     if min(num_a, num_b) != TOO_FEW_SEEDS or most == TOO_FEW_SEEDS:

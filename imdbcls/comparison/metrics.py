@@ -3,7 +3,8 @@
 The influence is the derivative of the metric with respect to the weight of a document, times N. It is zero on average.
 The sum of the squared influences, divided by N², is the variance of the metric over documents. This estimate is the
 infinitesimal jackknife (Efron 1982, "The Jackknife, the Bootstrap and Other Resampling Plans", chapter 6). For a metric
-that is an average over documents, such as accuracy, the influence is the deviation from the average.
+that is an average over documents, such as accuracy, the influence of a document is the deviation of its value from the
+average.
 """
 
 from collections.abc import Callable

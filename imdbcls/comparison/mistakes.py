@@ -1,4 +1,4 @@
-"""Find documents worth reading: disagreements between groups, mistakes of all runs, and suspected label errors."""
+"""Find documents to read: disagreements between groups, mistakes that all runs share, and suspected label errors."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -8,7 +8,7 @@ import numpy as np
 from imdbcls.comparison.group import Group
 from imdbcls.comparison.results import Disagreement, LabelError
 
-CONFIDENT = 0.9  # smallest mean probability over seeds of a confident prediction
+CONFIDENT = 0.9  # a prediction is confident if its probability, averaged over seeds, is at least this
 
 
 def label_errors(groups: Sequence[Group]) -> tuple[LabelError, ...] | None:

@@ -47,12 +47,12 @@ def distinct_names(runs: Sequence[Described], varied: Sequence[Mapping[str, str]
 
 
 def varied_choices(runs: Sequence[Described]) -> list[dict[str, str]]:
-    """Return, for each group, its value of each choice in which the groups differ, except the head.
+    """Return, for each group, its value of each section and of each config key in which the groups differ.
 
-    `runs` contains one run of each group. A choice is a section, such as `backbone=minilm`, or a config key. A key is
-    included only if its value differs between groups that have the same choice of its section, because other choices
-    have other keys. A key is named by its last part. If two keys with different values have the same last part, the
-    second key keeps its full name. A group without the key has no entry.
+    `runs` contains one run of each group. A section, such as `backbone`, has the name of its choice as its value. The
+    head is left out. A key is included only if its value differs between groups that have the same choice of its
+    section, because other choices have other keys. A key is named by its last part. If two keys with different values
+    have the same last part, the second key keeps its full name. A group without the key has no entry.
     """
     if len(runs) < 2:
         return [{} for _ in runs]

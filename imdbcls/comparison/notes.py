@@ -78,7 +78,10 @@ def differing_metrics(groups: Sequence[Group]) -> Iterator[str]:
             "decides the comparison."
         )
     elif unknown := counts.keys() - TITLES.keys():
-        yield f"This version of imdbcls does not know the metric that selected the best epochs ({unknown.pop()})."
+        yield (
+            f"This version of imdbcls does not know the metric that selected the best epochs ({unknown.pop()}). "
+            "Without --metric, accuracy decides the comparison."
+        )
 
 
 def differing_choices(groups: Sequence[Group]) -> Iterator[str]:
@@ -121,8 +124,9 @@ def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
     """Yield a sentence for each difference in kernels or CPU instructions, within a group or between groups.
 
     Such differences can change the last bits of results. Groups are compared only if they have the same backbone and
-    precision, because other groups are expected to differ. A group is not compared with other groups if each of its
-    runs used several kernels, as is possible with an LSTM head.
+    precision, because groups with another backbone or precision are expected to differ. A group is also not
+    compared with other groups if its runs used different kernels, or if each run used several kernels, as is possible
+    with an LSTM head.
     """
     comparable: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
@@ -141,8 +145,8 @@ def differing_kernels(groups: Sequence[Group]) -> Iterator[str]:
         if len(names_by_kernels) > 1:
             found = "; ".join(f"{', '.join(names)} with {kernels}" for kernels, names in names_by_kernels.items())
             yield (
-                f"The groups were computed with different kernels ({sanitize(found, 300)}), so their last digits "
-                "differ; do not compare times and latencies."
+                f"The groups were computed with different kernels ({sanitize(found, 300)}), so the last digits of "
+                "their metrics may differ. Do not compare their times and latencies."
             )
 
 

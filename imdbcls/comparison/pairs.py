@@ -193,7 +193,7 @@ def without_collapsed_seeds(test: PairTest, margin: float | None) -> WithoutColl
 def shared_documents(a: Group, b: Group, sample_a: Sample, sample_b: Sample) -> SharedDocuments:
     """Return the documents that two groups share.
 
-    If both groups recorded clusters, use the clusters of the group with fewer of them. If only one group recorded
+    If both groups recorded clusters, use the clusters of the group that has fewer clusters. If only one group recorded
     clusters, use its clusters.
     """
     if sample_a.units is sample_b.units:

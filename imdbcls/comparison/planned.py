@@ -13,6 +13,7 @@ from imdbcls.comparison.run_files import BadRunError, sanitize
 from imdbcls.comparison.samples import is_undefined, sample_of, units_of
 from imdbcls.comparison.statistics import Sample, Units
 from imdbcls.comparison.study import Study
+from imdbcls.printable import counted
 from imdbcls.runs.plan import Plan
 
 
@@ -22,7 +23,7 @@ class PlannedStudy:
 
     plan: Plan
     groups: tuple[Group | None, ...]  # one per planned group; None: no finished run
-    samples: tuple[Sample | None, ...]  # first planned seeds of each planned group; None: no finished run
+    samples: tuple[Sample | None, ...]  # first planned seeds of each planned group; None: first seed unfinished
     rounds: tuple[Round, ...]
 
     @property
@@ -111,9 +112,9 @@ class PlannedStudy:
 def planned_study(study: Study, plan: Plan, metric: Metric, failed: Collection[int] | None = None) -> PlannedStudy:
     """Replay the looks of a plan with the finished runs of a study.
 
-    `failed` contains the indices of the groups whose next run failed; None: find these groups from the results of the
-    runs. Raise BadRunError if the groups do not have the same documents, or if the metric is not defined on their
-    documents.
+    `failed` contains the indices of the groups whose next planned seed has a failed run; None: find these groups from
+    the results of the runs. Raise BadRunError if the groups do not have the same documents, or if the metric is not
+    defined on their documents.
     """
     groups = tuple(group_with(study.groups, planned.group_hash) for planned in plan.groups)
     found = [group for group in groups if group is not None]
@@ -182,4 +183,4 @@ def notes_on_plan(study: Study, planned: PlannedStudy | None) -> Iterator[str]:
     yield from (f"{', '.join(names)}: {reason}." for reason, names in by_reason.items())
     for group in filter(None, planned.groups):
         if more := sorted(set(group.seeds) - set(planned.plan.seeds)):
-            yield f"{group.name}: the tests ignore {len(more):,} seeds that plan.json does not list."
+            yield f"{group.name}: the tests ignore {counted(len(more), 'seed')} not listed in plan.json."

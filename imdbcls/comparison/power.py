@@ -18,7 +18,7 @@ MAX_SEEDS = 50  # largest number of seeds per group that is considered
 PRIOR_DF = 3.0  # degrees of freedom of the prior of the seed variances
 NUM_SCALES = 24  # points that represent the posterior of the seed variances
 TINY = 1e-300
-NORMAL_ABOVE = 1_000  # degrees of freedom; above it, the normal distribution is used
+NORMAL_ABOVE = 1_000  # with more degrees of freedom, the normal distribution is used
 
 
 def minimum_detectable_difference(estimate: Estimate, level: float) -> float:
@@ -41,7 +41,9 @@ def with_seeds(estimate: Estimate, num_seeds: int) -> Estimate:
 
 
 def chances_to_settle(estimate: Estimate, level: float, margin: float | None) -> NDArray[np.float64]:
-    """Return `chance_to_settle` with m seeds per group, for m = 0 to `MAX_SEEDS`. Both tests use `level`.
+    """Return `chance_to_settle` with m seeds per group, for m = 0 to `MAX_SEEDS`.
+
+    The tests for "better" and for "equivalent" both use `level`.
 
     The chance is NaN for m < 2, and for every m if a group has one seed, because its seed variance is unknown.
     """
@@ -92,7 +94,8 @@ def chance_by_flat_prior(
 
     The mean difference with more seeds is then the present difference plus w T, where w² is the variance that the added
     seeds remove and T has Student's t distribution. In `chance_to_settle`, a small present difference is evidence that
-    the true difference is small; here, it is not. The futility rule loses less power with this function.
+    the true difference is small; here, it is not. The futility rule therefore uses this function,
+    with which it loses less power than with `chance_to_settle`.
     """
     larger = with_seeds(estimate, num_seeds)
     now, then = (sum(variance.of_mean for variance in each.seed_variances) for each in (estimate, larger))

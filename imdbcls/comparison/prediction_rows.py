@@ -129,7 +129,9 @@ def require_short_lines(path: Path) -> None:
         with path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES + 1):
                 if len(line) > MAX_LINE_BYTES:
-                    raise UserError(f"{path}, line {number:,}: the line has more than {MAX_LINE_BYTES:,} bytes.")
+                    raise UserError(
+                        f"{path}, line {number:,}: the line has more than {MAX_LINE_BYTES:,} bytes. Shorten the line."
+                    )
                 number += 1
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
@@ -210,13 +212,15 @@ def require_bounded(path: Path, file: Any, names: Sequence[str]) -> None:
     for column in pages.values():
         if column.largest_page > MAX_PAGE_BYTES or column.num_bytes > MAX_COLUMN_BYTES or not column.is_bounded:
             raise UserError(
-                f"{path}: column {column.path[:80]!r} is too large, or it has an encoding that can expand to any size. "
-                f"The column expands to {column.num_bytes:,} bytes. The limit is {MAX_COLUMN_BYTES:,} bytes, and "
-                f"{MAX_PAGE_BYTES:,} bytes per page."
+                f"{path}: column {column.path[:80]!r} is too large, or its encoding can expand to any size. The column "
+                f"expands to {column.num_bytes:,} bytes. The limits are {MAX_COLUMN_BYTES:,} bytes per column and "
+                f"{MAX_PAGE_BYTES:,} bytes per page. Write the file again with smaller pages, fewer rows, or another "
+                "encoding (plain or dictionary)."
             )
     if sum(column.largest_page for column in pages.values()) > MAX_PAGES_BYTES:
         raise UserError(
-            f"{path}: the largest pages of its columns expand to more than {MAX_PAGES_BYTES:,} bytes in total."
+            f"{path}: the largest pages of its columns expand to more than {MAX_PAGES_BYTES:,} bytes in total. Write "
+            "the file again with smaller pages."
         )
 
 

@@ -39,7 +39,10 @@ SHAPE = "one row per document, system and seed"
 
 
 def read_predictions_file(given: Path) -> Study:
-    """Read the file and check it. Raise UserError, which names the file and any invalid line or row."""
+    """Read the file and check it. Raise UserError if a check fails.
+
+    The message names the file and, for an invalid row, its line (CSV, TSV) or row number (Parquet).
+    """
     with opened(given) as found:
         assert found.columns is not None
         content = Content(str(given), found.unit, [name for name in found.columns if name])
@@ -85,7 +88,7 @@ class Names:
         if len(text) > self.max_characters:
             raise ValueError(f"{column!r} has {len(text):,} characters; at most {self.max_characters} are allowed")
         if printable_line(text) != text:
-            raise ValueError(f"{column!r} is {text!a}, which contains a control character")
+            raise ValueError(f"{column!r} is {text!a}, which contains a control character; remove it")
         if text not in self.indices:
             self._num_characters += len(text)
             if len(self) == self.max_names:
@@ -117,7 +120,7 @@ class Content:
                 raise UserError(f"{path}: column {name[:80]!r}: {problem}.") from None
             if index != self.probability_columns.index(name):
                 raise UserError(f"{path}: column {name!r} names the same class as another column. Remove one.")
-        # One entry per row.
+        # One entry per row, except `probabilities_RC`, which has one entry per row and class.
         self.numbers, self.run_R, self.id_R = array("q"), array("i"), array("i")
         self.label_R, self.predicted_R, self.cluster_R = array("i"), array("i"), array("i")
         self.probabilities_RC = array("f")
@@ -242,8 +245,8 @@ class Content:
             row = self.id_R.index(missing)
             raise UserError(
                 f"{self.path}: {self.run_name(run)} lacks {len(self.ids) - len(predicted):,} of {len(self.ids):,} "
-                f"documents, for example {self.ids.texts[missing]!r} ({self.where(row)}). Every system must predict "
-                "the same documents with every seed."
+                f"documents, for example {self.ids.texts[missing]!r}, which is in {self.where(row)}. Every system must "
+                "predict the same documents with every seed."
             )
 
     def run_name(self, run: int) -> str:
@@ -328,6 +331,6 @@ def probability_of(cell: object, column: str) -> float:
     except (ValueError, OverflowError):
         value = float("nan")
     if not 0 <= value <= 1:
-        text = "missing" if cell is None or not str(cell).strip() else repr(str(cell)[:40])
-        raise ValueError(f"{column!r} is {text}; it must be a number from 0 to 1, such as 0.25")
+        found = "has no value" if cell is None or not str(cell).strip() else f"is {str(cell)[:40]!r}"
+        raise ValueError(f"{column!r} {found}; it must be a number from 0 to 1, such as 0.25")
     return value

@@ -7,6 +7,7 @@ command that trained the runs.
 At each look, all pairs of running groups are tested with the first n planned seeds of each group (group sequential
 Holm, see `sequential`). The leader is the best running group. A group is stopped, that is, gets no further seeds, if
 
+- its next planned run failed,
 - it is worse than a running group,
 - it is equivalent to the leader, or
 - with `futility`, its comparison with the leader would probably give no verdict, even with all planned seeds. This rule
@@ -56,7 +57,7 @@ class Round:
     look: Look
     num_tests: int  # for Holm's correction: all planned pairs, except pairs found different at earlier looks
     inferences: Mapping[tuple[int, int], Inference]  # by pair (i, j), i < j, of the groups that were tested
-    leader: int | None  # the best running group; None: every group failed
+    leader: int | None  # the best running group; None: a run of every running group failed
     standings: tuple[Standing, ...]  # after the look, one per group
     is_over: bool
 

@@ -1,4 +1,4 @@
-"""Frozen dataclasses for the results of a comparison. The statistics build them, and the views render them.
+"""Frozen dataclasses for the results of a comparison. `compare_study` builds them, and `views/` renders them.
 
 Accuracies and other percentages are fractions of one, and so are their differences and intervals. Intervals are 95 %
 confidence intervals over documents, and over seeds if a group has several. None means not defined, not measured or not
@@ -61,13 +61,13 @@ class ReliabilityBin:
 class Calibration:
     """The expected calibration error (ECE) of a group, and the ECE that a calibrated model would show.
 
-    The plug-in ECE of a perfectly calibrated model is above zero, because each bin has a limited number of documents.
+    The measured ECE of a perfectly calibrated model is above zero, because each bin has a limited number of documents.
     """
 
     values: tuple[float, ...]  # one per seed
     expected: float  # mean ECE if the probabilities were calibrated, averaged over seeds
     p: float  # p-value of the null hypothesis that the probabilities are calibrated
-    temperatures: tuple[float, ...] | None  # one per seed, fitted on validation; None: a run did not record it
+    temperatures: tuple[float, ...] | None  # one per seed, fitted on validation; None: a run has no temperature
     calibrated_values: tuple[float, ...] | None  # ECE of each seed after scaling; None: `temperatures` is None
 
     @property
@@ -214,12 +214,12 @@ class PlanSummary:
     looks_done: tuple[int, ...]
     futility: float | None  # a group is stopped if its chance of a verdict is below this; None: no such rule
     is_over: bool
-    decisions: tuple[str, ...]  # for each stopped group, the reason, in order of the looks
+    decisions: tuple[str, ...]  # name and reason for each stopped group, in the order of the looks
 
 
 @dataclass(frozen=True)
 class PairResult:
-    """The comparison of two groups on the test documents that they share. Group `a` ranks above group `b`.
+    """The comparison of two groups on the test documents that they share. Group `a` is before group `b` in the ranking.
 
     The p-values whose names end in `_holm` are corrected for all tested pairs. In a planned study, they are also
     corrected for all looks, and all numbers about the difference come from the last look at the pair.
@@ -351,7 +351,7 @@ class Comparison:
     margin: float | None  # equivalence margin; None: equivalence is not tested
     label_names: tuple[str, ...]
     facts: Mapping[str, tuple[str | int | float, ...]]  # distinct values of each fact; see facts.facts_of
-    shared_settings: Mapping[str, str]  # config values of all groups, by dotted key
+    shared_settings: Mapping[str, str]  # config values that all groups share, by dotted key
     differing_settings: Mapping[str, tuple[str, ...]]  # one value per group, best first; "": no such key
     notes: tuple[str, ...]  # sentences about runs that were left out and about possible confounds
     cautions: tuple[str, ...]  # the notes that the headline also contains
@@ -389,11 +389,11 @@ class Comparison:
         return groups_frame(self)
 
     def pairs_to_pandas(self) -> "pandas.DataFrame":
-        """Return the tests as a data frame with one row per pair of groups. Group `a` ranks above group `b`.
+        """Return the tests as a data frame with one row per pair of groups.
 
-        `difference` is the metric of `a` minus the metric of `b`. Its 95 % interval, `low` to `high`, is simultaneous
-        for all tested pairs, and `p_holm` is corrected for all tested pairs. `outcome` is better, better in these runs
-        (a group has one seed), equivalent, undecided or untested.
+        Group `a` is before group `b` in the ranking. `difference` is the metric of `a` minus the metric of `b`. Its
+        95 % interval, `low` to `high`, is simultaneous for all tested pairs, and `p_holm` is corrected for all tested
+        pairs. `outcome` is better, better in these runs (a group has one seed), equivalent, undecided or untested.
         """
         from imdbcls.comparison.frames import pairs_frame
 

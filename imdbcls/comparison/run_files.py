@@ -67,8 +67,9 @@ def is_run_folder(folder: Path) -> bool:
 def read_run(folder: Path, study: Path) -> Run:
     """Read and check one run.
 
-    Raise UnfinishedRunError if the run is unfinished, and BadRunError if one of its files is missing, damaged or
-    outside `study`. Only `metrics.jsonl` may be missing. Raise OtherVersionError if the run has another format version.
+    Raise UnfinishedRunError if the run is unfinished, StoppedRunError if W&B stopped it, and BadRunError for any other
+    status than `done`. Raise BadRunError if one of its files is missing, damaged or outside `study`. Only
+    `metrics.jsonl` may be missing. Raise OtherVersionError if the run has another format version.
     """
     if not os.path.lexists(folder / "result.json"):
         raise UnfinishedRunError(f"it has no result.json: {why_without_result(folder)}")
@@ -159,7 +160,7 @@ def training_command(study: Path) -> str:
 
 @lru_cache(maxsize=1)  # a study with many unfinished runs needs the command once per run
 def sweep_command(path: Path, _modified_ns: int) -> str | None:
-    """Return the command of the sweep that wrote `multirun.yaml` as printable text, or None if it is not recorded."""
+    """Return, as printable text, the command of the sweep that wrote `multirun.yaml`, or None if it has no command."""
     try:
         overrides = read_yaml(path)["hydra"]["overrides"]["task"]
     except (UserError, KeyError, TypeError):
@@ -191,10 +192,14 @@ def check_result(result: dict[str, Any], study: Path) -> None:
         raise BadRunError(f"it is not finished (status {sanitize(str(result.get('status')), 40)!r}{error}){repeat}")
     for key, kind in REQUIRED.items():
         if not isinstance(result.get(key), kind) or isinstance(result.get(key), bool):
-            raise BadRunError(f"its result.json has no valid {key!r}; run its training command again to restore it")
+            raise BadRunError(
+                f"its result.json has no valid {key!r}; run its training command again to restore this file"
+            )
     for key in ("config_hash", "split_hash"):
         if not isinstance(result.get(key), str | None):
-            raise BadRunError(f"its result.json has no valid {key!r}; run its training command again to restore it")
+            raise BadRunError(
+                f"its result.json has no valid {key!r}; run its training command again to restore this file"
+            )
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ def spent(error: float, information: float, spending: Spending, sides: Sides) ->
 
 @lru_cache(maxsize=4096)
 def levels(error: float, information: tuple[float, ...], spending: Spending, sides: Sides = 2) -> tuple[float, ...]:
-    """Return the level of the p-value at each look, for a total error rate.
+    """Return the significance level of the test at each look, for a total error rate.
 
     `information` is ascending; its last entry is 1 if the last look is the planned end. Under the null hypothesis, the
     test statistic is a Brownian motion, whose distribution is integrated numerically from look to look (Armitage,

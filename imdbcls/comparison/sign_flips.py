@@ -57,7 +57,7 @@ def transform(period: int, tilt: float, observed: int, sizes: np.ndarray, counts
 
     Negligible coefficients are set to zero.
     """
-    indices = np.arange(period // 2 + 1)  # of the coefficients that are not negligible
+    indices = np.arange(period // 2 + 1)  # negligible coefficients are dropped below
     frequencies = 2 * np.pi / period * indices
     log_moduli, angles = np.zeros(len(indices)), -frequencies * observed / 2
     for i in np.argsort(-counts * sizes**2):  # largest variance first, so most coefficients become negligible early

@@ -1,4 +1,4 @@
-"""Compute curves by training size, if the groups differ only in `data.train_limit` and in the head.
+"""Compute curves of the metric by training size, if the groups differ only in `data.train_limit` and in the head.
 
 Two curves cross between two sizes if one head is ahead at the smaller size and the other at the larger one.
 """

@@ -15,8 +15,8 @@ influences are summed over each cluster first (Liang and Zeger 1986, Biometrika 
 **Seeds.** With few seeds, the sample variance between seeds is often far too small. With many groups, the smallest of
 these variances decide which differences are significant. Two rules raise a variance, and none lowers it:
 
-- Floor: the variance between seeds is raised to the variance that the random choice of documents causes, if it is
-  smaller.
+- Floor: the random choice of documents causes a variance between seeds. A smaller seed variance is raised to this
+  variance.
 - Shrinkage: with three or more groups that have several seeds, the variance of a group is raised towards the mean over
   groups, which counts as four more seeds. No variance is lowered, because an unstable group would then look stable.
 
@@ -31,7 +31,7 @@ estimated variance of their difference is zero, although they may differ on othe
   tests and intervals therefore use two tests, and the larger p-value counts. The t-test uses the observed variance.
   Tango's score test for paired proportions (1998, Statistics in Medicine 17:891) uses the variance that is expected
   if the hypothesis is true (`Estimate.variance_if`), here with Student's t instead of the normal distribution.
-- The variance of a difference is at least the variance if one document differs.
+- The variance of a difference is at least the variance that it would have if the groups differed on one document.
 
 Both rules hardly change anything if many documents differ.
 

@@ -209,7 +209,7 @@ def test_different_kernels_are_noted_for_same_encoder_and_precision(study: Path)
     assert notes() == "" and notes(cls=None, transformer=None) == ""
     assert notes(cls="pytorch") == (
         "The groups were computed with different kernels (cls with pytorch on AVX512; transformer with avx512_bf16 "
-        "on AVX512), so their last digits differ; do not compare times and latencies."
+        "on AVX512), so the last digits of their metrics may differ. Do not compare their times and latencies."
     )
     assert notes(cls_s1="pytorch") == (
         "cls was computed with different kernels (1 run with avx512_bf16 on AVX512; 1 run with pytorch on AVX512), so "

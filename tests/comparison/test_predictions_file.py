@@ -245,8 +245,8 @@ def test_rows_that_are_refused(tmp_path: Path) -> None:
         (3, f"a,{'1' * 5000},y,pos,pos", ", line 3: 'seed' is '1111"),
         (3, f"a,0,{'1' * 5000},pos,pos", ", line 3: 'id' has 5,000 characters; at most 200 are allowed."),
         (3, f"a,0,y,{'1' * 5000},pos", ", line 3: 'label' has 5,000 characters; at most 100 are allowed."),
-        (3, "a,0,y\0,pos,pos", ", line 3: 'id' is 'y\\x00', which contains a control character."),
-        (3, "a\x1b[31m,0,y,pos,pos", ", line 3: 'system' is 'a\\x1b[31m', which contains a control character."),
+        (3, "a,0,y\0,pos,pos", ", line 3: 'id' is 'y\\x00', which contains a control character; remove it."),
+        (3, "a\x1b[31m,0,y,pos,pos", ", line 3: 'system' is 'a\\x1b[31m', which contains a control character;"),
         (3, "a,0,y,pos", ", line 3: expected 5 fields as in the header, found 4."),
         (3, 'a,0,"y,pos,pos', "line 3: this row cannot be read as CSV"),
         (
@@ -259,7 +259,7 @@ def test_rows_that_are_refused(tmp_path: Path) -> None:
             "b,0,x,neg,pos",
             ", line 4: the label of id 'x' is 'neg', but it is 'pos' in line 2; a document must have one label.",
         ),
-        (5, "b,0,z,pos,pos", ": system 'a', seed 0, lacks 1 of 3 documents, for example 'z' (line 5)."),
+        (5, "b,0,z,pos,pos", ": system 'a', seed 0, lacks 1 of 3 documents, for example 'z', which is in line 5."),
     ):
         assert sentence in problem(path, changed(line, row)), row
     assert "data." not in problem(path, changed(3, 'a,0,"y,pos,pos'))  # compare has no such settings
@@ -305,7 +305,7 @@ def test_probabilities_that_are_refused(tmp_path: Path) -> None:
     for row, sentence in (
         ("a,x,neg,neg,0.5,0.6", ", line 2: the probabilities sum to 1.1 instead of 1."),
         ("a,x,neg,neg,-0.5,1.5", ", line 2: 'probability_neg' is '-0.5'; it must be a number from 0 to 1, such as"),
-        ("a,x,neg,neg,,1", ", line 2: 'probability_neg' is missing; it must be a number from 0 to 1"),
+        ("a,x,neg,neg,,1", ", line 2: 'probability_neg' has no value; it must be a number from 0 to 1"),
         ("a,x,neg,neg,nan,1", ", line 2: 'probability_neg' is 'nan'; it must"),
         ('a,x,neg,neg,"0,5","0,5"', ", line 2: 'probability_neg' is '0,5'; it must be a number from 0 to 1, such as"),
         (f"a,x,neg,neg,{'1' * 5000},0", ", line 2: 'probability_neg' is '1111"),
@@ -331,7 +331,10 @@ def test_parquet_that_is_refused(tmp_path: Path) -> None:
         ),
         ({"label": pa.array([b"p", b"n", b"p"])}, ": column 'label' has the type binary; it must contain strings or"),
         ({"probability_p": ["1", "0", "1"]}, ": column 'probability_p' has the type string; it must contain numbers."),
-        ({"probability_p": [1.0, None, 1.0], "probability_n": [0.0, 1.0, 0.0]}, ", row 2: 'probability_p' is missing"),
+        (
+            {"probability_p": [1.0, None, 1.0], "probability_n": [0.0, 1.0, 0.0]},
+            ", row 2: 'probability_p' has no value; it must be a number",
+        ),
         ({"seed": [0.5, 0.5, 0.5]}, ", row 1: 'seed' is '0.5'; it must be a whole number"),
         ({"label": [float("nan")] * 3}, ", row 1: 'label' has no value."),
     ):
