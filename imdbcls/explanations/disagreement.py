@@ -50,13 +50,13 @@ def disagreement_page(
             Section(f"{document.id} · label: {document.label}", f"{difference} {correct_note(correct)}", sides)
         )
         on_progress(number, len(documents))
-    shown = "The test document" if len(documents) == 1 else f"The {len(documents):,} test documents"
+    shown = "the test document" if len(documents) == 1 else f"the {len(documents):,} test documents"
     return page_html(
         title=f"Disagreement of {runs[0].folder.name} and {runs[1].folder.name}",
         headline="On which documents do the two runs differ most?",
-        about=f"{shown} with the largest difference between the calibrated probabilities of the two runs. Blue words "
-        "count for the label of the document, orange and underlined words against it. Colours are relative to the "
-        "strongest word of each text.",
+        about=f"This page shows {shown} with the largest difference between the calibrated probabilities of the two "
+        "runs. Blue words count for the label of the document, orange and underlined words against it. Colours are "
+        "relative to the strongest word of each text.",
         sections=sections,
     )
 

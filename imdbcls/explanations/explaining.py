@@ -33,7 +33,8 @@ def explain(run: FinishedRun | Ensemble, text: str, target: str | None = None) -
     precision is bf16. The first call loads the model. Calls from several threads run one after another.
 
     Raise UserError if captum is not installed, `text` is not a non-empty string, `target` is not a class of the run,
-    the model's output is not finite, or the runs of an ensemble do not read the same words.
+    the run classifies pairs of texts, its backbone cannot be explained, the model's output is not finite, or the runs
+    of an ensemble do not read the same words.
     """
     require_captum()
     require_single_texts(run.runs[0] if isinstance(run, Ensemble) else run)

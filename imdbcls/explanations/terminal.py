@@ -12,7 +12,7 @@ from imdbcls.runtime.text_table import text_table
 if TYPE_CHECKING:
     from rich.text import Text
 
-# Styles of weak, medium and strong words. Both colours have a contrast of at least 4 with black and with white.
+# Each colour has a contrast ratio of at least 4 with black and with white.
 BLUE, ORANGE, PURPLE = "#2f7fc1", "#c4601f", "#b04fb0"
 STRENGTHS = ("weak", "medium", "strong")
 NUM_WORDS = 10  # rows in the table of the strongest words

@@ -14,11 +14,11 @@ def prediction_text(explanation: Explanation) -> str:
 
 def baseline_text(explanation: Explanation) -> str:
     """Return the probabilities for the baseline. Add a caveat if the baseline and the text have the same class."""
-    found = f"Baseline ({explanation.baseline} replaces every token): {in_percent(explanation.baseline_probabilities)}."
+    found = f"Baseline ({explanation.baseline} replaces every word): {in_percent(explanation.baseline_probabilities)}."
     if explanation.baseline_label != explanation.label:
         return found
     return (
-        f"{found} The model predicts {explanation.label} even without the words of the text. The scores only show how "
+        f"{found} The model predicts {explanation.label} even without the words of the text. The scores show only how "
         "the words change this prediction."
     )
 
@@ -54,7 +54,7 @@ def strongest_words(values: Sequence[float], count: int) -> list[int]:
 
 
 def level_of(value: float, largest: float, num_levels: int) -> int:
-    """Return the strength of a value relative to the largest: from 0 to `num_levels`, with the sign of the value."""
+    """Return the strength of a value relative to `largest`: from 0 to `num_levels`, with the sign of the value."""
     if largest == 0:
         return 0
     return int(math.copysign(round(num_levels * abs(value) / largest), value))

@@ -5,7 +5,7 @@ all as keyword arguments. The type hints are the schema of these settings: `Anno
 range. `forward(hidden_BTD, mask_BT)` returns `logits_BC`.
 
 - `hidden_BTD`: the encoder's last hidden states, in float32, or in bfloat16 under autocast.
-- `mask_BT`: bool, True at non-padding tokens. Documents are padded on the right and have at least one such token.
+- `mask_BT`: bool, True at non-padding tokens. Padding is on the right. Every document has a non-padding token.
 - Padding must not influence the logits of a document. A document has the same logits in any batch.
 - A head keeps no state between calls. Two evaluations of a document give the same logits.
 
@@ -17,10 +17,10 @@ A head that reads several layers sets one of two class attributes and has `forwa
   reads. The embeddings are not a layer.
 
 A head that averages the token vectors can also define `pooling_weights(hidden_BTD, mask_BT)`, which returns weights_BT.
-`imdbcls.explain` shows them.
+`imdbcls.explain` shows these weights.
 
 A head is plain PyTorch. `imdbcls.kernels.accelerate_head` adds the fast kernels from outside. A head does not declare
-which tokens it reads; `imdbcls.models.head_probe` tests this:
+which tokens it reads. `imdbcls.models.head_probe` determines these tokens, so that the encoder can compute less:
 
 - If a head reads only the first token, the last layer of an accelerated encoder computes only that token. The head gets
   `hidden_B1D` with the same `mask_BT`.

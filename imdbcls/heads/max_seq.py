@@ -10,8 +10,8 @@ class MaxSeqHead(nn.Module):
     """Maximum over the last `num_layers` layers, per token and dimension → attention → dropout → Linear(D, C).
 
     The query of the attention is the first token; keys and values are all non-padding tokens. This is the variant
-    Max_Seq + MHA of Behrendt, Wagner and Harmeling (2025, arXiv 2505.15696), with three layers and four attention heads
-    as in the paper.
+    Max_Seq + MHA of Behrendt, Wagner and Harmeling (2025, arXiv 2505.15696). The defaults, three layers and four
+    attention heads, are the values in the paper.
     """
 
     reads_last_layers = True

@@ -15,10 +15,10 @@ from imdbcls.heads.pooling import masked_softmax
 class SelfAttentiveHead(nn.Module):
     """A = softmax of W_2 tanh(W_1 Hᵀ) over the non-padding tokens → A H → dropout → Linear(R D, C).
 
-    These are equations 6 and 7 of Lin et al. (2017), with the paper's sizes: `attention_size` (d_a) 350 and `num_hops`
-    (R) 30. As in the paper, W_1 and W_2 have no bias. Differences: H is the output of the encoder instead of a BiLSTM,
-    and one linear layer replaces the paper's multilayer perceptron. The penalty on similar hops (equation 8) is
-    omitted, because a head returns only logits.
+    These are equations 6 and 7 of Lin et al. (2017). By default, `attention_size` (d_a) is 350 and `num_hops` (R) is
+    30, as in the paper. W_1 and W_2 have no bias, also as in the paper. Differences: H is the output of the encoder
+    instead of a BiLSTM, and one linear layer replaces the paper's multilayer perceptron. The penalty on similar hops
+    (equation 8) is omitted, because a head returns only logits.
     """
 
     def __init__(

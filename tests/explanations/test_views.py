@@ -130,7 +130,7 @@ def test_all_views_show_the_probabilities_of_the_baseline(hostile: Explanation) 
         print_coloured(found, out, 80)
         for shown in (table_text(found), out.getvalue(), str(explanation_html(found))):
             words = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", shown).split())
-            assert f"Baseline ([MASK] replaces every token): {first} 75.0 %" in words
+            assert f"Baseline ([MASK] replaces every word): {first} 75.0 %" in words
             assert ("even without the words of the text" in words) == is_same
 
 
