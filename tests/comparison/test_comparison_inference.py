@@ -118,7 +118,7 @@ def test_short_list_keeps_groups_within_the_critical_difference() -> None:
     assert 0.01 < critical < 0.19
     by_pair = {(pair.a, pair.b): inference for pair, inference in zip(pairs, inferences, strict=True)}
     assert short_list(4, by_pair, higher_is_better=True) == [0, 1]
-    assert short_list(4, by_pair, higher_is_better=False) == [3]  # 0.1 behind, which is more than `critical`
+    assert short_list(4, by_pair, higher_is_better=False) == [3]  # the next group is 0.1 behind
 
 
 def test_chance_to_settle_agrees_with_draws_from_its_posterior() -> None:

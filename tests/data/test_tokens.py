@@ -65,7 +65,7 @@ def test_documents_without_tokens_are_stored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("texts", [["A film.", "", "Two hours. " * 40_000, "Good."], [""], []])
 def test_tokens_in_memory_equal_the_cached_ones(texts: list[str], tmp_path: Path) -> None:
-    """The third text is tokenized in several pieces."""
+    """The third text of the first case is tokenized in several pieces."""
     documents = Documents([str(row) for row in range(len(texts))], texts, np.zeros(len(texts), dtype=np.int64))
     tokenizer = make_tokenizer()
     cached = tokenize(documents, tokenizer, cache_dir=tmp_path)
