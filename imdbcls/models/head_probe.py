@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from imdbcls.heads.pooling import token_mean
 from imdbcls.kernels import Tokens
 
-NUM_DOCUMENTS = 2  # batch normalization needs more than one
+NUM_DOCUMENTS = 2  # batch normalization needs more than one document
 
 
 def tokens_read(head: nn.Module, hidden_size: int, num_tokens: int, num_layers: int | None = None) -> Tokens:
@@ -39,7 +39,7 @@ def reads_first_token_only(head: nn.Module, hidden_size: int, num_tokens: int, n
     random state on the CPU.
     """
     layers = () if num_layers is None else (num_layers,)
-    lengths = dict.fromkeys((min(num_tokens, 2), num_tokens))  # with two tokens, most heads fail the test cheaply
+    lengths = dict.fromkeys((min(num_tokens, 2), num_tokens))  # the short test is cheap, and most heads fail it
     try:
         return all(
             _reads_first_token_only(copy.deepcopy(head).train(training), (*layers, NUM_DOCUMENTS, length, hidden_size))

@@ -47,7 +47,10 @@ def with_adapters(model: Classifier, rank: int) -> Classifier:
     restore_library_forward(encoder)
     linear = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise UserError(f"backbone.lora_rank={rank}: {type(encoder).__name__} has no nn.Linear layers to adapt.")
+        raise UserError(
+            f"backbone.lora_rank={rank}: {type(encoder).__name__} has no nn.Linear layers to adapt. Set "
+            "backbone.lora_rank=null."
+        )
     settings = peft.LoraConfig(r=rank, lora_alpha=SCALE * rank, lora_dropout=0.0, target_modules=linear)
     for name in linear:  # do not share these weights, because `merge` overwrites them in `model`
         layer = encoder.get_submodule(name)

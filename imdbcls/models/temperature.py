@@ -95,6 +95,6 @@ def recorded_temperature(result: Mapping[str, Any]) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not LOWEST <= value <= HIGHEST:
         raise UserError(
             f"result.json has the invalid temperature {printable_line(shown(value))}; it must be a number from "
-            f"{LOWEST:g} to {HIGHEST:g}."
+            f"{LOWEST:g} to {HIGHEST:g}. Restore result.json from a copy."
         )
     return float(value)

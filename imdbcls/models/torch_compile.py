@@ -43,7 +43,7 @@ def compile_training(model: Classifier, hardware: Hardware, max_length: int) -> 
     if device == "cpu" and compiler() is None:
         raise UserError("On the CPU, compile=true needs a C++ compiler: install g++ or clang++, or set CXX.")
     if device not in ("cpu", "cuda"):
-        raise UserError(f"compile=true supports CUDA and the CPU, but not device={device}.")
+        raise UserError(f"compile=true supports CUDA and the CPU, but not device={device}. Set compile=false.")
     model.compile_encode = compiled
     warm_up(model, hardware, max_length)
 
