@@ -119,7 +119,7 @@ def read_from(source: Mapping[str, Any], path: str) -> dict[str, Any]:
     if target != READER.format("files"):
         raise UserError(
             f"--data={path} can only be used for runs with data=files, imdb or hub; this run reads "
-            f"{describe_source(source)}."
+            f"{describe_source(source)}. Leave out --data."
         )
     names = {
         key.removeprefix("data."): [os.path.basename(each) for each in paths]

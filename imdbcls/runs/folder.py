@@ -292,7 +292,7 @@ class RunFolder:
 
 def how_to_continue() -> str:
     """Return how to continue a run that W&B stopped, with the Hydra overrides in `sys.argv`."""
-    return f"To train it to the end, run outside the sweep: python -m imdbcls.train {shlex.join(sys.argv[1:])}"
+    return f"To train the run to the end outside a sweep: python -m imdbcls.train {shlex.join(sys.argv[1:])}"
 
 
 def write_holder(descriptor: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-MAX_FOOTER_BYTES = 2**20  # in memory, a parsed footer can be a few hundred times as large
+MAX_FOOTER_BYTES = 2**20  # a parsed footer can take a few hundred times as much memory
 MAX_HEADER_BYTES = 2**16  # limit for a page header, which consists mostly of the page's minimum and maximum
 MAX_PAGES = 100_000
 MAX_DEPTH = 16

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-DEFAULT = "accuracy"  # the metric of runs that recorded none
+DEFAULT = "accuracy"  # the metric of a run that recorded no metric
 TITLES = {"accuracy": "accuracy", "f1": "macro F1", "auroc": "AUROC", "loss": "loss", "brier": "Brier score"}
 LOWER_IS_BETTER = ("loss", "brier")
 

@@ -21,7 +21,7 @@ MAX_CONFIG_VALUES = 10_000
 MAX_JSON_BYTES = 2**24
 # The limit for the header of a safetensors file. A large encoder has about 100 kB. Parsing 100 MB takes 20 s.
 MAX_HEADER_BYTES = 2**24
-MAX_FILES = 10_000  # files in a run folder
+MAX_FILES = 10_000  # largest number of files in a run folder
 MAX_ID_CHARACTERS = 200  # limit for a document's id: long ids would let a small predictions file expand to gigabytes
 
 

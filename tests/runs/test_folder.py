@@ -168,5 +168,5 @@ def test_a_stopped_run_is_continued_only_outside_a_sweep(
     monkeypatch.setattr("sys.argv", ["train", "head=lstm", "tracker.notes='two words'"])
     result = run.open_for_training()
     assert result is not None and result["status"] == "stopped"
-    advice = "run outside the sweep: python -m imdbcls.train head=lstm 'tracker.notes='\"'\"'two words'\"'\"''"
+    advice = "outside a sweep: python -m imdbcls.train head=lstm 'tracker.notes='\"'\"'two words'\"'\"''"
     assert advice in capfd.readouterr().err

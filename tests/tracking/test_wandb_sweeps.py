@@ -147,7 +147,7 @@ def test_a_run_that_w_and_b_stops_is_recorded_and_the_agent_goes_on(fake_wandb: 
     assert [run.summary["status"] for run in fake_wandb.runs()] == ["stopped", "stopped"]
     for result in results(tmp_path):
         assert (result["status"], result["error"]) == ("stopped", "stopped by W&B")
-    advice = re.findall(r"stopped by W&B\. To train it to the end, run outside the sweep: (.*)", output)
+    advice = re.findall(r"stopped by W&B\. To train the run to the end outside a sweep: (.*)", output)
     assert len(advice) == 2 and all(line.startswith("python -m imdbcls.train study=sweep") for line in advice)
 
     # Inside the sweep, the command does not train the stopped run further.
