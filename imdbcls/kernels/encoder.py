@@ -128,7 +128,7 @@ class _Inputs(NamedTuple):
 
 
 def _forward(
-    self: Any,  # the Hugging Face model whose method this becomes
+    self: Any,  # the Hugging Face model; `accelerate` sets this method
     input_ids: Tensor | None = None,
     attention_mask: Tensor | None = None,
     token_type_ids: Tensor | None = None,
