@@ -99,9 +99,9 @@ def default_folder(path: Path, study: "Study") -> Path:
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m imdbcls.compare",
-        description="Test which groups of a study are more accurate. A group contains runs that differ only in seeds. "
-        "In a file of predictions, the groups are the systems. The file has the columns system, id, label and "
-        "prediction, and optionally seed, cluster and probability_<class> for each class.",
+        description="Compare the groups of a study, and test which differences are real. A group contains runs that "
+        "differ only in seeds. In a file of predictions, the groups are the systems. The file has the columns system, "
+        "id, label and prediction, and optionally seed, cluster and probability_<class> for each class.",
     )
     parser.add_argument(
         "study", type=Path, help="study folder, such as runs/heads, or a file of predictions (.csv, .tsv or .parquet)"

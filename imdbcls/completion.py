@@ -116,7 +116,7 @@ class Overrides:
         """Return the completions of `prefix`, each with a description."""
         known = groups([Path(parsed_args.config_dir)] if parsed_args.config_dir else [])
         key, has_value, value = prefix.partition("=")
-        if key in known and has_value:  # complete the last of the values, because a sweep lists several
+        if key in known and has_value:  # complete the last value, because a sweep lists several values
             start = prefix[: len(prefix) - len(value.rpartition(",")[2])]
             return {start + choice: description for choice, description in known[key].items()}
         if has_value:

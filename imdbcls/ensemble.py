@@ -40,7 +40,7 @@ class Ensemble:
     def cost(self) -> str:
         """The cost of an ensemble, compared with a single run."""
         number = len(self.runs)
-        return f"Averaging {number} runs takes {number} times as long and keeps {number} models in memory."
+        return f"Averaging {number} runs takes {number} times as long as one run and keeps {number} models in memory."
 
     def predictions(self, split: str = "test") -> "Predictions":
         """Calibrate the recorded predictions of each run for a split, and return their mean.

@@ -79,7 +79,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--skip-empty", action="store_true", default=None, help="skip rows of the file without a text or label"
     )
-    parser.add_argument("--json", action="store_true", help="with --file: also write JSON on a terminal")
+    parser.add_argument("--json", action="store_true", help="with --file: write JSON, even on a terminal")
     return parser
 
 

@@ -75,7 +75,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="format of the answers (default: from the extension of --output, text on a terminal, else jsonl)",
+        help="format of the answers (default: the extension of --output, else text on a terminal and jsonl elsewhere)",
     )
     parser.add_argument(
         "--uncalibrated",

@@ -84,7 +84,7 @@ def evaluate_ensemble(
     prepare_process()
     documents = read_split(config, first.result, split)
     logger.info(
-        f"Evaluating {len(runs)} runs takes {len(runs)} times as long as one; one model at a time is in memory."
+        f"Evaluating {len(runs)} runs takes {len(runs)} times as long as one run. One model at a time is in memory."
     )
     found = []
     for run in ensemble.runs:

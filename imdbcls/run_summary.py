@@ -56,7 +56,7 @@ def plot_curves(metrics: "pandas.DataFrame", result: Mapping[str, Any]) -> "Figu
         raise UserError("plot needs matplotlib: pip install matplotlib.") from error
 
     metric = metric_of(result)
-    name = DEFAULT if metric == "loss" else metric  # the left plot has the loss already
+    name = DEFAULT if metric == "loss" else metric  # the left plot already shows the loss
     figure, (losses, scores) = pyplot.subplots(1, 2, figsize=SIZE, layout="constrained")
     pyplot.close(figure)  # a notebook shows the returned figure; without this line, it would also show the open figure
     for axes, key, label, colour in (

@@ -52,7 +52,9 @@ class Page:
     def __init__(self, runs: ServedRuns, limits: Limits) -> None:
         self._runs = runs
         self._template = templates(PACKAGE).get_template("page.html")
-        sheet = str(explanation_style()) + packaged("page.css", PACKAGE)  # a Markup would escape page.css
+        sheet = str(explanation_style()) + packaged(
+            "page.css", PACKAGE
+        )  # adding page.css to a Markup object would escape it
         script = packaged("page.js", PACKAGE)
         self._fixed = {
             "style": sheet,

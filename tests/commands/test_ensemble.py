@@ -39,7 +39,7 @@ def test_predict_averages_the_probabilities(
     assert [list(answer["probabilities"].values()) for answer in answers] == np.mean(alone, axis=0).tolist()
     for answer in answers:
         assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].__getitem__)
-    assert "Averaging 3 runs takes 3 times as long and keeps 3 models in memory." in capsys.readouterr().err
+    assert "Averaging 3 runs takes 3 times as long as one run and keeps 3 models in memory." in capsys.readouterr().err
     ensemble = imdbcls.load_ensemble(runs)
     assert ensemble.label_names == ("negative", "positive")
     assert ensemble.predict(TEXTS, calibrated=not options).probabilities.tolist() == np.mean(alone, axis=0).tolist()
@@ -61,7 +61,7 @@ def test_evaluate_measures_the_mean(runs: list[Path], launch: Launch, tmp_path: 
     assert metrics == pytest.approx(
         {f"test/{key}": value for key, value in metrics_of(recorded.labels, mean_NC).items()}
     )
-    assert "Evaluating 2 runs takes 2 times as long as one; one model at a time is in memory." in done.stderr
+    assert "Evaluating 2 runs takes 2 times as long as one run. One model at a time is in memory." in done.stderr
     accuracies = re.findall(r"run(\d): test accuracy (\d+\.\d+)%", done.stderr)
     assert accuracies[0] == ("0", f"{100 * first.result['test/accuracy']:.2f}") and accuracies[1][0] == "1"
     other_documents = change_result(runs[1], tmp_path / "other", split_hash="0" * 16)

@@ -73,7 +73,7 @@ def test_export_gives_the_mean_of_the_probabilities(
     expected = ensemble.predict(TEXTS).known_probabilities
     assert np.abs(expected - ensemble.runs[0].predict(TEXTS).known_probabilities).max() > 1e-3
     np.testing.assert_allclose(read(output), expected, atol=1e-5)  # type: ignore[operator]
-    assert "Averaging 3 runs takes 3 times as long and keeps 3 models in memory." in capsys.readouterr().err
+    assert "Averaging 3 runs takes 3 times as long as one run and keeps 3 models in memory." in capsys.readouterr().err
 
     _, metadata, card = (output / "README.md").read_text().split("---\n", 2)
     recorded = [run.predictions("test") for run in ensemble.runs]
@@ -86,7 +86,7 @@ def test_export_gives_the_mean_of_the_probabilities(
     for sentence in (
         "# Mean of 3 runs: lstm on tiny; weight_avg on tiny, sample",
         "mean of the calibrated probabilities of 3 models",
-        "takes 3 times as long and keeps 3 models in memory",
+        "takes 3 times as long as one run and keeps 3 models in memory",
         f"| accuracy | {accuracy:.2%} (95 % interval",
         f"Size: {size:.1f} million parameters",
         "compared with those of the averaged runs",
