@@ -112,9 +112,8 @@ def require_probabilities(study: Study, metric: Metric) -> None:
         return
     possible = " or ".join(each.name for each in METRICS.values() if can_evaluate(each, study.groups))
     raise BadRunError(
-        f"The metric {metric.name} needs probabilities, which {study.file or study.name} lacks for at least one run. "
-        f"Use {possible} instead. You can also add probabilities; in a file of predictions, these are columns "
-        "probability_<class>."
+        f"The metric {metric.name} needs probabilities, but {study.file or study.name} has none for at least one run. "
+        f"Use {possible} instead. In a file of predictions, you can also add the columns probability_<class>."
     )
 
 

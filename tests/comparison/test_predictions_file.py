@@ -197,7 +197,7 @@ def test_metric_without_probabilities_is_refused(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert (
-        f"The metric {metric} needs probabilities, which a.csv lacks for at least one run. Use accuracy or f1" in error
+        f"The metric {metric} needs probabilities, but a.csv has none for at least one run. Use accuracy or f1" in error
     )
     assert not (tmp_path / "a_comparison").exists()
     assert main([str(tmp_path / "a.csv"), "--metric", "f1"]) == 0

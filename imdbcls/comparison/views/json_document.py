@@ -3,45 +3,59 @@
 Its keys are a public contract: add keys, but do not rename them. Accuracies, differences and intervals are fractions of
 one, never percent. `comparison.results` documents what null means for each field.
 
-- `format_version`, `study`, `file` (name of the predictions file; null: run folders), `headline`, `paragraph` (for a
-  paper), `level` (0.05), `metric` (decides ranks and verdicts), `margin` (of equivalence; null: not tested),
-  `short_list` (groups that may be the best; null: not known), `baseline.{metric}` (scores of always predicting the
-  largest class, with class frequencies as probabilities), `label_names`, `facts.{name}[]` (what was compared: the
-  distinct values over all runs, see comparison.facts), `settings.{shared, differing}` (config values by dotted key; one
-  per group if they differ; empty: the group does not have this key), `notes` (on runs that were left out and on
-  possible confounds), `cautions` (the notes that the headline also contains)
-- `groups[]`, best first: `name`, `head`, `backbone`, `varied.{key}` (choices in which the groups differ), `rank` (the
-  same for groups with equal means), `seeds`, `num_failed` (runs), `num_documents`,
-  `num_clusters`, `max_length`, `watched_test`, `validation_accuracy` (mean over seeds),
-  `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}` with `mean`, `std` (over seeds), `n`
-  (seeds), `low`, `high` (95 % interval over documents and seeds), `values` (one per seed, in the order of `seeds`),
-  all null except `n` if the metric is not defined (ECE has no interval); `ensemble.{metric}` (computed from the
-  probabilities averaged over seeds), `calibration` (null: no probabilities) with `ece`, `expected` (the ECE if
-  calibrated), `p`,
-  `temperatures` (one per seed, fitted on validation) and `ece_calibrated` (mean ECE with these temperatures; both are
-  null if a run did not record a temperature);
-  `num_collapsed` (runs that predict one class for nearly all documents), `largest_collapse_rate` (95 % limit);
-  `runs[]` with `name`, `seed`, `validation`, `test` (the metric that decides), `best_epoch`, `train_seconds`, `url`
-  (of the W&B page; null: not recorded);
-  `cost` (means over seeds, by key of cost.COSTS), `cost_range` (lowest and highest value over seeds, by the same keys);
-  `confusion_matrix[][]` (documents by true and by predicted class, summed over seeds; null: more than 100 classes);
-  `class_scores[]` with `name`, `num_documents`, `precision`, `recall`, `f1` (means over seeds);
-  `parts.{length, truncated, class, part}[]` with `part`, `documents`, `mean`, `low`, `high`;
-  `reliability[]` with `confidence`, `accuracy`, `share`;
-  `learning_curves.{val/accuracy, val/f1, val/auroc, val/loss, train/loss}[]` with `epoch`, `mean`, `low`, `high`
-  (lowest and highest seed), `seeds`
-- `size_curves[]`, if the groups differ only in `data.train_limit` and the head: `head`, and `points[]` with
-  `train_documents`, `group`, `mean`, `low`, `high`; `crossings[]` with `before` and `after` (the heads that are ahead
-  at the smaller and at the larger of the two `sizes`), `leads` (differences at both sizes) and `significant`
-- `pairs[]`, in which `a` ranks above `b`: all fields of `results.PairResult` except `higher_is_better`; also the
-  properties `equivalent`, `underpowered`, `seeds_varied` and `significant` of this class, and `verdict` (a sentence)
-- `plan` (null: the study has no plan, or the comparison does not follow it): the fields of `results.PlanSummary`; each
-  pair then has a `look` with the fields of `results.PairLook`
+- `format_version`, `study`, `label_names`
+- `file`: name of the predictions file; null: the study consists of run folders
+- `headline`, `paragraph`: the result in words; `paragraph` is for a paper
+- `level`: 0.05
+- `metric`: the metric that decides ranks and verdicts
+- `margin`: the equivalence margin; null: equivalence is not tested
+- `short_list`: the groups that may be the best; null: not known
+- `baseline.{metric}`: the scores of always predicting the largest class, with the class frequencies as probabilities
+- `facts.{name}[]`: what was compared, as the distinct values over all runs; see `comparison.facts`
+- `settings.{shared, differing}`: config values by dotted key; a differing key has one value per group, which is empty
+  if the group does not have the key
+- `notes`: sentences about runs that were left out, possible confounds and looks
+- `cautions`: the notes that the headline also contains
+- `groups[]`, best first:
+  - `name`, `head`, `backbone`, `seeds`, `max_length`, `num_documents`, `num_clusters`, `watched_test`
+  - `varied.{key}`: choices in which the groups differ
+  - `rank`: the same for groups with equal means
+  - `num_failed`: number of failed runs
+  - `num_collapsed`: number of runs that predict one class for nearly all documents
+  - `largest_collapse_rate`: upper 95 % limit of the share of seeds that collapse
+  - `validation_accuracy`: mean over seeds
+  - `metrics.{test/accuracy, test/f1, test/auroc, test/ece, test/brier, test/loss}`: `mean` and `std` over seeds, `n`
+    (number of seeds), `low` and `high` (95 % interval over documents and seeds), and `values` (one per seed, in the
+    order of `seeds`). If the metric is not defined, all are null except `n`. ECE has no interval.
+  - `ensemble.{metric}`: the metrics of the probabilities averaged over seeds
+  - `calibration`: `ece`, `expected` (the ECE of a calibrated model), `p`, `temperatures` (one per seed, fitted on
+    validation) and `ece_calibrated` (the mean ECE with these temperatures). `calibration` is null without
+    probabilities. The last two are null if a run did not record a temperature.
+  - `runs[]`: `name`, `seed`, `best_epoch`, `train_seconds`, the metric that decides (`validation` and `test`), and
+    `url` (of the W&B page; null: not recorded)
+  - `cost`, `cost_range`: the mean, and the lowest and highest value over seeds, by the keys of `cost.COSTS`
+  - `confusion_matrix[][]`: documents by true and by predicted class, summed over seeds; null: more than 100 classes
+  - `class_scores[]`: `name`, `num_documents`, and the means over seeds of `precision`, `recall` and `f1`
+  - `parts.{length, truncated, class, part}[]`: `part`, `documents`, and the accuracy (`mean`, `low`, `high`)
+  - `reliability[]`: `confidence`, `accuracy`, `share`
+  - `learning_curves.{val/accuracy, val/f1, val/auroc, val/loss, train/loss}[]`: `epoch`, `mean`, `low` and `high` (the
+    lowest and the highest seed), and `seeds` (number of seeds)
+- `size_curves[]`: `head`, and `points[]` with `train_documents`, `group`, `mean`, `low`, `high`; empty unless
+  the groups differ only in `data.train_limit` and the head (see `size_curves.size_curves_of`)
+- `crossings[]`: `before` and `after` (the heads that are ahead at the smaller and at the larger of the two `sizes`),
+  `leads` (differences at both sizes) and `significant`
+- `pairs[]`, in which `a` ranks above `b`: all fields of `results.PairResult` except `higher_is_better`; the properties
+  `equivalent`, `underpowered`, `seeds_varied` and `significant` of this class; and `verdict` (a sentence)
+- `plan`: the fields of `results.PlanSummary`; null: the study has no plan, or the comparison does not follow it. With a
+  plan, `look` of each tested pair has the fields of `results.PairLook`.
 - `looks[]`: the number of runs at each earlier comparison of this study and at this one
-- `pareto.{cost}`: names of the groups on the Pareto front of the metric and that cost
-- `disagreements[]` (`right`, `wrong`, `count`, `ids`), `wrong_for_all` (`count`, `ids`), `label_errors` (`count`,
-  `documents[]` with `id`, `label`, `suspected`, `least_confidence`). The lists of ids and documents contain at most 200
-  entries; `count` is the total (null in `label_errors`: a group has no probabilities)
+- `pareto.{cost}`: names of the groups on the Pareto front of the metric and this cost
+- `disagreements[]`: `right`, `wrong` (names of groups), `count`, `ids`
+- `wrong_for_all`: `count`, `ids`
+- `label_errors`: `count` (null: a group has no probabilities), `documents[]` with `id`, `label`, `suspected`,
+  `least_confidence`
+
+Lists of ids and documents contain at most 200 entries; `count` is the total.
 """
 
 from collections.abc import Mapping
