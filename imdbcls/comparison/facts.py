@@ -131,8 +131,9 @@ FACTS: dict[str, Callable[[Run], Fact]] = {
 def settings_of(groups: Sequence[Group]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """Return two dicts by dotted config key: keys with the same value in all groups, and keys whose values differ.
 
-    The second dict has one value per group, in the order of `groups`. The value is "" for a group without the key.
-    Keys that match `NO_SETTING` are left out, and so are keys beyond the first `MAX_SETTINGS`.
+    The second dict has, for each key, one value per group, in the order of `groups`. The value is "" for a group
+    without the key. Keys that match `NO_SETTING` are left out, and so are keys beyond the first
+    `MAX_SETTINGS`.
     """
     configs = [
         {sanitize(str(key), 80): value_text(value) for key, value in flatten(group.runs[0].config or {})}

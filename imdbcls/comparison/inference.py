@@ -1,4 +1,4 @@
-"""Test all pairs of groups, given arrays: p-values, corrections, intervals, verdicts, and which groups may be the best.
+"""Test all pairs of groups, given their samples, and find the groups that may be the best.
 
 `compare` calls these functions, and so does `experiments/null_simulation`, which measures their error rates.
 """

@@ -216,10 +216,7 @@ def restricted_samples(a: Group, b: Group, shared: SharedDocuments, metric: Metr
 def why_untested(a: Group, b: Group, shared: SharedDocuments) -> str | None:
     """Return the reason why this pair cannot be tested, as a clause, or None if it can be tested."""
     if a.split_hash != b.split_hash:
-        return (
-            "their training, validation or test documents differ (split_hash), so a difference can have causes other "
-            "than the head"
-        )
+        return "their training, validation or test documents differ (split_hash), and this can also cause a difference"
     if len(shared.rows_a) == 0:
         return "they share no test documents, so no paired test is possible"
     if not np.array_equal(a.labels_N[shared.rows_a], b.labels_N[shared.rows_b]):

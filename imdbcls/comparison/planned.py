@@ -82,7 +82,7 @@ class PlannedStudy:
             case State.FUTILE:
                 chance = f"{100 * (standing.chance or 0.0):.0f} %"
                 return (
-                    f"{seeds}, the chance of a verdict in the comparison with {other}, with all planned seeds, was "
+                    f"{seeds}, the chance that all planned seeds give a verdict in the comparison with {other} was "
                     f"{chance}"
                 )
             case State.FAILED:

@@ -145,7 +145,7 @@ class GroupSummary:
     validation_accuracy: float | None  # mean over the seeds that recorded it; None: not recorded
     metrics: Mapping[str, MetricSummary]  # keys: Metric.key; missing: not defined, or no probabilities
     primary: MetricSummary  # the metric of the comparison
-    # Metrics of the mean probabilities over seeds (keys: Metric.key); empty: one seed, or no probabilities.
+    # Metrics of the probabilities averaged over seeds (keys: Metric.key); empty: one seed, or no probabilities.
     ensemble: Mapping[str, float]
     calibration: Calibration | None  # None: no probabilities
     cost: Mapping[str, float | None]  # mean over seeds; keys as in cost.COSTS; None: not measured

@@ -131,7 +131,7 @@ def why_without_result(folder: Path) -> str:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether another process holds the lock of a run folder. Do not change the lock file."""
+    """Return whether another process holds the lock of a run folder. The lock file is not changed."""
     try:
         require_regular_file(path)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)

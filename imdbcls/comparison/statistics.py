@@ -262,7 +262,7 @@ def estimate_of(
     step: float = 0.0,
     effective_size: float = float("inf"),
 ) -> Estimate:
-    """Build an estimate whose variance is at least `step` squared: the variance if one document differs.
+    """Build an estimate whose variance is at least `step` squared, as if at least one document differed.
 
     The variance is zero if two groups have the same scores on every document, or if a group is right on every document.
     In both cases, `step` is raised to at least 1 / (number of independent documents).
