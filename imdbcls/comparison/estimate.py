@@ -171,8 +171,8 @@ def score_variance(
     and the variance of the difference is (m - D²) / n.
 
     With several seeds, `variance` also covers the seeds, and b + c cannot be counted. The equation is therefore solved
-    for m / n, with (1 - 1 / n) `variance` + d² / n instead of r / n. For one seed, the two are equal. For F1, a
-    document that differs changes the value by `step` instead of 1 / n.
+    for m / n, with (1 - 1 / n) `variance` + d² / n instead of r / n. For one seed, the two expressions are
+    equal. For F1, a document that differs changes the value by `step` instead of 1 / n.
     """
     n = effective_size
     observed = (1 - 1 / n) * variance + value**2 / n

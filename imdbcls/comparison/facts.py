@@ -132,8 +132,7 @@ def settings_of(groups: Sequence[Group]) -> tuple[dict[str, str], dict[str, tupl
     """Return two dicts by dotted config key: keys with the same value in all groups, and keys whose values differ.
 
     The second dict has, for each key, one value per group, in the order of `groups`. The value is "" for a group
-    without the key. Keys that match `NO_SETTING` are left out, and so are keys beyond the first
-    `MAX_SETTINGS`.
+    without the key. Keys that match `NO_SETTING` are left out, and so are keys beyond the first `MAX_SETTINGS`.
     """
     configs = [
         {sanitize(str(key), 80): value_text(value) for key, value in flatten(group.runs[0].config or {})}
