@@ -79,7 +79,7 @@ class TrainBatches:
         """Yield the batches of a plan: the indices of the documents in each batch.
 
         With several processes, yield this process's share of each batch. The shares of a batch differ by at most one
-        document and have similar lengths.
+        document. With grouping, they also have similar lengths.
         """
         if self.num_processes == 1:
             return (self._collator.collate(rows) for rows in plan)

@@ -37,8 +37,8 @@ def read_hub(
     """Read a data set from a folder or the hub, or from the local cache if the hub cannot be reached.
 
     `config` is the name of a configuration of the data set; None is its default. `labels` maps the labels in the data
-    to class names. If it is None, the classes have the names that the data set declares; without such names, the labels
-    are the names. If `text_column` names several columns, their cells are joined with `text_separator`. If
+    to class names. If it is None, the classes have the names that the data set declares; if it declares none, the
+    labels are the class names. If `text_column` names several columns, their cells are joined with `text_separator`. If
     `pair_column` is given, a document is a pair of texts. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are
     respected.
 

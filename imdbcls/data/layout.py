@@ -72,7 +72,8 @@ def layout_of(path: Path, request: Request, *, only_header: bool = False) -> Lay
     The delimiter is found in this order:
 
     1. the delimiter that Excel's `sep=;` line declares;
-    2. the only delimiter that splits the header into the requested columns or, failing that, into several columns;
+    2. the only delimiter that splits the header into the requested columns or, failing that, into several columns (a
+       pipe is not detected);
     3. the usual delimiter for the file's extension.
 
     If no allowed delimiter splits the header, the result is `NO_DELIMITER`. Quotation marks in a tab-separated file are
@@ -253,7 +254,7 @@ class Survey:
         """Return whether the cells of a line fit the columns in `kinds`; None if the columns give no evidence."""
         if len(cells) != self.num_columns:
             return False
-        # If no other field of a column has a leading space, a cell that has one is part of a sentence ("a, second").
+        # In a column without leading spaces, a cell with a leading space is part of a sentence ("a, second").
         if not self.skips_space and any(
             cells[column].startswith(" ") > self.spaces[column] for column in range(1, len(cells))
         ):

@@ -197,7 +197,7 @@ def documents_of(
     class_of: Mapping[str, int],
     allowed: str,
 ) -> Documents:
-    """Check the columns of one split and return them as documents. No text or label is missing.
+    """Check the columns of one split and return them as documents. `table` must not lack any text or label.
 
     A row with the label `key` gets the class `class_of[key]`. Without an id column, the id of a document consists of
     the split's name and the row number, counted from 0 (`train/000017`). `allowed` describes the allowed labels in

@@ -260,7 +260,7 @@ def _ranking(part: _Part, split_seed: int) -> NDArray[np.int64]:
     classes of few documents, the difference from the exact share can be larger.
     """
     draws = byte_array((_draw("limit", split_seed, hexadecimal(key)) for key in part.text_keys), len(part))
-    # Use ids only to break ties between equal texts: they may be row numbers, and the order of rows must not matter.
+    # Use ids only to break ties between equal texts: ids may be row numbers, and the order of rows must not matter.
     by_id = _order_of(part.documents.ids, by_length=False)
     order = by_id[np.argsort(draws[by_id], kind="stable")]
     labels = part.documents.labels[order]
@@ -331,7 +331,7 @@ def hash_of_texts(*splits: NDArray[np.bytes_]) -> str:
 
 
 def hash_of_splits(splits: Mapping[str, Documents], label_names: Sequence[str]) -> str:
-    """Return a hash of the ids, labels and texts of all splits."""
+    """Return a hash of the class names, and of the ids, labels and texts of all splits."""
     digest = hashlib.sha256(repr(tuple(label_names)).encode())
     for name, documents in splits.items():
         digest.update(f"{name} {len(documents)}".encode())

@@ -151,7 +151,7 @@ def rows_of(path: Path, request: Request, *, only_header: bool = False) -> Rows:
 
 
 def last_number(path: Path) -> int:
-    """Return the number of rows in a Parquet file, or the number of lines in a text file."""
+    """Return the number of rows in a Parquet file, or the number of line feeds in a text file."""
     if path.suffix.lower() == ".parquet":
         from pyarrow.parquet import read_metadata
 

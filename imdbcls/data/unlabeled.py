@@ -46,9 +46,9 @@ class Texts:
     file: Path | None = None
 
     def last_number(self) -> int | None:
-        """Return the number of the last item in a file, or a slightly larger number; None if it is unknown.
+        """Return the approximate number of the last item in a file; None if it is unknown.
 
-        The lines of a text file are counted.
+        For a text file, this is the number of line feeds.
         """
         return None if self.file is None else last_number(self.file)
 
@@ -175,7 +175,7 @@ def has_column(path: Path, name: str, request: Request) -> bool:
         require_columns(path, replace(request, columns=(("id_column", name),)))
     except UserError:
         logger.info(
-            f"{path} has no column named {name!r} (the id column of the run's data), or more than one. The answers "
+            f"{path} does not have exactly one column named {name!r} (the id column of the run's data). The answers "
             "contain line numbers (for Parquet: row numbers) instead of ids."
         )
         return False
@@ -183,7 +183,7 @@ def has_column(path: Path, name: str, request: Request) -> bool:
 
 
 def from_file(path: Path, request: Request) -> Texts:
-    """Return the rows of a file, read one by one, with their line numbers; in Parquet, with their row numbers."""
+    """Return the rows of a file, which are read one by one, with their line numbers (for Parquet: row numbers)."""
     require_columns(path, request)
     found = rows_of(path, request)
     for note in found.notes:

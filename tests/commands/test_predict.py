@@ -282,7 +282,7 @@ def test_the_id_column_of_the_runs_data_is_the_default(
     assert [json.loads(line)["id"] for line in answers(str(run), "--file", str(path)).splitlines()][::3] == ["t1", "t4"]
     path.write_text("text\ngood\n")
     assert "id" not in json.loads(answers(str(run), "--file", str(path)))
-    assert "has no column named 'ticket' (the id column of the run's data), or more than one" in capsys.readouterr().err
+    assert "does not have exactly one column named 'ticket' (the id column" in capsys.readouterr().err
 
 
 def test_copied_columns_get_unique_names() -> None:
