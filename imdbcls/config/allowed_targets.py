@@ -152,7 +152,7 @@ def wrong_plugins(config: Mapping[str, Any]) -> Iterator[str]:
     """
     plugins = config.get("plugins", [])
     if not isinstance(plugins, list | tuple):
-        yield f"plugins={shown(plugins)} is not a list of packages."
+        yield f"plugins={shown(plugins)} is not a list of packages. Write plugins=[my_package]."
         return
     for plugin in plugins:
         if not isinstance(plugin, str) or not plugin.isidentifier() or plugin in libraries():

@@ -22,10 +22,10 @@ SEED = "seed"
 
 @dataclass(frozen=True)
 class GridGroup:
-    """The runs of one combination of swept values, which differ only in their seeds.
+    """The runs of one combination of swept values. The runs differ only in their seeds.
 
     `overrides` are common to all runs, and `config` is the config with only these overrides. `name` is the name of the
-    head, followed by the other swept values: `lstm lr=1e-05`.
+    head, followed by the other swept keys with their values: `lstm lr=1e-05`.
     """
 
     name: str
@@ -98,7 +98,7 @@ def composed(loader: Loader, overrides: Sequence[str]) -> Config:
 
 
 def name_of(config: Config, combination: Sequence[Override], swept: set[str]) -> str:
-    """Return the head's name, followed by the swept values of the other keys."""
+    """Return the head's name, followed by the other swept keys with their values."""
     others = [each for each in combination if each.key_or_group in swept and each.key_or_group != "head"]
     return " ".join([config.head.name, *(f"{each.key_or_group}={spelled(each.value())}" for each in others)])
 

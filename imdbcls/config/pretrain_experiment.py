@@ -86,7 +86,7 @@ def combined(written: Config, plain: Config, settings: PretrainSettings, given: 
 
 
 def experiment_in(overrides: Sequence[str]) -> list[str] | None:
-    """Return the names in the last override such as `experiment=[a,b]`; None if the command has no experiment.
+    """Return the names in the last override of `experiment`, such as `experiment=[a,b]`; None without an override.
 
     Also return None for an override that is malformed or a sweep, which `examine` reports.
     """

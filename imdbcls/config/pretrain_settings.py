@@ -23,7 +23,7 @@ class UnlabelledSettings(Section):
 
 
 class PretrainSettings(CommandSettings):
-    """The keys that only pretraining has, and the keys with other defaults than in training."""
+    """The keys that only pretraining has, and the keys of training that have a default of their own in pretraining."""
 
     shared: ClassVar[frozenset[str]] = frozenset({"data"})
 

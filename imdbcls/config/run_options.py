@@ -10,7 +10,7 @@ def add_run_options(parser: argparse.ArgumentParser, *, has_device: bool = True)
     """Add `--plugins` and, with `has_device`, `--device`."""
     if has_device:
         parser.add_argument(
-            "--device", choices=get_args(Device), help="device to run on (default: from the run's config)"
+            "--device", choices=get_args(Device), help="device to run on (default: the device in the run's config)"
         )
     parser.add_argument(
         "--plugins", action="append", default=[], metavar="PACKAGE", help="a package of your own that the run uses"

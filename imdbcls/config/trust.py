@@ -142,8 +142,8 @@ def foreign_settings(
         each.input_line for each in overrides if each.is_hydra_override()
     ]:
         yield (
-            "hydra.overrides is refused: it comes from a YAML file, but Hydra must record the command line there. "
-            "Leave it out."
+            "hydra.overrides is refused: it comes from a YAML file, but Hydra must record the command line in this "
+            "key. Leave the key out."
         )
     chosen, trusted_chosen = found["runtime"]["choices"], trusted["runtime"]["choices"]
     groups = [group for group in chosen if group.startswith("hydra/") and chosen[group] != trusted_chosen.get(group)]
