@@ -97,7 +97,7 @@ def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
         raise CheckpointError(f"{folder} is missing, or is not a folder.")
     files = read_versioned(folder / MANIFEST, CHECKPOINT).get("files")
     if not isinstance(files, dict) or STATE not in files or "model.safetensors" not in files:
-        raise CheckpointError(f"{folder / MANIFEST} must list both {STATE} and model.safetensors, but one is missing.")
+        raise CheckpointError(f"{folder / MANIFEST} must list both {STATE} and model.safetensors, but does not.")
     for name, entry in files.items():
         if not FILE_NAME.fullmatch(name) or not isinstance(entry, dict):
             raise CheckpointError(f"{folder / MANIFEST} has an invalid entry: {name[:80]!r}.")

@@ -40,7 +40,7 @@ def log_result(run: Run, result: Mapping[str, Any]) -> None:
 def log_cost(run: Run, result: Mapping[str, Any]) -> None:
     """Log the time, the speed and the memory of training, and the run folder."""
     logger.info(
-        f"  trained in {duration(result['train_seconds'])} without validation, "
+        f"  trained in {duration(result['train_seconds'])} (without validation), "
         f"{result['documents_per_second']:,.1f} documents/s, peak memory {result['peak_memory_mb']:,.0f} MB"
     )
     logger.info(f"  saved in {run.folder.path}")
@@ -71,7 +71,7 @@ def result_lines(result: Mapping[str, Any], num_clusters: int | None) -> Iterato
     yield f"  validation {title} {value} ({selected_epochs(result)}){watched}"
     if parts := result.get("test/parts"):
         found = (f"{name} {part['accuracy']:.2%} of {part['documents']:,}" for name, part in parts.items())
-        yield f"  by part: {', '.join(found)}"
+        yield f"  accuracy by part: {', '.join(found)}"
     if len(confusion_CC) > 2:
         scores = class_scores(confusion_CC, result["label_names"])
         yield from class_table(scores, console.columns_of(sys.stderr), indent="  ")
@@ -126,7 +126,9 @@ def log_calibration(result: Mapping[str, Any]) -> None:
     """Log the calibration error on test, before and after temperature scaling, or why the temperature stays 1."""
     value, reason = result["temperature"], result["temperature_reason"]
     if value == 1 and reason is not None:
-        logger.info(f"  calibration error (ECE) on test {result['test/ece']:.4f}; no temperature, because {reason}")
+        logger.info(
+            f"  calibration error (ECE) on test {result['test/ece']:.4f}; no temperature scaling, because {reason}"
+        )
         return
     note = "" if reason is None else f" ({reason})"
     logger.info(
@@ -141,6 +143,6 @@ def log_trial(result: Mapping[str, Any]) -> None:
     pruned = f", pruned after epoch {result['epochs']}" if result["status"] == "pruned" else ""
     logger.info(
         f"{result['name']}: validation {TITLES[metric]} {as_text(metric, result[f'val/{metric}'])} "
-        f"({selected_epochs(result)}){pruned}; trained in {duration(result['train_seconds'])} without validation, "
+        f"({selected_epochs(result)}){pruned}; trained in {duration(result['train_seconds'])} (without validation), "
         "not evaluated on test"
     )

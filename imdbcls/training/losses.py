@@ -97,7 +97,7 @@ class Objective:
 
 
 def symmetric_divergence(first_BC: Tensor, second_BC: Tensor) -> Tensor:
-    """Return (KL(P||Q) + KL(Q||P)) / 2 in nats, summed over the documents."""
+    """Return (KL(P||Q) + KL(Q||P)) / 2 in nats, summed over the documents. P and Q are the softmax of the logits."""
     first_BC, second_BC = first_BC.log_softmax(dim=1), second_BC.log_softmax(dim=1)
     return ((first_BC.exp() - second_BC.exp()) * (first_BC - second_BC)).sum() / 2
 

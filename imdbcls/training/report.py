@@ -202,8 +202,9 @@ def split_metrics(split: str, predictions: Predictions) -> dict[str, float]:
 def calibration_metrics(validation: Predictions, test: Predictions) -> dict[str, Any]:
     """Return the temperature, fitted on the validation split, and the calibration errors that result from it.
 
-    `temperature_reason` is None if the temperature has the lowest validation loss. Otherwise, it says why not. The
-    temperature was fitted on the documents of `val/ece_calibrated`, but not on the documents of `test/ece_calibrated`.
+    If the temperature does not minimize the validation loss, `temperature_reason` contains the reason; else it is None.
+    `val/ece_calibrated` is computed on the documents on which the temperature was fitted, `test/ece_calibrated` on
+    other documents.
     """
     found = fit_temperature(validation.true_labels, validation.known_probabilities)
     errors = {}

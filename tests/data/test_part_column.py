@@ -36,7 +36,7 @@ def test_accuracy_of_each_part_is_reported(tmp_path: Path, launch: Launch) -> No
         correct = predictions.correct[predictions.parts == name]
         assert part == {"accuracy": pytest.approx(correct.mean()), "documents": len(correct)}
     shown = ", ".join(f"{name} {part['accuracy']:.2%} of {part['documents']}" for name, part in found.items())
-    assert f"  by part: {shown}\n" in messages
+    assert f"  accuracy by part: {shown}\n" in messages
     launch(tmp_path, "compare", "runs/parts")
     (group,) = json.loads((tmp_path / "runs/parts/comparison.json").read_text())["groups"]
     assert [(part["part"], part["documents"]) for part in group["parts"]["part"]] == [
