@@ -99,7 +99,8 @@ class MlflowTracker(Tracker):
         seconds = min(INTERRUPTED_SECONDS, self._finish_seconds) if is_stopped else self._finish_seconds
         if not self._requests.close(seconds):
             logger.warning(
-                f"MLflow: the upload is incomplete after {seconds:g} s. tracker.mlflow.finish_seconds limits this time."
+                f"MLflow: the upload is incomplete after {seconds:g} s. The limit is tracker.mlflow.finish_seconds; "
+                f"for an interrupted run, it is at most {INTERRUPTED_SECONDS:g} s."
             )
 
     @property

@@ -48,8 +48,8 @@ def publish(
     """Publish a comparison. Return the named URLs of the comparison run, the workspace and the report.
 
     W&B's local files go to `folder/wandb`. `settings` are the shared keys of `tracker` and the keys of `tracker.wandb`.
-    Without a server, the comparison run is logged offline, and no URL is returned. The systems in a predictions file
-    have no W&B runs, so no workspace and no report are saved for them. If W&B fails or stops responding, a single
+    Without a server, the comparison run is logged offline, and no URL is returned. If the compared results come from a
+    predictions file instead of runs, no workspace and no report are saved. If W&B fails or stops responding, a single
     warning is logged.
 
     Raise UserError if the mode is `online` and no valid key is configured.

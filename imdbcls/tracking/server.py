@@ -84,7 +84,7 @@ def describe_auto() -> str:
     settings = wandb_setup.singleton().settings  # `wandb.setup` would start a process
     if settings.mode in ("offline", "disabled"):
         effect = "logged offline" if settings.mode == "offline" else "not logged"
-        return f"WANDB_MODE={settings.mode}: runs are {effect}; unset WANDB_MODE to change that"
+        return f"WANDB_MODE={settings.mode}: runs are {effect} until WANDB_MODE is unset"
     problem = why_not_online(settings)
     if problem is not None:
         return (

@@ -39,9 +39,10 @@ class StopFlag:
         signal.pthread_kill(main_thread, signal.SIGINT)  # as wandb does by default
 
     def explains_signal(self, run: Any) -> bool:
-        """Return whether a signal was sent because W&B asks to stop the run. In a sweep, ask the server if necessary.
+        """Return whether a signal was sent because W&B asks to stop the run.
 
-        Return False if the server does not answer, so that the run can be resumed.
+        If the flag is not set and the run belongs to a W&B sweep, ask the server. Return False if the server does not
+        answer, so that the run can be resumed.
         """
         if not self._is_set and in_sweep() and not run.offline:
             try:
