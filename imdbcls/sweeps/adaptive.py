@@ -124,11 +124,11 @@ class AdaptiveStudy:
         budget, done, used = self.budget, self.runs.num_finished, self.runs.total_seconds
         needs = f"The next round needs {len(missing)} run{'s' if len(missing) > 1 else ''}"
         if budget.runs is not None and done + len(missing) > budget.runs:
-            return f"{needs}, and {done} are finished, but budget.runs={budget.runs}. {larger('runs')}"
+            return f"{needs}, and {done} runs are finished, but budget.runs={budget.runs}. {larger('runs')}"
         expected = self.runs.expected_seconds(Counter(run.group for run in missing))
         if budget.hours is not None and expected is not None and used + expected > budget.hours * SECONDS_PER_HOUR:
             return (
-                f"{needs} (about {duration(expected)} in total), and {duration(used)} are used, but "
+                f"{needs} (about {duration(expected)} in total), and the study has used {duration(used)}, but "
                 f"budget.hours={budget.hours:g}. {larger('hours')}"
             )
         return None

@@ -56,7 +56,8 @@ class Cluster:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         if shutil.which("sbatch") is None:
             raise UserError(
-                f"{GROUP}={SLURM} needs Slurm, but sbatch is not on the PATH. Use a machine of the cluster."
+                f"{GROUP}={SLURM} needs Slurm, but sbatch is not on the PATH. Run the command on a machine of the "
+                "cluster."
             )
         self._settings = settings
 

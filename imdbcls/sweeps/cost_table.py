@@ -109,13 +109,13 @@ def measurement(estimate: Estimate) -> Iterator[str]:
     is_longer = " (longer than the runs themselves)" if estimate.measured_seconds > estimate.seconds else ""
     yield (
         f"Measured in {duration(estimate.measured_seconds)}{is_longer}: a run of each group, with {documents} training "
-        f"documents ({hardware}). Groups that differ only in the learning rate, its schedule or epochs share a "
-        "measurement."
+        f"documents ({hardware}). Groups that differ only in the learning rate, its schedule or the number of "
+        "epochs share a measurement."
     )
     if estimate.load > num_processors():
         yield (
             f"Warning: other programs used the processors (load {estimate.load:.1f} on {num_processors()}), so the "
-            "times are those of a busy machine."
+            "measured times are longer than on an idle machine."
         )
 
 

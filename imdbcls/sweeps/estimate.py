@@ -180,7 +180,7 @@ class Measuring:
 
 
 def measure_shared(config: Config, folder: Path) -> None:
-    """Measure in this process the work that several runs share."""
+    """Measure the work that several runs share. The measurement runs in this process."""
     from imdbcls.sweeps.shared_probe import write_shared_cost  # imports torch
 
     write_shared_cost(config, folder, folder / ANSWER)

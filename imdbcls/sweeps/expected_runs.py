@@ -62,7 +62,7 @@ def simulated_runs(plan: Plan, num_documents: int, shifts: NDArray[np.float64], 
 def drawn_samples(
     plan: Plan, num_documents: int, shifts: NDArray[np.float64], generator: np.random.Generator
 ) -> list[Sample]:
-    """Draw the metric of each planned group with all planned seeds. `shifts` are the true values of the groups."""
+    """Draw values of the metric for all planned groups and seeds. `shifts` contains the true value of each group."""
     units, scale = Units(NUM_UNITS), (NUM_UNITS / num_documents) ** 0.5
     shared_U = SHARED_SD * generator.standard_normal(NUM_UNITS)
     samples = []

@@ -26,6 +26,6 @@ def in_child(function: Callable[[], T]) -> T:
 
 
 def follow_parent(parent: int) -> None:
-    """Make a forked process end when its parent ends, and ignore Ctrl-C, which only the parent handles."""
+    """Make this forked process end when its parent ends, and ignore Ctrl-C, which only the parent handles."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     set_parent_death_signal(parent)

@@ -29,7 +29,8 @@ STDERR = 2  # file descriptor
 LABELS = ((re.compile(r"\S+: warning:"), "yellow"), (re.compile(r"\S+: imdbcls:"), "red"))
 GAP = 2  # spaces between columns
 SHORTEST_NAME = 8  # characters
-DROPPED = (3, 5, 1, 4, 2)  # columns that a narrow terminal leaves out, in this order: loss, time, epoch, score, percent
+# Columns that are left out on a narrow terminal, in this order: loss, time, epoch, score, percentage.
+DROPPED = (3, 5, 1, 4, 2)
 
 
 class RunProgress:
@@ -145,7 +146,7 @@ class LiveTable:
 
 
 class JobLines:
-    """The lines of the live table. A narrow terminal leaves out columns, and then shortens the names of the jobs."""
+    """The lines of the live table. On a narrow terminal, columns are left out, and then names of jobs are shortened."""
 
     def __init__(self, rows: Sequence[Sequence[str]]) -> None:
         self._rows = [[printable_line(cell) for cell in row] for row in rows]

@@ -138,7 +138,7 @@ def value_of_last_job(folder: RunFolder) -> float:
 def start_job(
     sweep: Sweep, config: "Config", folder: RunFolder, train: Train, name: str = "", caption: str = ""
 ) -> None:
-    """Prepare this process, call `train` in a forked process, and wait until fewer than `config.jobs` jobs run.
+    """Prepare this process, call `train` in a forked process, and wait until fewer than `num_jobs(config)` jobs run.
 
     `name` is shown instead of the folder's name. If jobs run one at a time, a terminal shows `caption` above the live
     line.

@@ -86,7 +86,7 @@ def end_line(label: str, name: str, detail: str, seconds: float, left: float | N
 
 
 def seconds_left(finished: Sequence[float], num_left: int, jobs: int) -> float | None:
-    """Return the expected time until the last `num_left` runs have ended, from the times of the `finished` runs.
+    """Return the expected time in seconds until `num_left` more runs have ended, from the times of finished runs.
 
     Return None if no run has finished or if no runs are left.
     """

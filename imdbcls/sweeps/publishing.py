@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def publish_sweep(sweep: Sweep) -> None:
-    """Publish the studies of a sweep whose jobs have ended, unless a signal has stopped it or it is a search.
+    """Publish the studies of a sweep whose jobs have ended. Do nothing for a search, or if a signal stopped the sweep.
 
     A job whose study is not known, for example because its config has a mistake, counts for every study.
     """

@@ -34,7 +34,7 @@ def estimate_study(groups: Sequence[GridGroup], settings: StudySettings) -> int:
 
 
 def bounds(found: Estimate, settings: StudySettings) -> str:
-    """Return sentences on the runs and the time of a study that ends at its first look, and at its last look."""
+    """Return sentences on the smallest and the largest cost of a study, which ends at its first or its last look."""
     first, most = settings.seeds.first, settings.seeds.max
     remaining = sum(max(0, first - group.num_done) * group.seconds / group.jobs for group in found.groups)
     return (

@@ -45,7 +45,7 @@ class StudyReport:
             f"{self.runs.num_planned} runs. The groups are tested with {tested}."
         )
         if self.runs.num_finished:
-            logger.info(f"{counted(self.runs.num_finished, 'run')} already finished.")
+            logger.info(f"Already finished: {counted(self.runs.num_finished, 'run')}.")
         if rounds and not rounds[-1].is_over:
             self.log_round(rounds)
 
@@ -120,7 +120,10 @@ class StudyReport:
         return f"stopped: {state.chance:.0%} chance of a verdict in the comparison with {other}: {difference}"
 
     def difference(self, group: int, other: int, looked: "Round") -> str:
-        """Return the metric of `group` minus the metric of `other`, with an interval and a p-value for all looks."""
+        """Return the metric of `group` minus the metric of `other` as text, with an interval and a p-value.
+
+        The interval and the p-value are corrected for all pairs and all looks.
+        """
         inference = looked.inferences[min(group, other), max(group, other)]
         sign = 1 if group < other else -1
         low, high = sorted(sign * end for end in inference.simultaneous)

@@ -97,7 +97,7 @@ def test_killed_study_continues_with_the_same_decisions(num_finished: int, folde
     killed = runs(folder)
     assert sum(map(len, killed.values())) == num_finished
     output = finish(folder, *GROUPS, *SEEDS)
-    assert f"{sum(map(len, killed.values()))} run" in output and "already finished" in output
+    assert f"Already finished: {sum(map(len, killed.values()))} run" in output
     assert runs(folder) == {"0.01": [0, 1, 2], "0.005": [0, 1, 2], "1.0e-09": [0, 1]}
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -146,12 +146,12 @@ def test_study_ends_if_fewer_than_two_groups_are_left(folder: Path) -> None:
 
 def test_budget_stops_the_study_and_a_larger_one_continues(folder: Path) -> None:
     output = finish(folder, *GROUPS, *SEEDS, "budget.runs=7")
-    assert "The next round needs 2 runs, and 6 are finished, but budget.runs=7." in output
+    assert "The next round needs 2 runs, and 6 runs are finished, but budget.runs=7." in output
     assert "After 2 of 3 seeds, the comparison of mean lr=0.01 with mean lr=0.005 is undecided." in output
     assert sum(map(len, runs(folder).values())) == 6
     output = finish(folder, *GROUPS, *SEEDS, "budget.hours=1e-6")
     assert re.search(
-        r"The next round needs 2 runs \(about [\d.]+ (s|min) in total\), and [\d.]+ (s|min) are used, "
+        r"The next round needs 2 runs \(about [\d.]+ (s|min) in total\), and the study has used [\d.]+ (s|min), "
         r"but budget\.hours=1e-06\.",
         output,
     )
