@@ -39,8 +39,8 @@ def read_hub(
     `config` is the name of a configuration of the data set; None is its default. `labels` maps the labels in the data
     to class names. If it is None, the classes have the names that the data set declares; if it declares none, the
     labels are the class names. If `text_column` names several columns, their cells are joined with `text_separator`. If
-    `pair_column` is given, a document is a pair of texts. `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are
-    respected.
+    `pair_column` is given, a document is a pair of texts. `skip_empty` has the same meaning as in `make_source`.
+    `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are respected.
 
     Raise UserError for an unknown data set, configuration, split or column. Also raise UserError if the cache lacks the
     data set and the hub cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds.
