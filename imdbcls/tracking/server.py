@@ -36,7 +36,7 @@ def set_environment(data_folder: Path) -> list[str]:
     wanted = {
         # By default, wandb sends reports about its own errors and, at exit, waits until they are sent.
         "WANDB_ERROR_REPORTING": "false",
-        # wandb stores tables in this folder until they are uploaded. Its default is in the home folder.
+        # wandb stores tables in this folder until they are uploaded. By default, the folder is in the home folder.
         "WANDB_DATA_DIR": str(data_folder),
     }
     missing = {name: value for name, value in wanted.items() if name not in os.environ}

@@ -46,7 +46,7 @@ class StopFlag:
         """
         if not self._is_set and in_sweep() and not run.offline:
             try:
-                preload(["wandb.apis.public"])  # the time limit is for the server
+                preload(["wandb.apis.public"])  # first, so that the time limit does not include the import
                 within(ASK_SECONDS, lambda: self._ask(run))
             except Exception as error:
                 reason = type(error).__name__

@@ -182,7 +182,7 @@ def training_of(run: Run) -> dict[str, Any]:
         "train_seconds": state.train_seconds,
         "documents_per_second": state.documents / state.train_seconds,
         "tokens_per_second": state.tokens / state.train_seconds,
-        **({"profiled_steps": profiled} if profiled is not None else {}),  # included in the times above
+        **({"profiled_steps": profiled} if profiled is not None else {}),  # the times above include these slower steps
         "peak_memory_mb": peak_memory_mb(run.hardware.device),
         "hardware": run.hardware.describe(),
         "precision": run.hardware.precision,
