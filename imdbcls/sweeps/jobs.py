@@ -76,7 +76,7 @@ class Sweep:
         self.study_of: dict[int, Path] = {}  # the study folder of a job, if known, by the job's index in `outcomes`
         self.is_search = False  # whether a sweeper chooses the jobs by the results of earlier jobs
         self.stopped_by: int | None = None
-        self.num_expected = 0  # number of jobs in the batches of Hydra's sweeper or the rounds of a study; 0: unknown
+        self.num_expected = 0  # number of jobs that Hydra's sweeper or a study has planned so far; 0: unknown
         self.messages = messages  # None: no job has started
         self._table: LiveTable | None = None  # created with the first of several parallel jobs on a terminal
         self.slot = 0  # in the process of a job: its number among the jobs that run at the same time

@@ -36,7 +36,7 @@ from imdbcls.training.run import Run
 from imdbcls.training.trainer import Trainer
 
 TRAIN_SECONDS, EVALUATE_SECONDS, ENCODE_SECONDS = 10.0, 5.0, 8.0  # approximate time of each part of the second pass
-FEW, MANY = 32, 2048  # the smallest and usually the largest number of documents that are sampled from a split
+FEW, MANY = 32, 2048  # limits of the number of documents sampled from a split; large batches can need more than MANY
 WARM_UP_STEPS, MIN_STEPS = 2, 6
 LONG = 1000  # number of epochs, so that the schedule has more steps than are measured
 

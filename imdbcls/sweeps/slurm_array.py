@@ -17,7 +17,7 @@ from imdbcls.runtime.atomic import replacing, write_atomically
 from imdbcls.sweeps.slurm_job import JobFiles, SlurmJob, read_text
 
 JOB_NAME = "imdbcls"
-# Launcher settings that submitit supports on every kind of cluster. The names of other settings start with `slurm_`.
+# Launcher settings that submitit supports on every kind of cluster. All other settings get the prefix `slurm_`.
 SHARED = (
     "timeout_min",
     "cpus_per_task",
@@ -74,7 +74,7 @@ def submit(jobs: Sequence[SlurmJob], folder: Path, settings: Mapping[str, Any]) 
         submission.write(job.files)
     try:
         submitted = executor.submit_array(jobs)
-    except Exception as error:  # sbatch refuses the settings; submitit raises several types
+    except Exception as error:  # submitit raises several types of errors if sbatch refuses the settings
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         if "timed out" not in str(error).lower():  # after a timeout, Slurm may still start the jobs
             for job in jobs:

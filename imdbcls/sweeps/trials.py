@@ -27,7 +27,7 @@ from imdbcls.runs.selection import LOWER_IS_BETTER
 JOURNAL = "optuna.journal"  # in the folder of the trials
 HEARTBEAT_SECONDS = 60  # between two heartbeats of a trial in an SQL database
 GRACE_SECONDS = 300  # after this time without a heartbeat, another process may train the trial
-REDUCTION_FACTOR = 3  # asha: the best third continues
+REDUCTION_FACTOR = 3  # with pruner=asha, the best third of the trials continues
 SETTINGS = "settings"  # attribute of an Optuna study
 HOURS = "hours"  # attribute of an Optuna study: the last `budget.hours`
 ONLY_CLASS = "only_class"  # attribute of a trial: the class that it predicts for all validation documents, if any
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Storage:
-    """Where the trials are: an SQL database, or a journal file in `folder`. Each process opens it for itself."""
+    """The storage of the trials: an SQL database, or a journal file in `folder`. Each process opens the storage."""
 
     url: str | None
     folder: Path

@@ -296,7 +296,7 @@ class Tuning:
         if outcome.state in ("done", "pruned"):
             self._record(claim, folder, seconds)
         elif outcome.state in ("failed", "killed"):
-            was_logged = outcome.state == "failed" and self._cluster is None  # by the trial's process
+            was_logged = outcome.state == "failed" and self._cluster is None  # the trial's process logs its own error
             reason = outcome.state if was_logged else f"{outcome.state}: {outcome.detail}"
             self._record_failure(claim, folder, seconds, reason)
         else:  # after a signal, the trial stays open: the same command continues it
