@@ -125,13 +125,13 @@ class Saver:
             self._write(self.epochs / str(epoch), {"model": weights}, metrics)
 
     def metrics_of_epoch(self, epoch: int) -> dict[str, float]:
-        """Return the validation metrics after an epoch, from `save_epoch`."""
+        """Return the validation metrics that `save_epoch` wrote for an epoch."""
         with self.processes.main_first():
             self.wait()
             return read_versioned(self.epochs / str(epoch) / checkpoint.STATE, CHECKPOINT)
 
     def weights_of_epoch(self, epoch: int) -> dict[str, Tensor]:
-        """Return the weights after an epoch, from `save_epoch`. Raise CheckpointError if they are damaged."""
+        """Return the weights that `save_epoch` wrote for an epoch. Raise CheckpointError if the file is damaged."""
         with self.processes.main_first():
             saved = checkpoint.load(self.epochs / str(epoch), self._without_frozen(self.evaluation_model.model))
             return saved.tensors["model"]
