@@ -90,7 +90,10 @@ class Sweep:
 
     @property
     def has_overview(self) -> bool:
-        """Whether the number of jobs is known, so that log lines contain the job's number and the time left."""
+        """Whether log lines contain the job's number and the time left.
+
+        False for a search, for trials, for a single job, and if the number of jobs is unknown.
+        """
         return self.num_expected > 1 and not self.is_search and not self.is_tuning
 
     @property
