@@ -52,7 +52,7 @@ def test_paragraph_names_design_tests_corrections_and_effects(study: Path) -> No
             f"{pair.b} (difference {100 * pair.difference:.2f} points, 95 % interval "
             f"{100 * pair.simultaneous_low:.2f} to {100 * pair.simultaneous_high:.2f}, p "
         ) in text
-    assert "It is significantly better than mean (" in text
+    assert f"{first.name} is significantly better than mean (" in text
     assert re.search(r"The other pair, \w+ and \w+, (differs significantly|remains undecided)\.", text)
 
 
@@ -127,7 +127,7 @@ def test_verdicts_are_counted_and_named_by_kind(study: Path) -> None:
         replace(third, outcome=Outcome.EQUIVALENT, flags=("1 of 4 runs of lstm failed",)),
     )
     text = paragraph(replace(comparison, pairs=pairs, short_list=None))
-    assert f"It is equivalent to {first.b} (difference" in text and "TOST p = 0.012" in text
+    assert f"{first.a} is equivalent to {first.b} (difference" in text and "TOST p = 0.012" in text
     assert f"The other pair, {third.a} and {third.b}, is equivalent." in text
     assert "1 of the 3 pairs is not tested, because their labels differ." in text
     assert "Note: 1 of 4 runs of lstm failed." in text

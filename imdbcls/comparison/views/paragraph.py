@@ -147,7 +147,7 @@ def best(comparison: Comparison) -> str:
 
 
 def effects(comparison: Comparison) -> Iterator[str]:
-    """Yield a sentence for each kind of verdict on the best group, with its differences from the other groups."""
+    """Yield a sentence for each kind of verdict on the pairs of the best group, with the differences of these pairs."""
     metric, name = comparison.metric, comparison.groups[0].name
     by_kind: dict[str, list[PairResult]] = {}
     for pair in tested(comparison):
@@ -159,13 +159,13 @@ def effects(comparison: Comparison) -> Iterator[str]:
         found = listed([effect(pair, name, metric) for pair in pairs], word, MAX_EFFECTS)
         match kind:
             case Outcome.BETTER | Outcome.BETTER_HERE:
-                yield f"It is significantly better than {found}."
+                yield f"{name} is significantly better than {found}."
             case "worse":
                 yield f"{name} is significantly worse than {found}, on the documents that both models share."
             case Outcome.EQUIVALENT:
-                yield f"It is equivalent to {found}."
+                yield f"{name} is equivalent to {found}."
             case _:
-                yield f"It is not significantly better than {found}."
+                yield f"{name} is not significantly better than {found}."
 
 
 def effect(pair: PairResult, name: str, metric: Metric) -> str:

@@ -16,6 +16,7 @@ from imdbcls.comparison.views.facts import (
     training_sentence,
 )
 from imdbcls.comparison.views.paragraph import documents_text, paragraph
+from imdbcls.comparison.views.quantities import unit_of
 from imdbcls.comparison.views.tables import Table, ranking, tables_of
 from imdbcls.comparison.views.wording import WORDS, brief_verdict, detectable_text, headline, verdict, within
 from imdbcls.printable import counted
@@ -203,8 +204,9 @@ def explanations(comparison: Comparison, shown: Sequence[PairResult]) -> list[st
         sentences.append(f"Undecided: {neither}{'' if margin else ', which does not mean that the groups are equal'}.")
     undecided = [pair for pair in shown if pair.outcome is Outcome.UNDECIDED]
     if detectable := [d for pair in undecided if (d := pair.minimum_detectable_difference) is not None]:
-        sizes = dict.fromkeys(detectable_text(metric, size) for size in (min(detectable), max(detectable)))
-        sentences.append(f"80 % of studies like this detect a true difference of {' to '.join(sizes)}.")
+        low, high = detectable_text(metric, min(detectable)), detectable_text(metric, max(detectable))
+        sizes = low if low == high else f"{low.removesuffix(unit_of(metric))} to {high}, depending on the pair"
+        sentences.append(f"80 % of studies like this detect a true difference of {sizes}.")
     return [*sentences, *advice(comparison), *collapsed(comparison)]
 
 
