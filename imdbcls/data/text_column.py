@@ -112,8 +112,8 @@ class TextWriter:
     def finish(self) -> Sequence[Any]:
         """Return the values: a list, or a memory-mapped sequence.
 
-        The file of a memory-mapped sequence is unlinked. Its disk space becomes free when the sequence is deleted or the
-        process ends.
+        The file of a memory-mapped sequence is unlinked. Its disk space becomes free when the sequence is deleted or
+        the process ends.
         """
         if self._writer is None:
             return self._pending
