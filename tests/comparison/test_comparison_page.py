@@ -231,7 +231,7 @@ def test_study_of_many_groups_shows_only_the_best(tmp_path: Path) -> None:
     tables = {table.key: table for table in tables_of(comparison)}
     assert len(tables["differences"].rows) == len(tables["flips"].rows) == 29
     assert len(tables["ranking"].rows) == 30 + 1 and len(tables["length"].header) == 2 + 20
-    note = "The p-values are corrected for all 435 pairs, which are in comparison.json."
+    note = "The p-values are corrected for all tested pairs. comparison.json contains all 435 pairs."
     page, terminal = page_html(comparison, figures, reading), terminal_text(comparison)
     for text in (page, terminal.replace("\n", " "), markdown_text(comparison)):
         assert note in text.replace("\\", "")

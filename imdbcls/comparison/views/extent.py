@@ -26,7 +26,7 @@ def note_on_pairs(comparison: Comparison) -> str:
         return ""
     return (
         f"Only the pairs of the best group with the {num_shown} groups ranked next are shown. The p-values are "
-        f"corrected for all {num_pairs:,} pairs, which are in comparison.json."
+        f"corrected for all tested pairs. comparison.json contains all {num_pairs:,} pairs."
     )
 
 
