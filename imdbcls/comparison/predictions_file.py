@@ -84,7 +84,7 @@ class Names:
     def _new(self, cell: object, column: str) -> int:
         text = self.normalized(cell)
         if text == "":
-            raise ValueError(f"{column!r} has no value")
+            raise ValueError(f"{column!r} has no value; every row must have one")
         if len(text) > self.max_characters:
             raise ValueError(f"{column!r} has {len(text):,} characters; at most {self.max_characters} are allowed")
         if printable_line(text) != text:
@@ -92,7 +92,7 @@ class Names:
         if text not in self.indices:
             self._num_characters += len(text)
             if len(self) == self.max_names:
-                raise ValueError(f"{column!r} has more than {self.max_names:,} different values")
+                raise ValueError(f"{column!r} has more than {self.max_names:,} different values; remove rows")
             if self._num_characters > MAX_TOTAL_CHARACTERS:
                 raise ValueError(
                     f"the distinct values of {column!r} have more than {MAX_TOTAL_CHARACTERS:,} characters in total; "
@@ -119,7 +119,7 @@ class Content:
             except ValueError as problem:
                 raise UserError(f"{path}: column {name[:80]!r}: {problem}.") from None
             if index != self.probability_columns.index(name):
-                raise UserError(f"{path}: column {name!r} names the same class as another column. Remove one.")
+                raise UserError(f"{path}: column {name!r} names the same class as another column. Remove one of them.")
         # One entry per row, except `probabilities_RC`, which has one entry per row and class.
         self.numbers, self.run_R, self.id_R = array("q"), array("i"), array("i")
         self.label_R, self.predicted_R, self.cluster_R = array("i"), array("i"), array("i")
@@ -143,7 +143,7 @@ class Content:
         seed = seed_of(row[SEED]) if self.has_seeds else 0
         run = self.runs.setdefault((self.systems.index(row["system"], "system"), seed), len(self.runs))
         if run == MAX_RUNS:
-            raise ValueError(f"the file has more than {MAX_RUNS:,} different pairs of system and seed")
+            raise ValueError(f"the file has more than {MAX_RUNS:,} different pairs of system and seed; remove rows")
         label, predicted = (self.class_of(row, column) for column in ("label", "prediction"))
         if self.probability_columns:
             self.add_probabilities(row, predicted)
@@ -160,7 +160,10 @@ class Content:
         index = self.classes.index(row[column], column)
         if index == num_classes and self.probability_columns:
             name = label_name(row[column])
-            raise ValueError(f"{column!r} is {name!r}, but the file has no column {PROBABILITY + name!r}")
+            raise ValueError(
+                f"{column!r} is {name!r}, but the file has no column {PROBABILITY + name!r}; add this column, or "
+                "remove all probability columns"
+            )
         return index
 
     def add_probabilities(self, row: Mapping[str, object], predicted: int) -> None:

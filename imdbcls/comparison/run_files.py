@@ -27,6 +27,7 @@ MAX_HISTORY_BYTES = 64 << 20  # size of metrics.jsonl
 MAX_LINE_BYTES = 2**16  # length of a line in metrics.jsonl
 MAX_POINTS = 500_000  # lines in metrics.jsonl
 HISTORY_KEYS = ("epoch", "step", "train/loss", "val/accuracy", "val/f1", "val/auroc", "val/loss")
+WITHOUT_HISTORY = "without this file, the run is compared without learning curves"
 MAX_COMMAND = 300  # characters of a command in a message
 MAX_VALUE = 1e15  # numbers with a larger absolute value are ignored
 MAX_URL_LENGTH = 2_000
@@ -76,7 +77,7 @@ def read_run(folder: Path, study: Path) -> Run:
     result = read_part(folder / "result.json", study, read_json)
     check_result(result, study)
     if isinstance(result.get("predictions_sha256"), dict):
-        read_part(path_of_predictions(folder, "test"), study, require_regular_file, "test predictions")
+        read_part(path_of_predictions(folder, "test"), study, require_regular_file, "test predictions file")
         if problem := problem_of_predictions(folder, result, "test"):
             raise BadRunError(f"its {problem}; run its training command again to restore the predictions")
     return Run(
@@ -84,7 +85,7 @@ def read_run(folder: Path, study: Path) -> Run:
         result=result,
         config=with_later_keys(read_part(folder / "config.yaml", study, read_yaml)),
         history=read_part(folder / "metrics.jsonl", study, read_history) if (folder / "metrics.jsonl").exists() else [],
-        predictions=read_part(path_of_predictions(folder, "test"), study, read_sorted, "test predictions"),
+        predictions=read_part(path_of_predictions(folder, "test"), study, read_sorted, "test predictions file"),
     )
 
 
@@ -113,7 +114,7 @@ def read_part(path: Path, study: Path, read: Callable[[Path], Any], what: str = 
     except (OSError, RuntimeError):
         raise BadRunError(f"it has no {what}") from None
     if not resolved.is_relative_to(study.resolve()):
-        raise BadRunError(f"its {what} is a link to a file outside the study")
+        raise BadRunError(f"its {what} is a link to a file outside the study; copy the file into the study")
     try:
         return read(resolved)
     except BadRunError:
@@ -213,14 +214,15 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     with path.open("rb") as file:
         while line := file.readline(MAX_LINE_BYTES + 1):
             if len(line) > MAX_LINE_BYTES:
-                raise BadRunError(f"its {path.name} has a line of more than {MAX_LINE_BYTES:,} bytes")
+                problem = f"its {path.name} has a line of more than {MAX_LINE_BYTES:,} bytes"
+                raise BadRunError(f"{problem}; {WITHOUT_HISTORY}")
             try:
                 point = json.loads(line.decode("utf-8", errors="replace"))
             except (ValueError, RecursionError):
                 continue
             if isinstance(point, dict):
                 if len(points) == MAX_POINTS:
-                    raise BadRunError(f"its {path.name} has more than {MAX_POINTS:,} points")
+                    raise BadRunError(f"its {path.name} has more than {MAX_POINTS:,} points; {WITHOUT_HISTORY}")
                 points.append({key: point[key] for key in HISTORY_KEYS if isinstance(point.get(key), int | float)})
     return points
 

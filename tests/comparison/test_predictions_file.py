@@ -233,9 +233,9 @@ def test_hostile_names_are_shown_as_text(tmp_path: Path, capsys: pytest.CaptureF
 def test_rows_that_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     for line, row, sentence in (
-        (3, "a,0,y,,pos", ", line 3: 'label' has no value."),
-        (3, "a,0,y,pos,NaN", ", line 3: 'prediction' has no value."),
-        (3, ",0,y,pos,pos", ", line 3: 'system' has no value."),
+        (3, "a,0,y,,pos", ", line 3: 'label' has no value; every row must have one."),
+        (3, "a,0,y,pos,NaN", ", line 3: 'prediction' has no value; every row must have one."),
+        (3, ",0,y,pos,pos", ", line 3: 'system' has no value; every row must have one."),
         (
             3,
             "a,,y,pos,pos",
@@ -309,7 +309,7 @@ def test_probabilities_that_are_refused(tmp_path: Path) -> None:
         ("a,x,neg,neg,nan,1", ", line 2: 'probability_neg' is 'nan'; it must"),
         ('a,x,neg,neg,"0,5","0,5"', ", line 2: 'probability_neg' is '0,5'; it must be a number from 0 to 1, such as"),
         (f"a,x,neg,neg,{'1' * 5000},0", ", line 2: 'probability_neg' is '1111"),
-        ("a,x,neg,other,0.5,0.5", ", line 2: 'prediction' is 'other', but the file has no column 'probability_other'."),
+        ("a,x,neg,other,0.5,0.5", ", line 2: 'prediction' is 'other', but the file has no column 'probability_other';"),
     ):
         assert sentence in problem(path, f"{header}\n{row}\n")
     assert "names the same class" in problem(
@@ -324,7 +324,7 @@ def test_parquet_that_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     rows = {"system": ["a"] * 3, "id": ["x", "y", "z"], "label": ["p", "n", "p"], "prediction": ["p", "n", "n"]}
     for changes, sentence in (
-        ({"label": ["p", None, "p"]}, ", row 2: 'label' has no value."),
+        ({"label": ["p", None, "p"]}, ", row 2: 'label' has no value; every row must have one."),
         (
             {"label": pa.array([[1], [2], [3]])},
             ": column 'label' has the type list<element: int64>; it must contain strings",
@@ -336,7 +336,7 @@ def test_parquet_that_is_refused(tmp_path: Path) -> None:
             ", row 2: 'probability_p' has no value; it must be a number",
         ),
         ({"seed": [0.5, 0.5, 0.5]}, ", row 1: 'seed' is '0.5'; it must be a whole number"),
-        ({"label": [float("nan")] * 3}, ", row 1: 'label' has no value."),
+        ({"label": [float("nan")] * 3}, ", row 1: 'label' has no value; every row must have one."),
     ):
         pq.write_table(pa.table(rows | changes), path)
         assert sentence in problem(path, path.read_bytes()), changes
