@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imdbcls.config.command_keys import read_arguments, read_command_keys
+from imdbcls.config.commandline import DRY_RUN
 from imdbcls.config.pretrain_experiment import examine_pretraining, key_of
 from imdbcls.config.pretrain_settings import PretrainSettings
 from imdbcls.config.schema import Config
@@ -41,6 +42,7 @@ Continue the pretraining of an encoder with masked tokens, on the training docum
 
   python -m imdbcls.pretrain data=imdb backbone=minilm                  train and the 50,000 unlabelled reviews of IMDB
   python -m imdbcls.pretrain data=files data.train=my.csv data.unlabelled=more.csv backbone=minilm      your own files
+  python -m imdbcls.pretrain data=imdb backbone=minilm --dry-run    estimate hours and disk space without training
   python -m imdbcls.train data=imdb backbone=minilm backbone.path=runs/pretrain/NAME    fine-tune the pretrained encoder
 
 The encoder never learns from test documents: a document with the same text as a test document is left out. The
@@ -53,19 +55,19 @@ Keys of pretraining, with their defaults:"""
 # Groups and keys of training that pretraining does not accept. Pretraining uses no labels and no test split, has its
 # own head, and trains a single run.
 UNUSED = ("head", "loss", "metric", "jobs", "debug", "data.test_limit", "data.validate_on_train")
-INSTEAD_OF_DRY_RUN = (
-    "For a short run, set data.train_limit=200 data.unlabelled_limit=200 epochs=1. The first lines of its log show the "
-    "numbers of documents and steps, and the last lines show the speed."
-)
 UNUSED_PREFIXES = ("head.", "loss.", "hydra/", "hydra.")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A checked command: its settings, the config that identifies its run, and a note to log about its experiment."""
+    """A checked command: its settings and the config that identifies its run.
+
+    `only_estimate`: estimate the cost without training. `note`: a message to log about the command's experiment.
+    """
 
     settings: PretrainSettings
     config: Config
+    only_estimate: bool
     note: str | None = None
 
 
@@ -79,12 +81,17 @@ def main() -> None:
     console.log_if_unconfigured()
     if asked.note is not None:
         logger.info(asked.note)
+    if asked.only_estimate:
+        prepare_process()
+        from imdbcls.sweeps.pretraining_estimate import estimate_pretraining  # imports torch
+
+        return estimate_pretraining(asked.config, asked.settings)
     pretrain(asked.config, asked.settings)
 
 
 def read_command(arguments: Sequence[str]) -> Command:
     """Check the arguments. Raise UserError with all mistakes."""
-    asked = read_arguments(arguments, HEADER, FILE, instead_of_dry_run=INSTEAD_OF_DRY_RUN)
+    asked = read_arguments(arguments, HEADER, FILE, (DRY_RUN,))
     keys = read_command_keys(asked.overrides, PretrainSettings, FILE)
     unused = [text for text in keys.others if is_unused(text)]
     others = [text for text in keys.others if text not in unused]
@@ -96,7 +103,7 @@ def read_command(arguments: Sequence[str]) -> Command:
         mistakes += unfit(found.config, keys.settings)
     if mistakes or found.settings is None or found.config is None:
         raise UserError(*mistakes)
-    return Command(found.settings, found.settings.recorded(found.config), found.note)
+    return Command(found.settings, found.settings.recorded(found.config), DRY_RUN in asked.flags, found.note)
 
 
 def is_unused(text: str) -> bool:

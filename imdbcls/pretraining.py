@@ -44,16 +44,19 @@ MASKED_LANGUAGE_MODEL = Evaluation(masked_scores, lambda batches, scores_N3: mas
 EVAL_TOKENS = 4096
 
 
-def build_pretraining(config: Config, settings: PretrainSettings, folder: RunFolder, stop: StopRequest) -> Run:
+def build_pretraining(
+    config: Config, settings: PretrainSettings, folder: RunFolder, stop: StopRequest, corpus: Corpus | None = None
+) -> Run:
     """Build everything that one pretraining run needs, and save the backbone's architecture and tokenizer in `folder`.
 
-    `config` is the config that `settings.recorded` returns. Like `build.build_run`, this function draws random numbers
+    `config` is the config that `settings.recorded` returns. `corpus` replaces the documents of the config, for a
+    measurement on a part of them. Like `build.build_run`, this function draws random numbers
     only from random states that depend on the seed. Raise UserError for mistakes that the user can correct.
     """
     require_buildable(config)
     hardware = build_hardware(config)
     reset_peak_memory(hardware.device)
-    corpus = build_pretraining_corpus(config, settings)
+    corpus = build_pretraining_corpus(config, settings) if corpus is None else corpus
     backbone = build_backbone(config)
     require_bidirectional(backbone)
     backbone.save(folder.backbone)

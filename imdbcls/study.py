@@ -19,6 +19,7 @@ from typing import Any
 
 from imdbcls.config.cluster import read_cluster
 from imdbcls.config.command_keys import names_of, read_arguments, read_command_keys
+from imdbcls.config.commandline import DRY_RUN
 from imdbcls.config.grid import Grid, GridGroup, read_grid
 from imdbcls.config.study_settings import StudySettings
 from imdbcls.errors import UserError
@@ -28,12 +29,12 @@ from imdbcls.sweeps.cluster import cluster_of
 from imdbcls.train import train
 
 KEYS = "study.yaml"
-PLAN = "--plan"
+PLAN = "--plan"  # the same as --dry-run
 HEADER = """\
 Train runs in rounds, each with further seeds, until it is known which group is better.
 
   python -m imdbcls.study head=cls,lstm,mean seeds.max=10 study=heads
-  python -m imdbcls.study head=cls,lstm,mean seeds.max=10 study=heads --plan   estimate the cost without training
+  python -m imdbcls.study head=cls,lstm,mean seeds.max=10 study=heads --dry-run   estimate the cost without training
   python -m imdbcls.study head=cls,lstm,mean hydra/launcher=submitit_slurm     train each round as Slurm jobs
 
 Every combination of swept values, such as head=cls,lstm, is a group. The groups are tested after every round. Groups
@@ -76,16 +77,14 @@ def main() -> int:
 
 def read_command(arguments: Sequence[str]) -> Command:
     """Check the arguments. Raise UserError with all mistakes."""
-    read = read_arguments(
-        arguments, HEADER, KEYS, (PLAN,), instead_of_dry_run=f"{PLAN} estimates the cost of a study without training."
-    )
+    read = read_arguments(arguments, HEADER, KEYS, (DRY_RUN, PLAN))
     keys = read_command_keys(read.overrides, StudySettings, KEYS)
     launcher = read_cluster(keys.others)
     grid = read_grid(launcher.others, read.config_dir, names_of(StudySettings), SEED_ADVICE)
     mistakes = [*read.mistakes, *keys.mistakes, *launcher.mistakes, *grid.mistakes, *unfit(grid, keys.settings)]
     if mistakes or keys.settings is None:
         raise UserError(*mistakes)
-    return Command(keys.settings, grid.groups, PLAN in read.flags, launcher.settings)
+    return Command(keys.settings, grid.groups, bool(read.flags), launcher.settings)
 
 
 def unfit(grid: Grid, settings: StudySettings | None) -> Iterator[str]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from imdbcls.config.cluster import read_cluster
 from imdbcls.config.command_keys import names_of, read_arguments, read_command_keys
+from imdbcls.config.commandline import DRY_RUN
 from imdbcls.config.space import TuningGrid, read_tuning, wrong_study_name
 from imdbcls.config.tune_settings import TuneSettings
 from imdbcls.errors import UserError
@@ -38,6 +39,7 @@ Tune groups with equal budgets, and train the best configuration of each.
 
   python -m imdbcls.tune head=cls,lstm budget.trials=20                compare two heads, with the default search space
   python -m imdbcls.tune head=cls,lstm lr='tag(log,interval(1e-5,1e-3))' batch_size=16,32   search these keys
+  python -m imdbcls.tune head=cls,lstm budget.trials=20 --dry-run      estimate hours and disk space without training
   python -m imdbcls.tune head=cls,lstm jobs=8 hydra/launcher=submitit_slurm                 train eight trials on Slurm
 
 Swept groups (head=cls,lstm) are compared. Swept keys are the search space, which is the same for every group; each has
@@ -56,6 +58,10 @@ def command() -> None:
 def main() -> int:
     """Run the command. Return the exit code: 0, 1 if trials or winners are not done, or 128 plus a signal's number."""
     asked = read_command(sys.argv[1:])
+    if asked.only_estimate:
+        from imdbcls.sweeps.tuning_estimate import estimate_tuning  # imported here because tuning does not need it
+
+        return estimate_tuning(asked.grid.groups, asked.grid.space, asked.settings)
     from imdbcls.sweeps.cluster import cluster_of
     from imdbcls.sweeps.tuning import Tuning
 
@@ -79,21 +85,20 @@ def main() -> int:
 
 @dataclass(frozen=True)
 class Command:
-    """A checked command: its settings, its groups and search space, and the settings of Hydra's Slurm launcher."""
+    """A checked command: its settings, its groups and search space, and whether to estimate the cost without training.
+
+    `launcher` has the settings of Hydra's Slurm launcher; None if the trials are trained on this machine.
+    """
 
     settings: TuneSettings
     grid: TuningGrid
-    launcher: Mapping[str, Any] | None  # None if the trials are trained on this machine
+    only_estimate: bool
+    launcher: Mapping[str, Any] | None
 
 
 def read_command(arguments: Sequence[str]) -> Command:
     """Check the arguments. Raise UserError with all mistakes."""
-    asked = read_arguments(
-        arguments,
-        HEADER,
-        FILE,
-        instead_of_dry_run="To estimate the cost of a trial, use --dry-run with imdbcls.train and one value per key.",
-    )
+    asked = read_arguments(arguments, HEADER, FILE, (DRY_RUN,))
     keys = read_command_keys(asked.overrides, TuneSettings, FILE)
     default_space = () if keys.settings is None else keys.settings.space.overrides
     launcher = read_cluster(keys.others)
@@ -106,7 +111,7 @@ def read_command(arguments: Sequence[str]) -> Command:
     if mistakes:
         raise UserError(*mistakes)
     assert keys.settings is not None  # if it is None, `keys.mistakes` is not empty
-    return Command(keys.settings, grid, launcher.settings)
+    return Command(keys.settings, grid, DRY_RUN in asked.flags, launcher.settings)
 
 
 def report(tuning: "Tuning") -> None:

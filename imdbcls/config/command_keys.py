@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from imdbcls.config.checking import sentence_on
-from imdbcls.config.commandline import DRY_RUN, own_version, without_plus
+from imdbcls.config.commandline import own_version, without_plus
 from imdbcls.config.options import CONF, config_keys, help_width, lines_of_keys
 from imdbcls.config.quoting import readable
 from imdbcls.config.schema import declared
@@ -62,13 +62,10 @@ def read_arguments(
     header: str,
     file: str,
     flags: Sequence[str] = (),
-    *,
-    instead_of_dry_run: str = "",
 ) -> Arguments:
     """Separate options from overrides. For `--help` and `--version`, print the text and exit.
 
     The help text is `header`, followed by the keys in `conf/<file>`. `flags` are further options without a value.
-    `instead_of_dry_run` is a sentence for a user who asks for `--dry-run`, which only `imdbcls.train` has.
     Raise UserError if the command cannot run in this environment.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -85,12 +82,7 @@ def read_arguments(
     require_single_process()
     require_address_space()
     options = [each for each in rest if each.startswith("-")]
-    mistakes = [
-        f"Only imdbcls.train has the option {each}. {instead_of_dry_run}".rstrip()
-        if each == DRY_RUN
-        else f"{each} is not an option; write choices and keys without dashes: lr=3e-5."
-        for each in options
-    ]
+    mistakes = [f"{each} is not an option; write choices and keys without dashes: lr=3e-5." for each in options]
     overrides = [readable(without_plus(each)) for each in rest if each not in options]
     chosen = frozenset(flag for flag in flags if getattr(asked, flag.strip("-").replace("-", "_")))
     return Arguments(tuple(overrides), asked.config_dir, chosen, tuple(mistakes))

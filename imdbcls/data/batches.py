@@ -72,18 +72,17 @@ class TrainBatches:
         The batches depend only on these arguments and on the constructor's arguments, so a resumed run gets the same
         batches.
         """
-        batches = self.collated(self.plan(epoch)[start_step:])
-        return batches if self._masking is None else (self._masking.mask(batch, epoch) for batch in batches)
+        return self.collated(self.plan(epoch)[start_step:], epoch)
 
-    def collated(self, plan: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yield the batches of a plan: the indices of the documents in each batch.
+    def collated(self, plan: Sequence[NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
+        """Yield the batches of a plan: the indices of the documents in each batch. `epoch` determines the masks.
 
         With several processes, yield this process's share of each batch. The shares of a batch differ by at most one
         document. With grouping, they also have similar lengths.
         """
-        if self.num_processes == 1:
-            return (self._collator.collate(rows) for rows in plan)
-        return (self._share(rows) for rows in plan)
+        for rows in plan:
+            batch = self._collator.collate(rows) if self.num_processes == 1 else self._share(rows)
+            yield batch if self._masking is None else self._masking.mask(batch, epoch)
 
     def divide_among(self, num_processes: int, rank: int) -> None:
         """Let every later batch be the share of process `rank`."""

@@ -169,6 +169,13 @@ class RunFolder:
             return None
         return result if self._has_name_of(result) else None
 
+    def finished_pretraining(self) -> dict[str, Any] | None:
+        """Return the result if this is a finished run of `imdbcls.pretrain` with its weights, else None."""
+        result = self.result()
+        if result is None or result.get("status") != PRETRAINED or not weights_of_run(self.path).is_file():
+            return None
+        return result if self._has_name_of(result) else None
+
     def open_for_training(self) -> dict[str, Any] | None:
         """Return the result if the run is complete. Otherwise return None: the caller must start or resume the run.
 
@@ -226,9 +233,7 @@ class RunFolder:
         """
         require_no_links(self.path)
         self.require_version()
-        result = self.result()
-        is_finished = result is not None and result.get("status") == PRETRAINED and weights_of_run(self.path).is_file()
-        if result is not None and is_finished and self._has_name_of(result):
+        if (result := self.finished_pretraining()) is not None:
             logger.info(
                 f"{self.path} is already done: masked loss {result['val/loss']:.4f}. Nothing was run. To pretrain "
                 "again, for example after a code change, move the folder away."

@@ -106,12 +106,16 @@ def measurement(estimate: Estimate) -> Iterator[str]:
     fewest, most = (function(cost.measured for cost in costs) for function in (min, max))
     documents = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     hardware = ", ".join(dict.fromkeys(cost.hardware for cost in costs))
-    is_longer = " (longer than the runs themselves)" if estimate.measured_seconds > estimate.seconds else ""
-    yield (
-        f"Measured in {duration(estimate.measured_seconds)}{is_longer}: a run of each group, with {documents} training "
-        f"documents ({hardware}). Groups that differ only in the learning rate, its schedule or the number of "
-        "epochs share a measurement."
-    )
+    runs = "run itself" if estimate.num_runs == 1 else "runs themselves"
+    is_longer = f" (longer than the {runs})" if estimate.measured_seconds > estimate.seconds else ""
+    measured = f"Measured in {duration(estimate.measured_seconds)}{is_longer}"
+    if len(costs) == 1:
+        yield f"{measured} with {documents} training documents ({hardware})."
+    else:
+        yield (
+            f"{measured}: a run of each group, with {documents} training documents ({hardware}). Groups that differ "
+            "only in the learning rate, its schedule or the number of epochs share a measurement."
+        )
     if estimate.load > num_processors():
         yield (
             f"Warning: other programs used the processors (load {estimate.load:.1f} on {num_processors()}), so the "

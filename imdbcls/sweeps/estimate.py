@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,15 +70,22 @@ def estimate(groups: Mapping[str, Sequence[Config]]) -> Estimate:
     found = [group_of(name, configs) for name, configs in groups.items()]
     estimates = {group.name: group.estimated(None, ()) for group in found}
     works, started, load = [], time.monotonic(), os.getloadavg()[0]
-    with restored_handlers(), tempfile.TemporaryDirectory(prefix="imdbcls-estimate-") as folder:
-        set_handlers(dict.fromkeys(current_handlers(), exit_after_signal))  # so that the folder is removed
-        measuring = Measuring(Path(folder))
+    with temporary_folder() as folder:
+        measuring = Measuring(folder)
         for same in by_shared_work(found):
             work, estimated = measuring.groups(same)
             works += [] if work is None else [work]
             estimates |= {each.name: each for each in estimated}
     elapsed = time.monotonic() - started
     return Estimate(tuple(estimates.values()), tuple(works), measuring.start_seconds, elapsed, load)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield the path of a temporary folder, and remove the folder after the block. A signal raises SystemExit in it."""
+    with restored_handlers(), tempfile.TemporaryDirectory(prefix="imdbcls-estimate-") as folder:
+        set_handlers(dict.fromkeys(current_handlers(), exit_after_signal))  # so that the folder is removed
+        yield Path(folder)
 
 
 def exit_after_signal(number: int, _frame: object) -> NoReturn:

@@ -203,7 +203,7 @@ def spread_plan(batches: TrainBatches, num_steps: int) -> list[NDArray[np.int64]
 
 def take_steps(trainer: Trainer, plan: Sequence[NDArray[np.int64]]) -> None:
     """Take the steps of `Trainer.fit` with these batches, and wait until the device has finished them."""
-    batches = Prefetcher(trainer.batches.train.collated(plan))
+    batches = Prefetcher(trainer.batches.train.collated(plan, epoch=0))
     for batch in batches:
         trainer.step(batch)
         batches.prefetch()

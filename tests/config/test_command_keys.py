@@ -73,8 +73,6 @@ def test_all_mistakes_are_reported_together() -> None:
 def test_options_are_separated_from_overrides() -> None:
     read = read_arguments(["head=cls", "--plan", "--config-dir", "mine", "lr=1e-4"], "", STUDY, ("--plan",))
     assert read.overrides == ("head=cls", "lr=1e-4") and read.config_dir == "mine" and read.flags == {"--plan"}
-    (mistake,) = read_arguments(["--dry-run"], "", STUDY, instead_of_dry_run="Use --plan.").mistakes
-    assert mistake == "Only imdbcls.train has the option --dry-run. Use --plan."
     read = read_arguments(["--plan=1", "--lr"], "", STUDY)
     assert read.mistakes == tuple(
         f"{flag} is not an option; write choices and keys without dashes: lr=3e-5." for flag in ("--plan=1", "--lr")

@@ -183,8 +183,9 @@ def test_changed_plan_is_refused(change: tuple[str, ...], sentence: str, folder:
     assert (folder / "runs/default/plan.json").read_bytes() == before
 
 
-def test_plan_prints_the_cost_and_writes_nothing(folder: Path) -> None:
-    output = finish(folder, *GROUPS, *SEEDS, "--plan")
+@pytest.mark.parametrize("option", ("--plan", "--dry-run"))
+def test_plan_prints_the_cost_and_writes_nothing(option: str, folder: Path) -> None:
+    output = finish(folder, *GROUPS, *SEEDS, option)
     assert re.search(
         r"3 groups, tested after 2 to 3 seeds\. At least 6 runs:\s+about \S+ (s|min)\. At most 9 runs:", output
     )

@@ -76,9 +76,16 @@ def test_a_busy_machine_is_mentioned(config: Config) -> None:
 
 
 def test_a_measurement_that_takes_longer_than_the_runs_is_mentioned(config: Config) -> None:
-    assert "Measured in 40 s: a run" in report(ESTIMATE, config, width=10_000)
+    assert "Measured in 40 s with" in report(ESTIMATE, config, width=10_000)
     text = report(replace(ESTIMATE, measured_seconds=1e6), config, width=10_000)
-    assert "Measured in 278 h (longer than the runs themselves): a run" in text
+    assert "Measured in 278 h (longer than the runs themselves) with" in text
+
+
+def test_several_groups_can_share_a_measurement(config: Config) -> None:
+    (measured,) = (group for group in ESTIMATE.groups if group.cost is not None)
+    text = report(replace(ESTIMATE, groups=(measured, measured)), config, width=10_000)
+    assert "Measured in 40 s: a run of each group" in text and "share a measurement" in text
+    assert "share a measurement" not in report(ESTIMATE, config, width=10_000)
 
 
 def test_numbers_are_short() -> None:

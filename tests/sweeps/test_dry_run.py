@@ -3,25 +3,30 @@
 import os
 import re
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support.faults import FAULTY, WAITING, faulty
-from support.processes import TINY, Command, run, start, wait_for
+from support.processes import TINY, Command, run, start, wait_for, wait_in_training
 
 from imdbcls.config.overrides import compose
+from imdbcls.config.space import Choices, Interval
 from imdbcls.errors import UserError
 from imdbcls.sweeps.dry_run import groups_of_command
+from imdbcls.sweeps.tuning_estimate import middle
 
 SWEEP = ("--multirun", *TINY, "head=cls,mean", "seed=0,1")
 
 
-def estimate(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Command:
+def estimate(
+    folder: Path, *arguments: str, environment: dict[str, str] | None = None, command: str = "imdbcls.train"
+) -> Command:
     """Run a command with --dry-run in a folder, with a separate folder for temporary files."""
     temporary = folder.with_name(f"{folder.name}-temporary")
     temporary.mkdir(exist_ok=True)
     variables = {"TMPDIR": str(temporary), **(environment or {})}
-    return start(folder, *arguments, "--dry-run", environment=variables)
+    return start(folder, *arguments, "--dry-run", environment=variables, command=command)
 
 
 def rows(command: Command) -> dict[str, list[str]]:
@@ -124,3 +129,79 @@ def test_a_sweeper_that_chooses_runs_from_results_is_refused(monkeypatch: pytest
     monkeypatch.setattr("imdbcls.sweeps.dry_run.is_search", lambda sweeper: True)
     with pytest.raises(UserError, match="--dry-run needs to know all runs, but "):
         groups_of_command([*TINY, "seed=0,1", "--multirun"])
+
+
+def in_every_step(_trainer: object) -> bool:
+    return True
+
+
+PRETRAINING = tuple(each for each in TINY if not each.startswith("data.test_limit"))
+
+
+def test_pretraining_is_estimated_until_it_is_finished(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    command = estimate(folder, *PRETRAINING, "epochs=1000", command="imdbcls.pretrain")
+    assert command.wait() == 0, command.output
+    many = rows(command)["pretrain"]
+    assert many[:2] == ["1", "1"] and "1 run, about" in command.output and left_in(folder) == []
+    assert re.search(r"Measured in \S+ s( \(longer than the run itself\))? with \d+ training documents", command.output)
+    minutes = {"s": 1 / 60, "min": 1, "h": 60}
+    value, unit = many[2].split()
+    # An epoch of 96 documents, with its evaluation and checkpoint, takes far more than 10 ms and far less than 20 s.
+    assert 0.15 < float(value) * minutes[unit] < 330
+
+    run(folder, *PRETRAINING, command="imdbcls.pretrain")
+    before = left_in(folder)
+    done = estimate(folder, *PRETRAINING, command="imdbcls.pretrain")
+    assert done.wait() == 0 and rows(done)["pretrain"] == ["1", "0", "done"], done.output
+    assert left_in(folder) == before
+
+
+def test_a_signal_ends_the_measurement_of_pretraining(tmp_path: Path) -> None:
+    folder, temporary = tmp_path / "work", tmp_path / "work-temporary"
+    folder.mkdir()
+    temporary.mkdir()
+    command = start(
+        folder,
+        *PRETRAINING,
+        "--dry-run",
+        environment={"TMPDIR": str(temporary)},
+        command="imdbcls.pretrain",
+        prepare=partial(wait_in_training, in_every_step),
+    )
+    assert wait_for(lambda: any(temporary.glob("imdbcls-estimate-*/run/backbone/*")), command)
+    command.signal(signal.SIGTERM)
+    assert command.wait() == 128 + signal.SIGTERM and left_in(folder) == []
+
+
+def test_tuning_is_estimated_in_the_middle_of_its_space(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    space = ("lr=tag(log,interval(1e-4,1e-2))", "warmup=0,0.1,0.2", "epochs=range(1,6)")
+    tuning = (*(each for each in TINY if not each.startswith(("lr=", "epochs="))), "head=cls,mean", *space)
+    command = estimate(folder, *tuning, "budget.trials=7", "winners.seeds=4", command="imdbcls.tune")
+    assert command.wait() == 0, command.output
+    table, text = rows(command), " ".join(command.output.split())
+    assert [table[name][0] for name in ("cls", "mean", "total")] == ["7", "7", "14"]
+    assert [table["cls"][3], table["total"][2]] == ["4", "8"]
+    assert "with epochs=3 lr=0.001 warmup=0.1. Trials with other values of epochs can take longer." in text
+    assert "pruner=median ends some of them early" in text and left_in(folder) == []
+
+    hours = estimate(folder, *tuning, "budget.hours=2", "pruner=none", "jobs=2", command="imdbcls.tune")
+    assert hours.wait() == 0, hours.output
+    assert rows(hours)["cls"][2] == "60 min" and int(rows(hours)["cls"][0]) > 100  # 2 h on two jobs
+    assert "upper limits" not in hours.output
+
+
+def test_values_of_the_middle_lie_in_the_space() -> None:
+    space = (
+        (Interval("lr", 1e-5, 1e-3, log=True), 1e-4),
+        (Interval("warmup", 0.0, 0.5), 0.25),
+        (Interval("epochs", 1, 6, is_whole=True, step=2), 3),
+        (Interval("batch_size", 8, 11, is_whole=True), 10),
+        (Choices("schedule", ("linear", "cosine", "constant")), "cosine"),
+        (Choices("epochs", ("2",)), "2"),
+    )
+    for dimension, value in space:
+        assert middle(dimension) == pytest.approx(value) if isinstance(value, float) else middle(dimension) == value

@@ -1,0 +1,80 @@
+"""Estimate the cost of a pretraining run without training it: `python -m imdbcls.pretrain ... --dry-run`.
+
+The run is built on a sample of its documents, in a temporary folder that is removed at the end.
+"""
+
+import logging
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from imdbcls.config.pretrain_settings import PretrainSettings
+from imdbcls.config.schema import Config
+from imdbcls.data.subset import subset
+from imdbcls.data.tokens import tokenize
+from imdbcls.pretraining import build_pretraining, build_pretraining_corpus
+from imdbcls.runs.folder import RunFolder, run_folder
+from imdbcls.runtime import console
+from imdbcls.runtime.signals import StopRequest
+from imdbcls.sweeps.cost import Estimate, GroupEstimate, RunCost, SharedCost, SharedWork
+from imdbcls.sweeps.cost_table import report
+from imdbcls.sweeps.estimate import temporary_folder
+from imdbcls.sweeps.probe import FEW, MANY, MIN_STEPS, TRAIN_SECONDS, finish_epoch, probe_config, size_of, timed, train
+
+logger = logging.getLogger(__name__)
+
+
+def estimate_pretraining(config: Config, settings: PretrainSettings) -> None:
+    """Print the estimated time and disk space of a pretraining run.
+
+    Raise UserError if the run cannot be built, and SystemExit after a signal.
+    """
+    group = GroupEstimate(config.study, num_runs=1, num_done=1)
+    if run_folder(config).finished_pretraining() is None:
+        logger.info("Measuring a few steps of pretraining ...")
+        with temporary_folder() as folder:
+            found = measured(config, settings, folder)
+    else:
+        found = Estimate((group,), (), start_seconds=0.0, measured_seconds=0.0)
+    console.write_out(report(found, config, console.columns_of(sys.stdout)))
+
+
+def measured(config: Config, settings: PretrainSettings, folder: Path) -> Estimate:
+    """Build a run on a sample of its documents, train and evaluate it for some seconds, and return the estimate."""
+    logging.getLogger("imdbcls").setLevel(logging.ERROR)  # the actual run will log its messages
+    started, load = time.monotonic(), os.getloadavg()[0]
+    read_seconds, corpus = timed(partial(build_pretraining_corpus, config, settings))
+    sample = subset(corpus, {"train": MANY, "validation": FEW, "test": FEW})
+    run_path = folder / "run"
+    run_path.mkdir()
+    build = partial(build_pretraining, probe_config(config, folder), settings, RunFolder(run_path), StopRequest())
+    build_seconds, run = timed(partial(build, corpus=sample))
+    tokenize_seconds, _ = timed(partial(tokenize, sample.train, run.backbone.tokenizer, cache_dir=folder / "timed"))
+    trainer, num_validation = run.trainer, len(sample.validation)
+    first_seconds, _, _ = train(trainer, MIN_STEPS, seconds=0, most=0)  # loads and compiles everything
+    num_steps = max(MIN_STEPS, round(TRAIN_SECONDS / (first_seconds * config.batch_size)))
+    most = config.epochs * len(corpus.train)
+    train_seconds, num_measured, warm_up_seconds = train(trainer, num_steps, TRAIN_SECONDS, most)
+    evaluate_seconds, _ = timed(partial(trainer.evaluator.scores, "validation", trainer.batches.validation))
+    epoch_seconds, _ = timed(partial(finish_epoch, trainer))
+    finish_seconds, _ = timed(partial(trainer.saver.load_best, trainer.state))
+    per_validation = evaluate_seconds / num_validation
+    cost = RunCost(
+        num_documents={"train": len(corpus.train), "validation": len(corpus.validation), "test": 0},
+        measured=num_measured,
+        start_seconds=build_seconds + warm_up_seconds + per_validation * len(corpus.validation),  # evaluated once more
+        train_seconds=train_seconds,
+        evaluate_seconds=per_validation,
+        epoch_seconds=max(0.0, epoch_seconds - evaluate_seconds),
+        finish_seconds=finish_seconds,
+        finished_bytes=size_of(run.folder.path),
+        training_bytes=size_of(run.folder.checkpoints),
+        hardware=run.hardware.describe(),
+    )
+    shared = SharedCost(tokenize_seconds=tokenize_seconds / len(sample.train))
+    num_documents = len(corpus.train) + len(corpus.validation)
+    work = SharedWork(shared, num_documents, num_encoded=0, is_done=False)
+    group = GroupEstimate(config.study, num_runs=1, num_done=0, cost=cost, seconds=cost.seconds(config, shared))
+    return Estimate((group,), (work,), read_seconds, time.monotonic() - started, load)
