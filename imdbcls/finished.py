@@ -134,7 +134,7 @@ def open_finished(
     if result is None:
         raise UserError(
             f"{path} does not contain a finished run: {folder.problem()}. Run its training command again to "
-            "resume the run. A damaged result.json is renamed, not overwritten."
+            "resume the run. That command keeps a damaged result.json under another name."
         )
     return config, result
 

@@ -111,8 +111,13 @@ def missing(
             continue
         if name in present and (not present[name] or requirement.specifier.contains(present[name])):
             continue
+        if name not in pinned:
+            sys.exit(f"constraints.txt does not pin {name}. Add its version.")
         found[name] = pinned[name]
-        needed = [Requirement(text) for text in importlib.metadata.requires(requirement.name) or []]
+        try:
+            needed = [Requirement(text) for text in importlib.metadata.requires(requirement.name) or []]
+        except importlib.metadata.PackageNotFoundError:
+            sys.exit(f"{name} is not installed. Install imdbcls with the extras quickstart and dev.")
         queue += [each for each in needed if any(applies(each, extra) for extra in ("", *requirement.extras))]
     return found
 

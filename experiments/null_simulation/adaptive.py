@@ -135,9 +135,9 @@ def adaptive_studies(
 
 
 def standard_error(setting: Setting) -> float:
-    """Return the true standard error of the difference between two equal heads, in points.
+    """Return the true standard error of the difference in accuracy between two equally good heads, in points.
 
-    It combines the variances of head x document, of seed x document, and between seeds.
+    It combines the variance between seeds and the variances of the interactions head x document and seed x document.
     """
     seed_variance = (setting.seed_sds[0] / POINTS) ** 2
     total = DIFFICULTY_SD**2 + HEAD_SD**2 + RESIDUAL_SD**2 + seed_variance

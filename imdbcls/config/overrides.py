@@ -65,10 +65,12 @@ def python_for(option: str) -> str:
 
 @dataclass(frozen=True)
 class Examined:
-    """The result of `examine`: the first job's config (None if it has mistakes), all mistakes, and the loader.
+    """What `examine` found in a command.
 
-    `assignments` has the values of each key, even those that an experiment sweeps. `is_search` is True for a sweep
-    whose sweeper optimises the value of a run.
+    - `config`: the config of the first job; None if the command has mistakes.
+    - `mistakes`: an error message for each mistake in the command.
+    - `assignments`: for each key, the values that the command or its experiment gives it.
+    - `is_search`: whether Hydra's sweeper chooses later jobs by the results of earlier ones.
     """
 
     config: Config | None

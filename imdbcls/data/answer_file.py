@@ -231,7 +231,7 @@ class AnswerFile:
 
     @contextlib.contextmanager
     def _opened_at(self, size: int) -> Iterator[None]:
-        """Truncate `answers` to `size` bytes, and open the file for appending in the block."""
+        """Truncate the file of answers to `size` bytes, and keep it open for appending until the block ends."""
         columns, header = self._columns, size == 0
         self._path.touch()
         os.truncate(self._path, size)

@@ -67,7 +67,7 @@ def _records(
             line = skipped + reader.line_num + 1
     except csv.Error as error:
         unclosed = "end of data" in str(error)
-        hint = "is a quotation mark never closed?" if unclosed else 'write a quotation mark inside a field as ""'
+        hint = "is there an unclosed quotation mark?" if unclosed else 'write a quotation mark inside a field as ""'
         problem = str(error)
         if layout.delimiter in problem and layout.delimiter == NO_DELIMITER:
             problem = "text follows the closing quotation mark"

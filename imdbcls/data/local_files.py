@@ -18,7 +18,7 @@ def local_imdb(path: Any) -> Path | None:
         return Path(place)
     if os.path.isfile(place):
         if not place.endswith((".tar.gz", ".tgz")):
-            raise UserError(f"data.path={path}: a single file must be the archive aclImdb_v1.tar.gz.")
+            raise UserError(f"data.path={path}: a file must be an archive such as aclImdb_v1.tar.gz (.tar.gz or .tgz).")
         return Path(place)
     if is_hub_id(path) and not place.endswith(".gz"):
         return None

@@ -30,7 +30,7 @@ def require_table(path: Any, key: str, formats: Sequence[str] = FORMATS) -> Path
     if not isinstance(path, str | Path) or not str(path):
         raise UserError(f"{key}={path} is not the path of a file.")
     place = Path(os.path.expanduser(path))
-    if os.path.isdir(place):  # unlike Path.is_dir, os.path.isdir accepts any string (too long, with a NUL, ~nobody)
+    if os.path.isdir(place):  # Path.is_dir raises errors for some strings, such as very long ones
         raise UserError(f"{key}={path} is a folder; choose a file in it ({', '.join(formats)}).")
     suffix = place.suffix.lower()
     if suffix not in formats:

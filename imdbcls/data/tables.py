@@ -76,7 +76,7 @@ class Collector:
 
 
 def name_of(paths: Sequence[Path]) -> str:
-    """Return the name of one or several files for messages."""
+    """Return a text that names one or several files in a message."""
     return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1:,} more"
 
 

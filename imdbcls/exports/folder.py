@@ -24,7 +24,7 @@ from imdbcls.runtime.atomic import scratch_folder
 
 @dataclass(frozen=True)
 class Export:
-    """A finished export."""
+    """The folder that `export` wrote, and the differences that it measured between the exported model and the run."""
 
     folder: Path
     verified: Verified

@@ -142,7 +142,7 @@ def report(scores: Scores, width: int | None, *, calibrated: bool) -> Iterator[s
 
 
 def class_table(classes: Sequence[ClassScore], width: int | None, indent: str = "") -> Iterator[str]:
-    """Yield a table of the precision, recall and F1 of each class, and of its number of documents."""
+    """Yield the lines of a table with the precision, recall, F1 and number of documents of each class."""
     rows = [
         (
             f"{indent}{each.name}",

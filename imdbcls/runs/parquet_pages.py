@@ -64,10 +64,11 @@ def require_small_footer(path: Path) -> None:
 
 
 def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) -> dict[str, Column]:
-    """Map the dotted path of each leaf of the named top-level columns to a `Column`, with sizes from the page headers.
+    """Return a `Column` for each leaf column of a Parquet file, keyed by its dotted path.
 
-    If `names` is None, all columns are included. Raise PagesError if the pages of a column do not match the byte range
-    and the number of values in the footer. Otherwise, Arrow's reader could read pages that were not checked here.
+    The sizes come from the page headers. `names` restricts the result to these top-level columns. Raise PagesError if
+    the pages of a column do not match the byte range and the number of values in the footer. Otherwise, Arrow's reader
+    could read pages that were not checked here.
     """
     columns: dict[str, Column] = {}
     num_pages, size = 0, path.stat().st_size

@@ -218,8 +218,8 @@ def id_texts(ids: pa.Array, num_rows: int) -> NDArray[np.object_]:
         )
     if longest * num_rows > MAX_ID_TOTAL:
         raise BadPredictionsError(
-            f"its predictions have {num_rows:,} rows and ids of {longest} characters, which is too much to read: write "
-            "shorter ids or fewer rows"
+            f"its predictions have {num_rows:,} rows, and the longest id has {longest} characters. The product is more "
+            f"than {MAX_ID_TOTAL:,}: write shorter ids or fewer rows"
         )
     return texts[indices]
 

@@ -53,7 +53,7 @@ def machine_environment(device: str) -> dict[str, str]:
 
 
 def mkl_mode() -> str:
-    """Return the mode that MKL uses, such as `auto, strict`.
+    """Return the mode of MKL for reproducible results (conditional numerical reproducibility), such as `auto, strict`.
 
     The mode is read from MKL and not from `MKL_CBWR`, because MKL ignores the variable after its first matrix product.
     """

@@ -19,7 +19,7 @@ def local_model(path: Any) -> Path | None:
     if path.startswith(PACKAGE_PREFIX):
         return local_package(path)
     folder = os.path.expanduser(path)
-    if os.path.isdir(folder):  # Path.is_dir would raise for some strings (too long, with a NUL, ~nobody)
+    if os.path.isdir(folder):  # Path.is_dir raises errors for some strings, such as very long ones
         return Path(folder)
     if not is_hub_id(path):
         raise UserError(

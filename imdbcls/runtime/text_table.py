@@ -121,9 +121,10 @@ def shortened(names: Sequence[str], width: int) -> list[str]:
 def fitted(widths: Sequence[Sequence[int]], total: int) -> list[int]:
     """Return column widths whose sum is at most `total`.
 
-    `widths` has several lists of column widths, the widest first. If the first list is too wide, its columns are
-    reduced to the widths in the next list, the widest columns first, until the sum is small enough. If even the last
-    list is too wide, the first list is returned.
+    `widths` has several lists of column widths, the widest list first. If the sum of the first list is too large, the
+    widest column is narrowed, one character at a time, until the sum is small enough. The columns are first narrowed to
+    the widths in the second list, then in the third list, and so on. If even the last list is too wide, the first list
+    is returned.
     """
     found, *smaller = widths
     if sum(widths[-1]) > total:

@@ -85,7 +85,7 @@ def run_server(runs: ServedRuns, limits: Limits, listener: socket.socket, on_sta
 def answer_requests(app: FastAPI, listener: socket.socket, on_start: Callable[[], None]) -> None:
     """Answer requests until SIGTERM or SIGINT. Then refuse connections, and finish the requests in progress.
 
-    Requests are not logged. Tracebacks of bugs are logged, but they do not contain texts.
+    Requests are not logged. The traceback of an unexpected error is logged, but it contains no text of a request.
     """
     config = uvicorn.Config(
         app,

@@ -22,7 +22,7 @@ def gpus_of(config: "Config") -> list[str]:
 
 
 def choose_gpu(config: "Config", slot: int) -> None:
-    """Restrict this job to one GPU, chosen by `slot`, the number of the job among the jobs that run at the same time.
+    """Restrict this job to one GPU. Jobs that run at the same time have different values of `slot`, counted from 0.
 
     Call this function before CUDA is initialized. With more jobs than GPUs, several jobs share a GPU.
     """

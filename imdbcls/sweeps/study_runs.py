@@ -55,8 +55,8 @@ class StudyRuns:
             if found[1] != first[1]:
                 raise UserError(
                     f"{first[0]} and {found[0]} have different documents (split_hash). The groups of a study must have "
-                    "the same training, validation and test documents. Correct the data keys and choose another "
-                    "study=..."
+                    "the same training, validation and test documents. Correct the keys that start with "
+                    "data, and choose a new name with study=NAME."
                 )
 
     def planned(self) -> list[PlannedRun]:

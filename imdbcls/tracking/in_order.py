@@ -13,12 +13,12 @@ logger = logging.getLogger(__name__)
 class InOrder:
     """A queue of requests that a background thread calls in order.
 
-    The first exception that a request raises is logged as a warning that starts with `name`. Later exceptions are
+    The first exception that a request raises is logged as a warning that starts with `warning`. Later exceptions are
     ignored.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, warning: str) -> None:
+        self._warning = warning
         self._requests: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._has_failed = False
@@ -47,4 +47,4 @@ class InOrder:
     def _warn_once(self, error: Exception) -> None:
         if not self._has_failed:
             self._has_failed = True
-            logger.warning(f"{self._name} ({first_line(error)}); the run continues and is recorded in its folder.")
+            logger.warning(f"{self._warning} ({first_line(error)}); the run continues and is recorded in its folder.")

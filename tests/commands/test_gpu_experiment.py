@@ -70,6 +70,13 @@ def test_wheels_are_those_that_the_machine_lacks() -> None:
     assert "torch" in wheels.missing([Requirement("torch>=2.8")], old, wheels.MARKERS)
 
 
+def test_a_package_without_a_pin_is_named() -> None:
+    import wheels
+
+    with pytest.raises(SystemExit, match=r"constraints\.txt does not pin no-such-package"):
+        wheels.missing([Requirement("No_such_package")], [], wheels.MARKERS)
+
+
 def test_parts_of_a_bundle_can_be_joined(tmp_path: Path) -> None:
     import wheels
 

@@ -179,7 +179,7 @@ def test_imdb_path_mistakes_are_reported(tmp_path: Path) -> None:
     for place, sentence in {
         "missing": "does not exist",
         "empty": "contains neither train.parquet",
-        "file.txt": "must be the archive aclImdb_v1.tar.gz",
+        "file.txt": "must be an archive such as aclImdb_v1.tar.gz",
         "shards": r"expected 2 file\(s\) for train, found 1",
         "cut.tar.gz": "not a complete .tar.gz archive",
         "aclImdb": "contains no reviews in test/neg",
@@ -435,7 +435,7 @@ MISTAKES: dict[str, tuple[str, str | bytes | Callable[[Path], None], str]] = {
     "open quote": (
         "d.csv",
         'text,label\na,x\n"b,y\nc,y\n',
-        "d.csv, line 3: this row cannot be read as CSV: .* never closed",
+        "d.csv, line 3: this row cannot be read as CSV: .* unclosed quotation mark",
     ),
     "empty file": ("d.csv", "", "is empty; the first line must name the columns"),
     "no rows": ("d.csv", "text,label\n", "contains no documents"),

@@ -219,7 +219,7 @@ def test_package_is_located_without_importing_it(path: str, tmp_path: Path, monk
 
 @pytest.fixture
 def foreign_documents(untrusted_run: Path, tmp_path: Path) -> Path:
-    """Change the run's config to read files of this machine that no run here has read. Return their folder."""
+    """Write files that no run has read, and make the run's config name them. Return the folder of the files."""
     sample, folder = read_sample(), tmp_path / "private"
     folder.mkdir()
     for name, split in (("train", sample.train), ("test", sample.test)):

@@ -29,7 +29,7 @@ def assert_same_history(folder: Path, uploaded: Run, *, with_times: bool = True)
 
     Without `with_times`, timings may differ: a resumed run may repeat a step that the killed process had already sent.
     """
-    points = [point for point in uploaded.points() if point["step"] > 0]  # step 0 has the data card
+    points = [point for point in uploaded.points() if point["step"] > 0]  # step 0 logs the data card
     expected = recorded(folder, uploaded)
     assert [point["step"] for point in points] == [point["step"] for point in expected]
     for point, line in zip(points, expected, strict=True):

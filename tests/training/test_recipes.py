@@ -24,11 +24,11 @@ from imdbcls.training.losses import CrossEntropy, Focal, Objective, symmetric_di
 
 
 def test_lion_follows_its_algorithm() -> None:
-    """Compute algorithm 2 of the paper with floats. The last gradient is zero, so the momentum sets the sign."""
+    """Compute algorithm 2 of the paper with floats. In the last two steps, the momentum sets the sign."""
     weight = nn.Parameter(torch.tensor([2.0]))
     lion = optim.Lion([weight], lr=0.1, betas=(0.9, 0.99), weight_decay=0.5)
     value, momentum = 2.0, 0.0
-    for gradient in (3.0, -4.0, -0.01, 0.0):
+    for gradient in (3.0, -4.0, 0.05, 0.0):
         weight.grad = torch.tensor([gradient])
         lion.step()
         direction = math.copysign(1, 0.9 * momentum + 0.1 * gradient)
