@@ -142,7 +142,7 @@ def report_difference(metrics: dict[str, float], recorded: dict[str, Any], envir
     different = [name for name in values if name in recorded and values[name] != recorded[name]]
     if unrecorded:
         logger.info(f"The run did not record {', '.join(unrecorded)}.")
-    if not different:
+    if not different and len(unrecorded) < len(values):
         logger.info("The metrics equal the recorded ones to the last digit.")
     for name in different:
         logger.info(f"{name} is {metrics[name]!r}, but the run recorded {shown(repr(recorded.get(name)))}.")

@@ -74,13 +74,13 @@ def differing_metrics(groups: Sequence[Group]) -> Iterator[str]:
         found = "; ".join(f"{name} in {counted(count, 'run')}" for name, count in counts.most_common(MAX_CHOICES_NAMED))
         more = "; and others" if len(counts) > MAX_CHOICES_NAMED else ""
         yield (
-            f"Different metrics selected the best epochs of the runs ({found}{more}). Without --metric, accuracy "
-            "decides the comparison."
+            f"Different metrics selected the best epochs of the runs ({found}{more}). Without --metric, the "
+            "metric of the study's plan decides the comparison, or accuracy if there is no plan."
         )
     elif unknown := counts.keys() - TITLES.keys():
         yield (
             f"This version of imdbcls does not know the metric that selected the best epochs ({unknown.pop()}). "
-            "Without --metric, accuracy decides the comparison."
+            "Without --metric, the metric of the study's plan decides the comparison, or accuracy if there is no plan."
         )
 
 

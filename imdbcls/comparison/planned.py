@@ -100,6 +100,7 @@ class PlannedStudy:
 
     def summary(self) -> PlanSummary:
         return PlanSummary(
+            num_groups=len(self.plan.groups),
             max_seeds=len(self.plan.seeds),
             looks=self.plan.looks,
             looks_done=tuple(each.num_seeds for each in self.rounds),

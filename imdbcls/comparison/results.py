@@ -209,6 +209,7 @@ class PairLook:
 class PlanSummary:
     """The plan of a study that is tested while it grows, and its state."""
 
+    num_groups: int  # including groups without a finished run
     max_seeds: int  # per group
     looks: tuple[int, ...]  # planned numbers of seeds per group
     looks_done: tuple[int, ...]

@@ -151,13 +151,16 @@ def rows_of(path: Path, request: Request, *, only_header: bool = False) -> Rows:
 
 
 def last_number(path: Path) -> int:
-    """Return the number of rows in a Parquet file, or the number of line feeds in a text file."""
+    """Return the number of rows in a Parquet file, or the number of lines in a text file."""
     if path.suffix.lower() == ".parquet":
         from pyarrow.parquet import read_metadata
 
         return int(read_metadata(path).num_rows)
+    num_lines, last = 0, b"\n"
     with path.open("rb") as file:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(2**20), b""))
+        for chunk in iter(lambda: file.read(2**20), b""):
+            num_lines, last = num_lines + chunk.count(b"\n"), chunk[-1:]
+    return num_lines + (last != b"\n")
 
 
 def simple_types(path: Path) -> dict[str, Any]:

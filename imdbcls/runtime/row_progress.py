@@ -61,5 +61,5 @@ class RowProgress:
         parts = [f"classified {num_done:,} rows", f"{(num_done - self._first_row) / seconds:,.0f} rows/s"]
         if self._last_number is not None and number > self._first_number:
             left = seconds * (self._last_number - number) / (number - self._first_number)
-            parts += [f"{number / self._last_number:.0%}", f"{duration(max(left, 0))} left"]
+            parts += [f"{min(number / self._last_number, 1):.0%}", f"{duration(max(left, 0))} left"]
         return "  ".join(parts)

@@ -121,7 +121,7 @@ class SharedWork:
 
 @dataclass(frozen=True)
 class GroupEstimate:
-    """The runs of one group; `jobs` of them train at the same time. `seconds` is the wall time of one run.
+    """The runs of one group. `seconds` is the wall time of one run; `jobs` runs of any group train at the same time.
 
     `cost` is None if all runs are done, or if they cannot be measured. In the second case, `problem` says why.
     """
@@ -140,8 +140,8 @@ class GroupEstimate:
 
     @property
     def total_seconds(self) -> float:
-        """The wall time of the remaining runs if `jobs` of them train at the same time."""
-        return self.num_remaining * self.seconds / max(1, min(self.jobs, self.num_remaining))
+        """The share of the remaining runs in the wall time of all groups."""
+        return self.num_remaining * self.seconds / self.jobs
 
     @property
     def total_bytes(self) -> float:
@@ -173,7 +173,8 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """The wall time of all remaining runs on this machine, including the work that is done only once."""
-        return self.once_seconds + sum(group.total_seconds for group in self.groups)
+        longest = max((group.seconds for group in self.groups if group.num_remaining), default=0.0)
+        return self.once_seconds + max(longest, sum(group.total_seconds for group in self.groups))
 
     @property
     def once_seconds(self) -> float:

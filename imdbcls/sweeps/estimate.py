@@ -49,7 +49,7 @@ class Group:
     remaining: tuple[Config, ...]
 
     def estimated(self, work: SharedWork | None, costs: Sequence[RunCost], problem: str = "") -> GroupEstimate:
-        """Return the estimate from the mean of `costs`, which were measured on runs that ran at the same time.
+        """Return the estimate from the mean of `costs`, one for each of the runs that ran at the same time.
 
         `problem` says why the measurement failed.
         """
@@ -58,7 +58,7 @@ class Group:
             return GroupEstimate(self.name, len(self.configs), num_done, problem=problem)
         config, cost = self.remaining[0], mean_cost(costs)
         seconds = cost.seconds(config, work.cost)
-        return GroupEstimate(self.name, len(self.configs), num_done, num_jobs(config), cost, seconds)
+        return GroupEstimate(self.name, len(self.configs), num_done, len(costs), cost, seconds)
 
 
 def estimate(groups: Mapping[str, Sequence[Config]]) -> Estimate:
@@ -71,7 +71,7 @@ def estimate(groups: Mapping[str, Sequence[Config]]) -> Estimate:
     estimates = {group.name: group.estimated(None, ()) for group in found}
     works, started, load = [], time.monotonic(), os.getloadavg()[0]
     with temporary_folder() as folder:
-        measuring = Measuring(folder)
+        measuring = Measuring(folder, num_runs=sum(len(group.remaining) for group in found))
         for same in by_shared_work(found):
             work, estimated = measuring.groups(same)
             works += [] if work is None else [work]
@@ -124,13 +124,13 @@ def key_of_speed(config: Config, copies: int) -> str:
 
 
 class Measuring:
-    """The measurements of one estimate, in processes that write only to `folder`.
+    """The measurements of one estimate for `num_runs` runs, in processes that write only to `folder`.
 
     `start_seconds` is the time to import all modules and to read the documents.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, num_runs: int) -> None:
+        self.folder, self.num_runs = folder, num_runs
         self.start_seconds = 0.0
         self._costs: dict[str, list[RunCost]] = {}  # `key_of_speed` to the costs of parallel runs
         self._sweep = Sweep()
@@ -149,9 +149,9 @@ class Measuring:
         return work, [self.group(group, work) for group in groups]
 
     def group(self, group: Group, work: SharedWork) -> GroupEstimate:
-        """Measure as many parallel runs of a group as will train in parallel: parallel runs slow each other down."""
+        """Measure a group with as many parallel runs as will train at the same time, because they share the machine."""
         config = group.remaining[0]
-        copies = min(num_jobs(config), len(group.remaining))
+        copies = min(num_jobs(config), self.num_runs)
         key = key_of_speed(config, copies)
         if key not in self._costs:
             logger.info(f"Measuring {group.name} ...")

@@ -76,9 +76,13 @@ def submit(jobs: Sequence[SlurmJob], folder: Path, settings: Mapping[str, Any]) 
         submitted = executor.submit_array(jobs)
     except Exception as error:  # submitit raises several types of errors if sbatch refuses the settings
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        if "timed out" not in str(error).lower():  # after a timeout, Slurm may still start the jobs
-            for job in jobs:
-                job.files.job.unlink()
+        if "timed out" in str(error).lower():  # Slurm may still start the jobs
+            raise UserError(
+                f"Slurm did not answer whether it accepts the jobs: {reason.rstrip('.')}. Repeat the command: it finds "
+                "the jobs if Slurm has started them."
+            ) from error
+        for job in jobs:
+            job.files.job.unlink()
         raise UserError(f"Slurm does not accept the jobs: {reason.rstrip('.')}. Correct hydra.launcher.") from error
     ids = [str(each.job_id) for each in submitted]
     for job, submission, job_id in zip(jobs, submissions, ids, strict=True):

@@ -36,7 +36,11 @@ def estimate_study(groups: Sequence[GridGroup], settings: StudySettings) -> int:
 def bounds(found: Estimate, settings: StudySettings) -> str:
     """Return sentences on the smallest and the largest cost of a study, which ends at its first or its last look."""
     first, most = settings.seeds.first, settings.seeds.max
-    remaining = sum(max(0, first - group.num_done) * group.seconds / group.jobs for group in found.groups)
+    num_remaining = {group.name: max(0, first - group.num_done) for group in found.groups}
+    total = sum(num_remaining.values())
+    remaining = sum(
+        num_remaining[group.name] * group.seconds / max(1, min(group.jobs, total)) for group in found.groups
+    )
     return (
         f"{len(found.groups)} groups, tested after {first} to {most} seeds. At least {first * len(found.groups)} runs: "
         f"about {duration(found.once_seconds + remaining)}. At most {found.num_runs} runs: about "

@@ -29,29 +29,31 @@ WITHOUT_TIME = ("lr", "optimizer.head_lr", "warmup", "schedule", "optimizer.weig
 
 @dataclass(frozen=True)
 class GroupCost:
-    """The estimated trials and winner runs of one group, of which `jobs` train at the same time.
+    """The estimated trials and winner runs of one group.
 
     `trial_seconds` and `winner_seconds` are the wall times of one trial that is not pruned and of one winner run.
-    `max_seconds` limits the time of all trials; None: there is no limit.
+    `max_seconds` limits the time of the group's trials; None: there is no limit. `jobs` trials and `winner_jobs` winner
+    runs of any group train at the same time.
     """
 
     name: str
     num_trials: int
     num_winners: int
-    jobs: int
     trial_seconds: float
     winner_seconds: float
+    jobs: int
+    winner_jobs: int
     max_seconds: float | None
 
     @property
     def trials_seconds(self) -> float:
-        """The wall time of all trials if none is pruned."""
+        """The share of the group's trials in the wall time of all trials if none is pruned."""
         seconds = self.num_trials * self.trial_seconds if self.max_seconds is None else self.max_seconds
         return seconds / self.jobs
 
     @property
     def winners_seconds(self) -> float:
-        return self.num_winners * self.winner_seconds / max(1, min(self.jobs, self.num_winners))
+        return self.num_winners * self.winner_seconds / self.winner_jobs
 
 
 def estimate_tuning(groups: Sequence[GridGroup], space: Sequence[Dimension], settings: TuneSettings) -> int:
@@ -65,7 +67,8 @@ def estimate_tuning(groups: Sequence[GridGroup], space: Sequence[Dimension], set
     most = settings.budget.max_trials
     measured = {name: [each] * (num_jobs(each) if most is None else most) for name, each in configs.items()}
     found = estimate(measured)
-    costs = [cost_of(group, settings) for group in found.groups]
+    num_winners = len(groups) * settings.winners.num_seeds
+    costs = [cost_of(group, settings, max(1, min(group.jobs, num_winners))) for group in found.groups]
     width = console.columns_of(sys.stdout)
     table = text_table([*map(row, found.groups, costs), total_row(found, costs)], HEADER, width=width)
     sentences = (
@@ -92,7 +95,7 @@ def middle(dimension: Dimension) -> Any:
     return float(f"{value:.3g}") if step is None else low + step * round((value - low) / step)
 
 
-def cost_of(group: GroupEstimate, settings: TuneSettings) -> GroupCost | None:
+def cost_of(group: GroupEstimate, settings: TuneSettings, winner_jobs: int) -> GroupCost | None:
     """Return the cost of a group's trials and winners; None if the group cannot be measured."""
     if group.cost is None:
         return None
@@ -105,9 +108,15 @@ def cost_of(group: GroupEstimate, settings: TuneSettings) -> GroupCost | None:
         num_trials = budget.max_trials
     else:
         num_trials = math.ceil(max_seconds / trial_seconds)
-    jobs = min(group.jobs, num_trials)
     return GroupCost(
-        group.name, num_trials, settings.winners.num_seeds, jobs, trial_seconds, group.seconds, max_seconds
+        name=group.name,
+        num_trials=num_trials,
+        num_winners=settings.winners.num_seeds,
+        trial_seconds=trial_seconds,
+        winner_seconds=group.seconds,
+        jobs=group.jobs,
+        winner_jobs=winner_jobs,
+        max_seconds=max_seconds,
     )
 
 

@@ -259,7 +259,8 @@ class WandbTracker(Tracker):
             try:
                 remove_incomplete_record(log)
                 answer = subprocess.run(command, capture_output=True, timeout=INSPECT_SECONDS, check=True).stdout
-                last_step = max(last_step, json.loads(answer)["step"] or -1)
+                logged = json.loads(answer)["step"]
+                last_step = max(last_step, -1 if logged is None else logged)
             except (OSError, subprocess.SubprocessError, ValueError, KeyError):
                 last_step = max(last_step, self._resumed_step)
         return last_step

@@ -1,6 +1,6 @@
 """Parameter groups, learning rate schedules, the Lion optimizer, and the optimizer's state for checkpoints."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -167,10 +167,16 @@ def state_of(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {"scalars": scalars, "param_groups": state["param_groups"]}
 
 
+def can_expand(shape: Sequence[int], larger: Sequence[int]) -> bool:
+    """Return whether a tensor of the first shape can be expanded to the second shape."""
+    pairs = zip(reversed(shape), reversed(larger), strict=False)
+    return len(shape) <= len(larger) and all(size in (1, large) for size, large in pairs)
+
+
 def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
     """Load a state from `state_of` into an optimizer.
 
-    Raise ValueError or RuntimeError if the state does not fit the parameters.
+    Raise ValueError if the state does not fit the parameters.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
@@ -180,7 +186,7 @@ def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], rest: Mappin
             raise ValueError(f"the optimizer has no parameter for {key}")
         shape = parameters[int(index)].shape
         # Step counts and Adafactor's row and column statistics are smaller than their parameter.
-        if isinstance(value, Tensor) and torch.broadcast_shapes(value.shape, shape) != shape:
+        if isinstance(value, Tensor) and not can_expand(value.shape, shape):
             raise ValueError(f"{key} has shape {tuple(value.shape)} for a parameter of shape {tuple(shape)}")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": rest["param_groups"]})

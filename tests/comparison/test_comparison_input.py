@@ -242,7 +242,7 @@ def test_recorded_metric_decides_unless_another_is_chosen(study: Path) -> None:
     assert decided_by() == (
         "test/accuracy",
         "Different metrics selected the best epochs of the runs (loss in 3 runs; f1 in 1 run). Without --metric, "
-        "accuracy decides the comparison.",
+        "the metric of the study's plan decides the comparison, or accuracy if there is no plan.",
     )
     assert decided_by("--metric", "loss")[0] == "test/loss"
     for run in runs:

@@ -15,7 +15,7 @@ from imdbcls.data.columns import Request
 from imdbcls.data.documents import Source
 from imdbcls.data.files import read_files
 from imdbcls.data.pretraining import WITH_LINES
-from imdbcls.data.tables import read_table, require_columns
+from imdbcls.data.tables import last_number, read_table, require_columns
 from imdbcls.data.unlabeled import from_file, request_for
 from imdbcls.errors import UserError
 from imdbcls.runs.data_origin import describe_source, marker_of, read_from
@@ -277,3 +277,10 @@ def test_all_missing_columns_of_a_list_are_named(tmp_path: Path) -> None:
         UserError, match=r"no columns 'headline' \(data\.text_column\) and 'body' \(data\.text_column\)"
     ):
         compose(["backbone=tiny", "data=files", f"data.train={path}", "data.text_column=[headline,body]"])
+
+
+def test_a_last_line_without_a_line_feed_counts(tmp_path: Path) -> None:
+    path = tmp_path / "texts.txt"
+    for content, number in ((b"", 0), (b"a", 1), (b"a\n", 1), (b"a\nb", 2)):
+        path.write_bytes(content)
+        assert last_number(path) == number

@@ -180,6 +180,8 @@ def test_different_metrics_are_explained_by_the_environment(capsys: pytest.Captu
         return capsys.readouterr().err
 
     assert logged(0.5, environment=there) == "The metrics equal the recorded ones to the last digit.\n"
+    report_difference({"test/brier": 0.5}, {"test/accuracy": 0.5}, here)
+    assert capsys.readouterr().err == "The run did not record test/brier.\n"
     found = logged(0.75, environment=there)
     assert "test/accuracy is 0.75, but the run recorded 0.5." in found
     assert "may be the cause: scoring_kernels avx512_bf16 → pytorch." in found and "hardware" not in found

@@ -145,7 +145,7 @@ def test_predictions_are_bit_identical_for_every_parquet_writer(tmp_path: Path) 
 def test_too_long_ids_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imdbcls.runs.read_predictions.MAX_ID_TOTAL", 10_000)
     path = write(tmp_path / "a.parquet", columns(id=pa.array([f"{row:0100}" for row in range(ROWS)])))
-    with pytest.raises(BadPredictionsError, match="300 rows and ids of 100 characters, which is too much to read"):
+    with pytest.raises(BadPredictionsError, match="300 rows, and the longest id has 100 characters"):
         read_predictions(path, np.float32)
 
 

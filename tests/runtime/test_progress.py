@@ -257,6 +257,10 @@ def test_rows_of_predict_are_logged_at_each_tenth(clock: Clock, capsys: pytest.C
     assert len(lines) == 9
     assert lines[0] == "classified 200 rows  5 rows/s  20%  2.7 min left"
     assert lines[-1] == "classified 1,000 rows  5 rows/s  100%  0.0 s left"
+    without_line_feeds = RowProgress(1)  # in a file of one line, or of lines that end with a carriage return
+    clock.now += 400.0
+    without_line_feeds.chunk(10, 10)(10, 10)
+    assert capsys.readouterr().err == "classified 10 rows  0 rows/s  100%  0.0 s left\n"
     unknown = RowProgress(None)
     clock.now += 400.0
     unknown.chunk(10, 10)(5, 10)

@@ -72,6 +72,7 @@ def _run_module(module: str, arguments: Sequence[str], folder: str, environment:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # the fork server may have read TMPDIR
     sys.path[:0] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(":"))]
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(f"{logs}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
@@ -116,6 +117,7 @@ def _run(
 ) -> None:
     os.chdir(folder)
     os.environ.update(environment)
+    tempfile.tempdir = None  # the fork server may have read TMPDIR
     sys.path[:0] = environment.get("PYTHONPATH", "").split(":")
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)

@@ -38,7 +38,9 @@ def test_parallel_runs_share_the_time_and_the_disk() -> None:
     alone = GroupEstimate("cls", num_runs=5, num_done=1, jobs=1, cost=COST, seconds=100)
     parallel = replace(alone, name="lstm", jobs=3)
     assert alone.total_seconds == 400 and parallel.total_seconds == pytest.approx(400 / 3)
-    assert replace(parallel, num_done=4).total_seconds == 100  # a single run uses only one of the three jobs
+    short = replace(parallel, name="mean", num_done=4, seconds=50)
+    few = Estimate((replace(parallel, num_done=4), short), (), start_seconds=10, measured_seconds=1)
+    assert few.seconds == 10 + 100, "no job of three is shorter than the longest run"
     work = SharedWork(SHARED, 1600, 1600, is_done=False)
     found = Estimate((alone, parallel), (work,), start_seconds=10, measured_seconds=1)
     assert (found.num_runs, found.num_done) == (10, 2)

@@ -36,8 +36,13 @@ def rows(command: Command) -> dict[str, list[str]]:
 
 
 def left_in(folder: Path) -> list[str]:
-    """Return the names of the files that a command left in its folders, except the compiled kernels."""
-    found = [*folder.iterdir(), *folder.with_name(f"{folder.name}-temporary").iterdir(), *(folder / "cache").iterdir()]
+    """Return the names of the files that a command left in its folders, except the compiled kernels.
+
+    Of the temporary files, only those of imdbcls count: W&B removes its own when the interpreter exits, and the process
+    of a test ends without that.
+    """
+    temporary = folder.with_name(f"{folder.name}-temporary").glob("imdbcls*")
+    found = [*folder.iterdir(), *temporary, *(folder / "cache").iterdir()]
     return sorted(path.name for path in found if path.name not in ("cache", "kernels"))
 
 

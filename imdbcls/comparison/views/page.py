@@ -15,7 +15,7 @@ from imdbcls.comparison.views import svg
 from imdbcls.comparison.views.advice import advice, collapsed
 from imdbcls.comparison.views.detail_tables import confusion_matrices, crossing_sentences, detail_tables_of
 from imdbcls.comparison.views.disagreement_link import DisagreementLink
-from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_pairs
+from imdbcls.comparison.views.extent import note_on_groups, note_on_pairs, shown_groups, shown_pairs
 from imdbcls.comparison.views.facts import facts_line
 from imdbcls.comparison.views.figure_types import CurvePlot, Figure, IntervalPlot
 from imdbcls.comparison.views.figures import figures_of
@@ -65,7 +65,7 @@ def page_html(
             size_legend=[(svg.colour(i), svg.shape(i), curve.name) for i, curve in enumerate(comparison.size_curves)],
             crossings=crossing_sentences(comparison),
             paragraph=paragraph(comparison),
-            legend=[(svg.colour(i), svg.shape(i), group.name) for i, group in enumerate(comparison.groups)],
+            legend=[(svg.colour(i), svg.shape(i), each.name) for i, each in enumerate(shown_groups(comparison.groups))],
             verdicts=[
                 (pair.outcome, badge(pair), badged_verdict(pair, comparison.metric)) for pair in shown_pairs(comparison)
             ],
@@ -78,7 +78,6 @@ def page_html(
             documents={"documents": documents, "reasons": reading.reasons},
             margin=within(comparison.margin, comparison.metric),
             metric=comparison.metric.title,
-            is_accuracy=comparison.metric.name == "accuracy",
             has_curves=any(name.startswith("curves_") for name in figures),
             has_probabilities=comparison.label_errors is not None,
             source=comparison.file or "the run folders",

@@ -87,7 +87,7 @@ def planned_looks(comparison: Comparison) -> Iterator[str]:
     plan = comparison.plan
     if plan is None:
         return
-    spending = "O'Brien-Fleming spending" if len(comparison.groups) == 2 else "a power spending function"
+    spending = "O'Brien-Fleming spending" if plan.num_groups == 2 else "a power spending function"
     reasons = ["a significant difference", "equivalence", *([] if plan.futility is None else ["futility"])]
     yield (
         "The study was group sequential, with a plan that was fixed before the first look: each model was tested with "

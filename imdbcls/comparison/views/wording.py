@@ -176,8 +176,10 @@ def collapse(pair: PairResult, metric: Metric) -> str:
     first, second = (pair.a, pair.b) if (rest.difference >= 0) == pair.higher_is_better else (pair.b, pair.a)
     lead = amount(metric, rest.difference, rest.simultaneous_low, rest.simultaneous_high)
     match rest.outcome:
-        case Outcome.BETTER | Outcome.BETTER_HERE:
+        case Outcome.BETTER:
             found = f"{first} is better than {second} by {lead}"
+        case Outcome.BETTER_HERE:
+            found = f"{first} scored better than {second} by {lead} in these runs"
         case Outcome.EQUIVALENT:
             found = f"the groups are equivalent within {within(pair.margin, metric)}"
         case _:
