@@ -91,7 +91,8 @@ def macro_f1(predictions: Predictions) -> tuple[float, Floats]:
 def step_of_f1(predictions: Predictions) -> float:
     """Return the typical influence of a changed prediction on macro F1: the mean over classes of 1 / (C q).
 
-    C is the number of classes, and q is the share of documents labelled with the class. Macro F1 gives a document the
+    C is the number of classes, and q is the share of documents labelled with the class. Classes without documents are
+    left out of the mean. Macro F1 gives a document the
     weight w = 1 / (C q) of its class. The mean of w over classes equals the mean of w² over documents divided by the
     mean of w over documents. The result is 1 if all classes are equally frequent.
     """

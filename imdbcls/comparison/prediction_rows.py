@@ -199,7 +199,7 @@ def require_type(path: Path, name: str, kind: Any) -> str:
         return "text"
     if not is_probability(name) and pa.types.is_boolean(values):
         return "number"
-    allowed = "numbers" if is_probability(name) else "strings or whole numbers"
+    allowed = "numbers" if is_probability(name) else "strings, numbers or booleans"
     raise UserError(f"{path}: column {name!r} has the type {str(kind)[:60]}; it must contain {allowed}.")
 
 

@@ -146,7 +146,10 @@ def pairs_have_no_windows(config: Config) -> Iterator[str]:
 def micro_batch_fits(config: Config) -> Iterator[str]:
     micro = config.trainer.micro_batch_size
     if micro is not None and micro > config.batch_size:
-        yield f"trainer.micro_batch_size={micro} is larger than batch_size={config.batch_size}."
+        yield (
+            f"trainer.micro_batch_size={micro} is larger than batch_size={config.batch_size}. Reduce it, or set it to "
+            "null."
+        )
 
 
 EXCLUSIONS: tuple[Callable[[Config], Iterator[str]], ...] = (

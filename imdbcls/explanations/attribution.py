@@ -93,19 +93,18 @@ def replaced_embeddings(encoder: Any, embeddings_BTD: Tensor) -> Iterator[None]:
     The encoder still gets token ids, because some encoders compute positions from them. Raise UserError if the encoder
     does not read the embeddings of all tokens from this table in one call.
     """
-    num_calls = 0
+    is_replaced: list[bool] = []  # for each call
 
     def replace(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        nonlocal num_calls
-        num_calls += 1
-        return embeddings_BTD if output.shape == embeddings_BTD.shape else output
+        is_replaced.append(output.shape == embeddings_BTD.shape)
+        return embeddings_BTD if is_replaced[-1] else output
 
     handle = encoder.get_input_embeddings().register_forward_hook(replace)
     try:
         yield
     finally:
         handle.remove()
-    if num_calls != 1:
+    if is_replaced != [True]:
         raise UserError(
             f"{type(encoder).__name__} cannot be explained, because it does not look up its token embeddings exactly "
             "once per pass. Explain a run with another backbone."

@@ -274,7 +274,7 @@ def test_choices_without_a_key_are_valid() -> None:
 
 def test_a_micro_batch_larger_than_the_batch_is_refused(sound: dict[str, Any]) -> None:
     (line,) = mistakes(altered(sound, "trainer.micro_batch_size", 17))
-    assert line == "trainer.micro_batch_size=17 is larger than batch_size=16."
+    assert line == "trainer.micro_batch_size=17 is larger than batch_size=16. Reduce it, or set it to null."
 
 
 @pytest.mark.parametrize(

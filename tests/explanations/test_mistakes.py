@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import imdbcls
 from imdbcls.explain import explain_disagreement, explain_texts, parse
-from imdbcls.explanations.attribution import require_captum
+from imdbcls.explanations.attribution import replaced_embeddings, require_captum
 
 pytestmark = pytest.mark.slow
 
@@ -64,3 +66,16 @@ def test_captum_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(imdbcls.UserError, match="pip install captum"):
         require_captum()
+
+
+@pytest.mark.parametrize("shapes", [[], [(2, 3), (2, 3)], [(2, 4)], [(2, 3), (2, 4)]])
+def test_an_encoder_must_embed_all_tokens_in_one_call(shapes: list[tuple[int, int]]) -> None:
+    class Encoder(nn.Module):
+        def get_input_embeddings(self) -> nn.Module:
+            return table
+
+    table = nn.Embedding(5, 4)
+    refused = pytest.raises(imdbcls.UserError, match="Encoder cannot be explained")
+    with refused, replaced_embeddings(Encoder(), torch.zeros(2, 3, 4)):
+        for shape in shapes:
+            table(torch.zeros(shape, dtype=torch.long))
