@@ -14,7 +14,7 @@ COMMANDS = {
     "explain": "Show which words moved a decision of a finished run.",
     "export": "Export a finished run to Hugging Face, ONNX or torch.export.",
     "serve": "Serve one or two finished runs over HTTP, with a page to try them.",
-    "data": "Describe a data set: classes, lengths, truncation, duplicates.",
+    "data": "Describe a dataset: classes, lengths, truncation, duplicates.",
     "doctor": "Show this machine's devices, kernels, encoders and caches.",
     "config": "Print the JSON schema of config files, for editors.",
     "completion": "Print the script that completes these commands in bash, zsh or fish.",

@@ -77,7 +77,7 @@ def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
 
     A run folder may come from someone else. So only this project's own readers are called; `_target_` cannot name
     other code. Texts are returned only if the documents hash to the run's `split_hash`, so that a run folder cannot
-    expose other files of this machine. The network is not used: a hub data set is read from the cache.
+    expose other files of this machine. The network is not used: a hub dataset is read from the cache.
 
     Raise UserError if the data source is not one of this project's readers, or if its keys are invalid. Also raise
     UserError if the data can no longer be read, or if the documents differ from the run's documents.
@@ -86,7 +86,7 @@ def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
     path = data.source.arguments.get("path")
     if data.source.target == "imdbcls.data.hub.read_hub" and Path(str(path)).exists():
         raise UserError(
-            f"data.path={path} is a local path, not a hub id. It is not read here, because a local data set can load "
+            f"data.path={path} is a local path, not a hub id. It is not read here, because a local dataset can load "
             "files from the network."
         )
     with offline():

@@ -2,7 +2,7 @@
 
 The model is loaded from the run folder, and the documents are read from the run's data source. On the same machine with
 the same software, the metrics equal the recorded metrics to the last digit. A run folder from someone else must
-not choose which files and hub data sets are opened. So a data source that this user has never trained on is read only
+not choose which files and hub datasets are opened. So a data source that this user has never trained on is read only
 with `--trust-source`. With several run folders, the runs' calibrated probabilities are averaged (see `ensemble`).
 
 With `--file`, the runs are scored on the labelled documents of a file instead. A terminal shows a classification report

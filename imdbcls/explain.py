@@ -147,8 +147,8 @@ def require_options(arguments: argparse.Namespace) -> None:
     require_text_options(arguments, [] if arguments.rows is None else ["--row"])
     if arguments.file is not None and arguments.rows is None:
         raise UserError(
-            f"--file={arguments.file}: choose the rows to explain with --row NUMBER, the number of the row in the "
-            "answers of imdbcls.predict."
+            f"--file={arguments.file} needs --row NUMBER for each row to explain. imdbcls.predict shows the numbers of "
+            "the rows."
         )
 
 

@@ -181,7 +181,7 @@ def measure_all(measurer: Any, options: argparse.Namespace, started: float) -> N
     for cell in cells(options.heads, options.batch_sizes, options.compile, machine["flash_attention"]):
         left = seconds_left()
         if left < options.cell_seconds / 2:
-            logger.info("The budget is used up.")
+            logger.info("The remaining time is too short for another measurement.")
             break
         measured = measurer.call("measure", cell, timeout=min(options.cell_limit, left))
         results["cells"].append({**asdict(cell), **rates(measured, machine)})

@@ -27,7 +27,7 @@ Train one run, or a sweep of several runs.
 
 Other commands, each run with `python -m`: imdbcls.study (add seeds until the verdict is known), imdbcls.tune
 (tune every head with the same budget), imdbcls.pretrain (pretrain the encoder on your own text), imdbcls.data
-(describe a data set), imdbcls.doctor (check this machine), imdbcls.evaluate, imdbcls.predict and imdbcls.compare
+(describe a dataset), imdbcls.doctor (check this machine), imdbcls.evaluate, imdbcls.predict and imdbcls.compare
 (use finished runs). --hydra-help lists Hydra's own flags."""
 
 

@@ -126,7 +126,7 @@ def require_hub(config: Config) -> None:
 
 
 Check = Callable[[Config], None]
-# The checks, keyed by section and by `_target_`. None of them loads a model or a data set.
+# The checks, keyed by section and by `_target_`. None of them loads a model or a dataset.
 CHECKS: dict[str, dict[str, Check]] = {
     "backbone": {
         "imdbcls.models.backbone.load_backbone": require_model,

@@ -28,7 +28,10 @@ SMALL = ("backbone=tiny", "data=sample")  # choices of a cheap config; only its 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """The config of pretraining (None if it has mistakes), its settings, all mistakes, and a note on ignored keys."""
+    """The config and the settings of pretraining, all mistakes, and a note on ignored keys.
+
+    If there are mistakes, `config` and `settings` may be None.
+    """
 
     config: Config | None
     settings: PretrainSettings | None

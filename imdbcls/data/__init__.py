@@ -1,1 +1,1 @@
-"""Turn data sets into batches: readers → sources → splits → tokens → batches."""
+"""Turn datasets into batches: readers → sources → splits → tokens → batches."""

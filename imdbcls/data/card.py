@@ -1,4 +1,4 @@
-"""The data card: statistics of a data set after it is read, split, tokenized and truncated as in a run."""
+"""The data card: statistics of a dataset after it is read, split, tokenized and truncated as in a run."""
 
 import math
 import textwrap
@@ -57,7 +57,7 @@ class SplitCard:
 
 @dataclass(frozen=True)
 class DataCard:
-    """Statistics of a data set under one config. `splits` has the keys train, validation and test."""
+    """Statistics of a dataset under one config. `splits` has the keys train, validation and test."""
 
     name: str
     backbone: str

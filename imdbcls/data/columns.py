@@ -144,7 +144,7 @@ def request_of(
     pair_column: str | Sequence[str] | None = None,
     text_separator: str = " ",
 ) -> Request:
-    """Return the request for the columns of a data set.
+    """Return the request for the columns of a dataset.
 
     Raise UserError if two settings name the same column, if a setting names a column twice, or if a setting is an empty
     list. There are two exceptions: `group_column` may equal `id_column`, and `part_column` may equal any other column.

@@ -1,4 +1,4 @@
-"""Read `data=hub`: any labelled data set on the Hugging Face hub or in the local cache (`HF_HOME`)."""
+"""Read `data=hub`: any labelled dataset on the Hugging Face hub or in the local cache (`HF_HOME`)."""
 
 import itertools
 from contextlib import nullcontext
@@ -34,16 +34,16 @@ def read_hub(
     text_separator: str = " ",
     pair_column: ColumnNames | None = None,
 ) -> Source:
-    """Read a data set from a folder or the hub, or from the local cache if the hub cannot be reached.
+    """Read a dataset from a folder or the hub, or from the local cache if the hub cannot be reached.
 
-    `config` is the name of a configuration of the data set; None is its default. `labels` maps the labels in the data
-    to class names. If it is None, the classes have the names that the data set declares; if it declares none, the
+    `config` is the name of a configuration of the dataset; None is its default. `labels` maps the labels in the data
+    to class names. If it is None, the classes have the names that the dataset declares; if it declares none, the
     labels are the class names. If `text_column` names several columns, their cells are joined with `text_separator`. If
     `pair_column` is given, a document is a pair of texts. `skip_empty` has the same meaning as in `make_source`.
     `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are respected.
 
-    Raise UserError for an unknown data set, configuration, split or column. Also raise UserError if the cache lacks the
-    data set and the hub cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds.
+    Raise UserError for an unknown dataset, configuration, split or column. Also raise UserError if the cache lacks the
+    dataset and the hub cannot be reached within `imdbcls.runtime.hub.HUB_TIMEOUT` seconds.
     """
     loaded = _load(path, config)
     request = request_of(
@@ -84,14 +84,14 @@ def read_hub(
 
 
 def read_hub_texts(path: str, split: str) -> Table | None:
-    """Read the column `text` of one split; return None if the data set has no such split. Raise as `read_hub` does."""
+    """Read the column `text` of one split; return None if the dataset has no such split. Raise as `read_hub` does."""
     loaded = _load(path, None)
     request = Request((("text_column", "text"),), has_settings=False)
     return _table(loaded[split], f"{path}, split {split}", request) if split in loaded else None
 
 
 def _load(path: str, config: str | None) -> Any:
-    """Load a data set; return a mapping from the names of its splits to the splits."""
+    """Load a dataset; return a mapping from the names of its splits to the splits."""
     # Check the path before the slow import. Pass load_dataset only a hub id of the form owner/name or the absolute path
     # of a folder, because it interprets a single word as the name of one of its own builders.
     folder = local_dataset(path)
@@ -122,13 +122,13 @@ def _explain(path: str, error: Exception) -> str:
 
     if isinstance(error, datasets.exceptions.DatasetNotFoundError):
         return (
-            f"data.path={path} is neither a folder nor a data set that you can read on the hub. For a gated or "
-            "private data set, run `hf auth login` first."
+            f"data.path={path} is neither a folder nor a dataset that you can read on the hub. For a gated or "
+            "private dataset, run `hf auth login` first."
         )
     if isinstance(error, ConnectionError):
         return (
             f"data.path={path} is not a folder, the cache does not contain it, and the hub cannot be reached (or "
-            "HF_HUB_OFFLINE is set). Set data.path to a local copy, set HF_HOME to a cache that contains the data set, "
+            "HF_HUB_OFFLINE is set). Set data.path to a local copy, set HF_HOME to a cache that contains the dataset, "
             "or use data=sample, which needs no network."
         )
-    return f"data.path={path}: the data set could not be loaded: {' '.join(str(error).split())[:300]}"
+    return f"data.path={path}: the dataset could not be loaded: {' '.join(str(error).split())[:300]}"

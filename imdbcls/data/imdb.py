@@ -39,7 +39,7 @@ def read_imdb(path: Annotated[str, doc("the path of a file or folder, or a hub i
     columns `id` and `movie` instead. Otherwise, ids are row numbers (`train/000017`), and there are no clusters. The
     archive is read as a stream, without extracting it.
 
-    Raise UserError for any other path, for missing or damaged files, and for a data set that neither the hub nor the
+    Raise UserError for any other path, for missing or damaged files, and for a dataset that neither the hub nor the
     local cache provides.
     """
     place = local_imdb(path)
@@ -145,7 +145,7 @@ def parquet_files(folder: Path) -> list[Path]:
         if num_entries > MAX_ENTRIES:
             raise UserError(
                 f"data.path={folder} contains more than {MAX_ENTRIES:,} files and folders. Set data.path to "
-                "the folder of the data set."
+                "the folder of the dataset."
             )
         found += [Path(parent, name) for name in files if name.endswith(".parquet")]
     return sorted(found)

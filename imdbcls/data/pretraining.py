@@ -24,7 +24,7 @@ def read_unlabelled(
 ) -> Documents:
     """Return the unlabelled documents, which may be empty. Append messages about them to `notes`.
 
-    `unlabelled` names the files to read. `AUTO` means the unlabelled documents of the data set. With None,
+    `unlabelled` names the files to read. `AUTO` means the unlabelled documents of the dataset. With None,
     there are no unlabelled documents. `target` is the reader of the labelled documents, and `arguments` are its
     arguments. Raise UserError for a file that cannot be read, or that has no text column.
     """

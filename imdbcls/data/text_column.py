@@ -1,4 +1,4 @@
-"""Keep the texts and ids of a large data set in memory-mapped Arrow files instead of in the memory of the process.
+"""Keep the texts and ids of a large dataset in memory-mapped Arrow files instead of in the memory of the process.
 
 The kernel reads the pages of a mapped file when they are needed, shares them between processes, and drops them when
 memory is short.

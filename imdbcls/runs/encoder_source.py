@@ -92,7 +92,7 @@ def has_splits(result: Mapping[str, Any], config: "Config", corpus: "Corpus") ->
 
 
 def different_keys(earlier: Mapping[str, Any], config: "Config") -> Iterator[str]:
-    """Yield the keys of `data` that choose documents and splits and have other values in an earlier run's config."""
+    """Yield the `data` keys that choose documents or splits and whose values differ in an earlier run's config."""
     before, now = earlier.get("data"), config.plain()["data"]
     if not isinstance(before, Mapping):
         return

@@ -271,7 +271,7 @@ def check_values(ids: np.ndarray, labels: np.ndarray, predictions: np.ndarray, p
     """Raise BadPredictionsError for repeated ids, unknown classes, or rows that are not probability distributions."""
     num_classes = probabilities_NC.shape[1]
     if len(set(ids)) != len(ids):
-        raise BadPredictionsError("its predictions contain the same id twice: give each row another id")
+        raise BadPredictionsError("its predictions contain the same id twice: give each row its own id")
     if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= num_classes:
         raise BadPredictionsError(
             f"its labels or predictions are not all between 0 and {num_classes - 1}: correct these values"

@@ -15,7 +15,7 @@ WIDTH = 100  # characters per line if there is no terminal
 HEADER = ("group", "runs", "to train", "time per run", "total", "disk per run")
 NOT_INCLUDED = (
     "Not included: downloads, waiting for W&B, and the time that early stopping saves. Other programs, or a "
-    "data set that does not fit in memory, make the runs slower than measured."
+    "dataset that does not fit in memory, make the runs slower than measured."
 )
 
 

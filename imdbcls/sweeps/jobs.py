@@ -286,9 +286,9 @@ class Sweep:
                 os.kill(process, number)
 
     def conclude(self) -> int:
-        """Wait for the remaining jobs, log a table of all outcomes except trials, and return the exit code.
+        """Wait for the remaining jobs, log a table of the outcomes (not for trials), and return the exit code.
 
-        The exit code is 0 if all jobs are done or pruned.
+        The exit code is 0 if all jobs are done or pruned and no signal stopped the sweep.
         """
         self.wait()
         if self._table is not None:
@@ -308,7 +308,7 @@ class Sweep:
         rows = [(outcome.name, outcome.state, outcome.detail) for outcome in self.outcomes]
         logger.info("")
         if sum(outcome.state == "done" for outcome in self.outcomes) > 1:
-            logger.info("Choose a configuration by its validation score. The test scores are for the comparison.")
+            logger.info("Choose a configuration by its validation score. Use the test scores only to compare groups.")
         for line in text_table(rows, num_text_columns=3, width=console.columns_of(sys.stderr)).splitlines():
             logger.info(line)
         if undone:

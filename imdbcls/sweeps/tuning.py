@@ -179,7 +179,10 @@ class Tuning:
         return claims
 
     def _waits_for(self, trials: GroupTrials) -> bool:
-        """Return whether another process still trains a trial of the group."""
+        """Return whether the group has an open trial that this process has not attempted.
+
+        Another process may still be training it.
+        """
         open_trials = trials.open_trials()
         return any((trials.group, trial.number) not in self._attempted for trial in open_trials)
 

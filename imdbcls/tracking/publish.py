@@ -111,7 +111,7 @@ def send_alert(folder: Path, settings: Mapping[str, Any], alert: Alert) -> None:
 
 
 def publish_views(steps: "Steps", rendered: Rendered, place: Place, run: Any) -> dict[str, str]:
-    """Set the group names of the W&B runs, and save the workspace and the report. Return their named URLs."""
+    """Set the group names of the W&B runs, and save the workspace and the report. Return their URLs by name."""
     preload(CLIENTS)  # before the steps, so that their time limits do not include the imports
     study, comparison = rendered.study, rendered.comparison
     runs = select_runs(study, comparison, place.folder, run.id)

@@ -48,7 +48,7 @@ dataset_info:
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve a small random RoBERTa and 160 documents under the names of the real model and the real data set."""
+    """Serve a small random RoBERTa and 160 documents under the names of the real model and the real dataset."""
     folder = tmp_path_factory.mktemp("hub")
     data = folder / "imdb"
     (data / "plain_text").mkdir(parents=True)

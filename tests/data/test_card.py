@@ -26,7 +26,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def own_data(tmp_path: Path) -> list[str]:
-    """Return overrides for a data set of three classes.
+    """Return overrides for a dataset of three classes.
 
     Row n of train has 10 + n words. Two texts are repeated in train, and one of them also occurs in test.
     """

@@ -26,7 +26,7 @@ LONG = " ".join(f"{TEXT} {number}" for number in range(12))
 
 
 class TableEncoder(nn.Module):
-    """An encoder whose output is its table of token embeddings, so that a mean head makes the model linear."""
+    """An encoder that returns the embedding of each token, so that a model with a mean head is linear."""
 
     def __init__(self) -> None:
         super().__init__()

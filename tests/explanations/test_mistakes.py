@@ -29,7 +29,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["a", "b", "good"], "b is a second folder. To see where two runs differ: .* --disagreement a b"),
         (["a", "good", "--count", "3"], "--count and --data can only be used with --disagreement"),
         (["a", "good", "--row", "3"], "--row can only be used with --file"),
-        (["a", "--file", "r.csv"], "--file=r.csv: choose the rows to explain with --row NUMBER"),
+        (["a", "--file", "r.csv"], "--file=r.csv needs --row NUMBER for each row to explain"),
         (["a", "--file", "r.csv", "--row", "2", "good"], "on the command line or in --file, not both"),
         (["a", "good", "--output", "no/page.html"], "--output=no/page.html must be a file in an existing folder"),
         (["a", "good"], "a/config.yaml is missing, so a is not a run folder"),

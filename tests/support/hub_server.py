@@ -1,4 +1,4 @@
-"""A local Hugging Face hub for the real client libraries: it serves folders as the files of models and data sets."""
+"""A local Hugging Face hub for the real client libraries: it serves folders as the files of models and datasets."""
 
 import base64
 import contextlib

@@ -22,8 +22,8 @@ CLAUSES = {
     "here": "scored better than {} in these runs",
     "worse": "is worse than {} on the documents that both groups share",
     "equivalent": "is equivalent to {}",
-    "unlikely": "is probably better than {}: a joint test rules {them} out as the best (95 % confidence), but "
-    "{difference} significant",
+    "unlikely": "is probably better than {}: a joint test shows with 95 % confidence that {they} not the best, but "
+    "{differences} not significant",
     "undecided": "cannot be distinguished from {} with these seeds and documents",
     "untested": "could not be tested against {}",
 }
@@ -227,8 +227,10 @@ def ranking_text(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
     clauses = []
     for key, clause in CLAUSES.items():
         if names := others[key]:
-            words = ("their difference is not", names[0]) if len(names) == 1 else ("no single difference is", "them")
-            clauses.append(clause.format(listed(names, max_listed=max_listed), difference=words[0], them=words[1]))
+            is_one = len(names) == 1
+            they = f"{names[0]} is" if is_one else "they are"
+            differences = "the difference is" if is_one else "the differences are"
+            clauses.append(clause.format(listed(names, max_listed=max_listed), they=they, differences=differences))
     text = f"{ranking_sentence(comparison, max_listed)} {f'; {best} '.join(clauses)}."
     if len(comparison.groups) > 2 and comparison.short_list is not None and not others["unlikely"]:
         text += f" {short_list(comparison, max_listed)}"

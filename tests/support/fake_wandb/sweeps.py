@@ -147,8 +147,8 @@ def drawn(parameter: Mapping[str, Any], generator: random.Random) -> Any:
 def request_early_stops(store: Store, sweep: Sweep) -> None:
     """Apply `early_terminate: hyperband`: ask the worst running runs to stop.
 
-    At each bracket (`min_iter`, `min_iter * eta`, … values of the metric), only the best 1 / `eta` of all runs that
-    reached it may continue.
+    A run reaches a bracket when it has logged `min_iter`, `min_iter * eta`, … values of the metric. Of all runs that
+    reached a bracket, only the best 1 / `eta` may continue.
     """
     rule = sweep.config.get("early_terminate")
     if not rule:
