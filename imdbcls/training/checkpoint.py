@@ -33,7 +33,7 @@ TENSOR_FILE_FACTOR = 4  # maximum size of a tensor file, as a multiple of the mo
 
 
 class CheckpointError(UserError):
-    """Raised if a checkpoint cannot be used. The message contains the file and the reason."""
+    """Raised if a checkpoint cannot be used. The message contains the path and the reason."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
     """Verify a checkpoint completely, then read it.
 
     The tensors in `model.safetensors` must have the names, shapes and dtypes of one of `models`. Raise UserError if a
-    file is missing, was changed, or does not fit the model; the message contains the path of the file.
+    file is missing, was changed, or does not fit the model; the message contains the path of the file or its folder.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise CheckpointError(f"{folder} is missing, or is not a folder.")

@@ -138,7 +138,7 @@ def log_calibration(result: Mapping[str, Any]) -> None:
 
 
 def log_trial(result: Mapping[str, Any]) -> None:
-    """Log the validation metric of a trial, and after which epoch it was pruned."""
+    """Log the validation metric of a trial and, if the trial was pruned, after which epoch."""
     metric = result["metric"]
     pruned = f", pruned after epoch {result['epochs']}" if result["status"] == "pruned" else ""
     logger.info(

@@ -52,5 +52,5 @@ class Evaluator:
             return self.evaluation.scores(model, batches, self.hardware, on_progress, control.processes)
 
     def metrics(self, split: str, batches: EvalBatches, scores: NDArray[np.float64]) -> dict[str, float]:
-        """Return the metrics of a split from its scores, such as `val/loss`."""
+        """Return the metrics of a split, such as `val/loss`, from its scores."""
         return {f"{split}/{name}": value for name, value in self.evaluation.metrics(batches, scores).items()}

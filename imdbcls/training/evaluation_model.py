@@ -19,8 +19,8 @@ class EvaluationModel:
     - `ema_decay`: the exponential moving average, with Adam's bias correction (Kingma & Ba 2015, section 3). After n
       steps, the average includes the weights of each step t with a share that is proportional to decay^(n - t).
     - `swa_start`: stochastic weight averaging (Izmailov et al. 2018, section 3.2), the mean of the weights after each
-      step from `swa_start` + 1. Until then, `model` has the weights after the last step. Departure from the paper: the
-      paper averages once per epoch.
+      step from `swa_start` + 1. Until then, `model` has the current weights. Departure from the paper: the paper
+      averages once per epoch.
 
     The initial weights, with an untrained head, are not part of the average. With adapters, `model` gets the merged
     average. `model` never has adapters. Frozen weights are not averaged; the two models share them in memory, except

@@ -179,7 +179,7 @@ def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, we
 
 
 def key_of_batches(encoder_key: str, batches: EvalBatches) -> str:
-    """Return the key of an entry: a hash of `encoder_key` and of the token ids and masks of the batches."""
+    """Return the key of an entry: a hash of `encoder_key` and of the token ids, token types, masks and rows."""
     digest = hashlib.sha256(encoder_key.encode())
     for batch in batches:
         digest.update(f"{tuple(batch.input_ids_BT.shape)}".encode())

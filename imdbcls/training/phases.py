@@ -1,4 +1,4 @@
-"""The phases of training: all weights in every epoch or, with LP-FT, first only the head and then all weights."""
+"""The phases of training. LP-FT has two: it first trains only the head, then all weights. Other runs have one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Profile training steps with `torch.profiler`: a table of the slowest operators, and a trace of all of them."""
+"""Profile training steps with `torch.profiler`: a table of the slowest operators, and a trace of all operators."""
 
 import logging
 from pathlib import Path

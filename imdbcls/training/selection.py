@@ -40,7 +40,7 @@ def select_soup(
     validation: EvalBatches,
     best_scores: NDArray[np.float64] | None,
 ) -> SelectedSoup:
-    """Write the greedy soup of the weights after all epochs as the best checkpoint.
+    """Build a greedy soup of the epochs' weights, and write it as the best checkpoint.
 
     `best_scores` are the scores of the best epoch on validation; None if the run was resumed after that epoch. This
     function overwrites the weights of the evaluation model.

@@ -18,7 +18,7 @@ class TrainerSettings:
     - `max_grad_norm`: gradients are clipped to this norm (None: no clipping).
     - `log_every`: the number of steps between two records of the training metrics.
     - `save_every_minutes`: the time between checkpoints within an epoch (None: only at the end of an epoch).
-    - `greedy_soup`: after the last epoch, replace the best weights with a greedy soup of the weights of all epochs.
+    - `greedy_soup`: after the last epoch, replace the best weights with a greedy soup of the epochs' weights.
     - `watch_test`: evaluate the test split after each epoch. The metrics are only logged; no decision uses them.
     """
 

@@ -53,7 +53,7 @@ class Saver:
     """Save the state of a training run to `folder/last` and `folder/best`, and restore it.
 
     A checkpoint must have the same `resume_key` (plain JSON values) as the run that resumes from it. The `environment`,
-    for example the number of threads, may differ. The last bits of the result may then differ from the result of an
+    for example the number of threads, may differ. The last bits of the result may then differ from those of an
     uninterrupted run, so changes of the environment are logged and recorded.
 
     A thread writes a copy of the state while training continues. After a write error, nothing more is written, and a
@@ -180,7 +180,7 @@ class Saver:
     def load_best(self, state: TrainState) -> None:
         """Load the best weights into the evaluation model, and add the weights of a frozen encoder to `best`.
 
-        The weights of other epochs, which are kept for a soup, are deleted. Call this at the end of training.
+        The weights of the single epochs, which are kept for a soup, are deleted. Call this at the end of training.
         """
         self.wait()
         with self.processes.main_first():
@@ -204,7 +204,7 @@ class Saver:
         """Restore the newest complete checkpoint; return its progress, its meter and its folder.
 
         Records that were logged after the checkpoint are removed from the metrics log. Return None if there is no
-        checkpoint. Raise CheckpointError if the checkpoint is damaged or from a different run.
+        checkpoint. Raise CheckpointError if all are damaged, or if the newest complete one is from a different run.
         """
         with self.processes.main_first():
             return self._restore(steps_per_epoch, epochs)
@@ -247,7 +247,7 @@ class Saver:
         return state, meter, saved.folder
 
     def _enter_phase(self, saved: Checkpoint) -> None:
-        """Enter the phase of the checkpoint's epoch. Without a valid epoch, `_require_structure` raises an error."""
+        """Enter the phase of the checkpoint's epoch. If it is invalid, `_restore` raises CheckpointError later."""
         train = saved.state.get("train")
         epoch = train.get("epoch") if isinstance(train, dict) else None
         if isinstance(epoch, int) and epoch >= 0:
@@ -315,7 +315,7 @@ def upgrade(saved: Checkpoint) -> None:
     """Convert the progress in a checkpoint of an older version to the fields of `TrainState`.
 
     Older versions always selected the best epoch by accuracy and recorded `best_accuracy`. They did not record the loss
-    and the duration of an epoch.
+    or the duration of an epoch.
     """
     train = saved.state.get("train")
     if not isinstance(train, dict):

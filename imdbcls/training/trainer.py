@@ -365,7 +365,7 @@ class Trainer:
         return "  ".join([*parts, "best"] if state.best_epoch == state.epoch else parts)
 
     def average_epochs(self) -> tuple[int, ...]:
-        """Write the greedy soup of the weights after all epochs as the best checkpoint; return the chosen epochs."""
+        """Replace the best checkpoint with a greedy soup of the epochs' weights; return the averaged epochs."""
         soup = select_soup(
             self.settings.metric, self.state, self.saver, self.evaluator, self.batches.validation, self.best_validation
         )
