@@ -22,8 +22,8 @@ A head that averages the token vectors can also define `pooling_weights(hidden_B
 A head is plain PyTorch. `imdbcls.kernels.accelerate_head` adds the fast kernels from outside. A head does not declare
 which tokens it reads. `imdbcls.models.head_probe` determines these tokens, so that the encoder can compute less:
 
-- If a head reads only the first token, the last layer of an accelerated encoder computes only that token. The head gets
-  `hidden_B1D` with the same `mask_BT`.
+- If a head reads only the first token, the last layer of an accelerated BERT or RoBERTa computes only that token. The
+  head gets `hidden_B1D` with the same `mask_BT`.
 - If a head reads several layers, but only the first token or only `pooling.token_mean` of each layer, the head gets
   `hidden_LB1D`.
 

@@ -19,8 +19,8 @@ class Classifier(nn.Module):
     average over its windows.
 
     `tokens` says which token vectors the head needs: "all", only the "first" token, or only the "mean". With "first",
-    the last layer of an accelerated encoder computes only the first token. With "first" or "mean", a head that reads
-    several layers gets hidden_LB1D.
+    the last layer of an accelerated BERT or RoBERTa computes only the first token. With "first" or "mean", a head that
+    reads several layers gets hidden_LB1D.
 
     Shape suffixes: L layers, B documents, W windows, T tokens, D hidden size, C classes, N non-padding tokens.
     """

@@ -33,7 +33,9 @@ def require_peft() -> Any:
 
 
 def with_adapters(model: Classifier, rank: int) -> Classifier:
-    """Copy a model and add adapters to the copy. Only the adapters and the head are trainable.
+    """Freeze the encoder of a model, copy the model, and add adapters to the copy.
+
+    Only the adapters and the head of the copy are trainable.
 
     All linear layers get an adapter, not only the layers of the attention, because the model then learns more with the
     same number of parameters. The update starts at zero, so the output of the copy initially equals the output of

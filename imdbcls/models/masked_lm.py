@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 NORM_EPSILON = 1e-12  # as in BERT; used if the encoder's config has no epsilon
 INITIAL_STD = 0.02  # standard deviation of new weights, as in BERT
-TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # names in configs of GELU approximated with tanh
+TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")  # names of the tanh approximation of GELU in model configs
 # The names of the head's dense layer, layer norm and bias in the weights of different models. The rows are for BERT
 # (and DeBERTa), DeBERTa with `legacy: false` in its config, RoBERTa, DistilBERT, ALBERT, the generators of ELECTRA,
 # ModernBERT (whose dense layer and layer norm have no bias), and runs of `imdbcls.pretrain`.
