@@ -191,7 +191,7 @@ def needed_by(distribution: str) -> Iterator[str]:
 
 
 def is_borrowed(target: str, found: Any) -> bool:
-    """Return whether the package in a target does not define the class or function that the target names.
+    """Return whether a target names something that its package does not define, or that is not a class or function.
 
     `found` is the object that the target names. `my_package.os.system`, for example, is borrowed from `os`.
     """

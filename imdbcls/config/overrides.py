@@ -67,7 +67,7 @@ def python_for(option: str) -> str:
 class Examined:
     """What `examine` found in a command.
 
-    - `config`: the config of the first job; None if the command has mistakes.
+    - `config`: the config of the first job; it may be None if the command has mistakes.
     - `mistakes`: an error message for each mistake in the command.
     - `assignments`: for each key, the values that the command or its experiment gives it.
     - `is_search`: whether Hydra's sweeper chooses later jobs by the results of earlier ones.
@@ -83,8 +83,9 @@ class Examined:
 def examine(texts: Sequence[str], mode: Mode, folder: str | None = None, command_keys: Sequence[str] = ()) -> Examined:
     """Return the config of a command's first job and all mistakes in the command.
 
-    `folder` is the value of --config-dir. Messages also suggest `command_keys`. Every value in a sweep is checked once,
-    combined with the first values of the other swept keys. The other combinations are checked when their jobs start.
+    `folder` is the value of --config-dir. Messages also suggest `command_keys`. Every value of a swept key is checked
+    once, combined with the first values of the other swept keys and groups. The other combinations are checked when
+    their jobs start.
     """
     texts = [readable(text) for text in texts]
     with initialize_config_module(CONF, version_base="1.3"):
@@ -295,7 +296,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def check_values(config: DictConfig, checker: OverrideChecker) -> Config | None:
-    """Resolve and check the config of one job, and report its mistakes. Return None if there are mistakes."""
+    """Resolve and check the config of one job, and report its mistakes. Return None if a value is wrong."""
     plain = plain_values(config)
     unset = [path for path, value in flatten(plain) if value == "???"]
     for path in unset:

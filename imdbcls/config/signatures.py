@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 PACKAGE = "imdbcls"
-PLAIN = ("annotated_types", "collections.abc", "pathlib", "typing")  # modules of types that are cheap to import
+PLAIN = ("annotated_types", "collections.abc", "pathlib", "typing")  # modules that define types and are cheap to import
 ALL_LAYERS = "num_hidden_states"  # the additional argument of a head with `reads_all_layers`
 LAST_LAYERS = "num_layers"  # the setting and attribute of a head with `reads_last_layers`
 READS = ("reads_all_layers", "reads_last_layers")

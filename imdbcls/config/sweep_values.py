@@ -1,7 +1,8 @@
 """Convert the values that a W&B sweep agent passes on the command line.
 
 The agent writes values as Python does: `trainer.patience=None`, `batch_size=16.0` (from the distributions `q_uniform`
-and `q_normal`) and, for nested parameters, `optimizer={'layer_decay': 0.9}`. Hydra reads none of these.
+and `q_normal`) and, for nested parameters, `optimizer={'layer_decay': 0.9}`. Hydra does not read
+these values as intended.
 """
 
 import ast
