@@ -1,7 +1,7 @@
 """Train a planned study in rounds: test the groups after each round, and then train only undecided groups.
 
 The decisions are a function of the plan and of the runs on disk (`comparison.race`). If a killed command is repeated,
-it therefore continues with the same decisions.
+it therefore continues with the same decisions, except that it trains failed runs again.
 """
 
 import signal

@@ -136,7 +136,7 @@ class Cluster:
 
 
 def known_jobs(jobs: Sequence[SlurmJob]) -> Mapping[str, str]:
-    """Return the jobs in Slurm's queue as `queued_jobs` does, or none if no earlier command has submitted a run.
+    """Return the result of `queued_jobs`, or {} if no earlier command has submitted any of these jobs.
 
     An earlier command may have ended while it submitted jobs, before it knew their ids. Wait until this submission is
     `SUBMISSION_SECONDS` old, because its jobs may still appear in the queue. Raise UserError if Slurm does not answer.

@@ -99,7 +99,7 @@ class SharedWork:
     """The work that several groups share and do once: tokenization, and encoding with a frozen encoder.
 
     `num_documents` is the number of documents in all splits. `num_encoded` is the number in the encoded splits.
-    `is_done` is true if a run of these groups has finished: the results of the work are then in the cache.
+    `is_done` is true if a run of these groups has finished. The cache is then assumed to contain the results.
     """
 
     cost: SharedCost
@@ -121,8 +121,9 @@ class SharedWork:
 
 @dataclass(frozen=True)
 class GroupEstimate:
-    """The runs of one group. `seconds` is the wall time of one run; `jobs` runs of any group train at the same time.
+    """The runs of one group. `seconds` is the wall time of one run.
 
+    `jobs` is the number of runs that train at the same time. They may belong to different groups.
     `cost` is None if all runs are done, or if they cannot be measured. In the second case, `problem` says why.
     """
 
@@ -140,7 +141,7 @@ class GroupEstimate:
 
     @property
     def total_seconds(self) -> float:
-        """The share of the remaining runs in the wall time of all groups."""
+        """The wall time of the group's remaining runs, with `jobs` runs at a time."""
         return self.num_remaining * self.seconds / self.jobs
 
     @property
@@ -188,7 +189,7 @@ class Estimate:
 
     @property
     def peak_bytes(self) -> float:
-        """The largest size of the folders of the remaining runs, while the last runs still train."""
+        """The peak size of the remaining runs' folders, which is reached while the last runs train."""
         training = (min(each.jobs, each.num_remaining) * each.cost.training_bytes for each in self.groups if each.cost)
         return self.bytes + max(training, default=0.0)
 

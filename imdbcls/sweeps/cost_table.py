@@ -81,7 +81,7 @@ def disk_sentences(estimate: Estimate, config: Config) -> Iterator[str]:
 
 
 def feature_sentences(estimate: Estimate, config: Config, cache: Path) -> Iterator[str]:
-    """Yield the size of the frozen encoder's output, and a warning for each limit of the feature cache."""
+    """Yield the size of the frozen encoder's output, and a warning for each exceeded limit of the feature cache."""
     from imdbcls.training.feature_cache import RESERVE, cache_size  # imports torch
 
     limit, needed = config.backbone.cache_gb, estimate.feature_bytes

@@ -37,7 +37,7 @@ Job = Callable[[Config, Path], None]  # measures a run with files in a folder, a
 WITHOUT_SPEED = ("lr", "head_lr", "warmup", "schedule", "epochs", "metric")
 
 ANSWER = "answer.json"
-SUCCESS = "exit code 0"  # `Outcome.detail` of a successful measurement, which writes no `result.json`
+SUCCESS = "exit code 0"  # `Outcome.detail` of a successful measurement: the sweep reads no `result.json`
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,10 @@ def estimate(groups: Mapping[str, Sequence[Config]]) -> Estimate:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield the path of a temporary folder, and remove the folder after the block. A signal raises SystemExit in it."""
+    """Yield the path of a temporary folder, which is removed after the block.
+
+    A signal in the block raises SystemExit.
+    """
     with restored_handlers(), tempfile.TemporaryDirectory(prefix="imdbcls-estimate-") as folder:
         set_handlers(dict.fromkeys(current_handlers(), exit_after_signal))  # so that the folder is removed
         yield Path(folder)
@@ -116,7 +119,10 @@ def key_of_shared_work(config: Config) -> str:
 
 
 def key_of_speed(config: Config, copies: int) -> str:
-    """Return a hash that is equal for runs whose steps take the same time, for example with different `lr`."""
+    """Return a hash of the config without its seeds and `WITHOUT_SPEED`, and of `copies`, the number of parallel runs.
+
+    Runs with the same hash are assumed to take the same time per step.
+    """
     choices = config.choices(seeds=False)
     kept = {key: value for key, value in choices.items() if key not in WITHOUT_SPEED}
     kept["optimizer"] = {key: value for key, value in choices["optimizer"].items() if key not in WITHOUT_SPEED}

@@ -40,7 +40,7 @@ _POLL_SECONDS = 0.02
 class Outcome:
     """The outcome of a job.
 
-    `state` is running, done, pruned, failed, interrupted, killed, not started or no result.
+    `state` is running, done, pruned, failed, interrupted, stopped, killed, not started or no result.
 
     `detail` is one line: the validation and test metric of a finished run (only validation for a trial), or the reason
     why a run is not done. It is empty for a running job. `seconds` is the wall time of the job's process; None if it

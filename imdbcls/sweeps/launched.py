@@ -1,4 +1,4 @@
-"""The outcomes of a sweep whose runs another Hydra launcher has trained, such as submitit or joblib.
+"""The outcomes of a sweep whose runs were trained by another Hydra launcher, such as submitit or joblib.
 
 Such a launcher trains the runs in processes that this package does not start, so the outcomes are read from the run
 folders.

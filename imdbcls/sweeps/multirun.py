@@ -168,7 +168,7 @@ def train_with_caption(config: "Config", train: Train, name: str, caption: str) 
 
 
 def train_with_share(config: "Config", train: Train, sweep: Sweep, jobs: int, name: str) -> None:
-    """Call `train` in one of `jobs` parallel jobs, with its share of the threads and one GPU.
+    """Call `train` in one of `jobs` parallel jobs, with its share of the threads and, with CUDA, one GPU.
 
     Each line of its log starts with `name`.
     """

@@ -1,7 +1,8 @@
 """Measure a run on a sample of its documents in a separate process: build it, train, evaluate, save and finish.
 
-A first pass over a few documents loads and compiles everything, so it is too slow to be representative. It only decides
-how many documents the second pass uses. The second pass is the measurement.
+A first pass over a few documents loads and compiles everything, so its training is too slow to be representative. This
+pass measures the time to build the run, and decides how many documents the second pass uses. The second pass measures
+everything else.
 """
 
 import json
@@ -118,7 +119,7 @@ def second_sizes(
     """Return the number of documents per split in the second pass.
 
     Evaluating the test documents takes about `EVALUATE_SECONDS`. With a feature cache, encoding the training documents
-    takes about `ENCODE_SECONDS`.
+    takes about `ENCODE_SECONDS`. The times differ if `FEW` or `MANY` limits the number of documents.
     """
     num_test = between(FEW, EVALUATE_SECONDS / evaluate_seconds, MANY)
     if not config.uses_feature_cache:
@@ -188,7 +189,7 @@ def train(trainer: Trainer, num_steps: int, seconds: float, most: int) -> tuple[
 
 
 def spread_plan(batches: TrainBatches, num_steps: int) -> list[NDArray[np.int64]]:
-    """Return `num_steps` batches of an epoch in random order.
+    """Return `num_steps` of the batches of an epoch, in random order.
 
     The batches are evenly spaced in the list of all batches sorted by number of tokens. If the epoch has at most
     `num_steps` batches, return all of them in the order of the epoch.

@@ -34,7 +34,8 @@ def publish_sweep(sweep: Sweep) -> None:
 def publish_study(folder: Path, config: "Config", outcomes: Sequence[Outcome]) -> None:
     """Publish the comparison of a study folder, if `tracker.wandb.publish` is true and the runs are logged online.
 
-    If the runs are logged offline, log the command that publishes them. Errors are logged as warnings, never raised.
+    If several runs are done but logged offline, log the command that uploads them and publishes the comparison. Errors
+    are logged as warnings, never raised.
     """
     section = config.tracker.chosen.get("wandb")
     if section is None or not section.arguments.get("publish", False):
@@ -86,7 +87,7 @@ def _publish(folder: Path, settings: dict[str, object], outcomes: Sequence[Outco
 
 
 def counts(outcomes: Sequence[Outcome]) -> str:
-    """Return a sentence on how many runs are done, and a sentence on the first run that is not done.
+    """Return a sentence on how many runs are done and, if some are not, a sentence on the first of those.
 
     Return an empty string if the command had no runs to train.
     """

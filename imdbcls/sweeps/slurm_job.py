@@ -1,6 +1,6 @@
 """Train a run on a node of the cluster, and record its time and its end.
 
-The folder `.submitit` of a study has three small files for each job whose outcome is not recorded yet: `<run>.job`
+The folder `.submitit` of a study has up to three files for each job whose outcome is not recorded yet: `<run>.job`
 names the job, `<run>.seconds` contains the time that its processes have used, and `<run>.end` contains the error of a
 job that has ended (empty: no error).
 """

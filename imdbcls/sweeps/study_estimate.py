@@ -34,7 +34,7 @@ def estimate_study(groups: Sequence[GridGroup], settings: StudySettings) -> int:
 
 
 def bounds(found: Estimate, settings: StudySettings) -> str:
-    """Return sentences on the smallest and the largest cost of a study, which ends at its first or its last look."""
+    """Return sentences on the cost of a study that ends at its first look (minimum) or at its last look (maximum)."""
     first, most = settings.seeds.first, settings.seeds.max
     num_remaining = {group.name: max(0, first - group.num_done) for group in found.groups}
     total = sum(num_remaining.values())

@@ -66,7 +66,10 @@ class StudyReport:
         logger.info(self.cost(rounds))
 
     def log_end(self, rounds: Sequence["Round"], failed: Mapping[int, str], stopped: str | None) -> None:
-        """Log why the study ended, the verdict, every group, the total cost and the command that shows more."""
+        """Log the reasons if the study stopped early or left out groups.
+
+        After the first look, also log every group's standing, the verdict, the cost and the command for all results.
+        """
         logger.info("")
         if stopped is not None:
             logger.info(stopped)

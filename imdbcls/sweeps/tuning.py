@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 
 TrainTrial = Callable[[Config, Callable[[int, float], bool]], object]
 
-MAX_ATTEMPTS = 2  # a trial that fails for a reason other than a NaN loss is trained again once
+MAX_ATTEMPTS = 2  # a trial that fails has a second attempt, unless its loss or gradient was NaN or infinite
 STATES = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -329,7 +329,10 @@ class Tuning:
         self._log_end(claim)
 
     def _record_failure(self, claim: Claim, folder: RunFolder, seconds: float, reason: str) -> None:
-        """Count the trial as failed if its loss was NaN or if this was its last attempt; else leave it open."""
+        """Count a failed attempt. After the last attempt, record the trial as failed; else leave the trial open.
+
+        If the loss or the gradient was NaN or infinite, this attempt is the last.
+        """
         add_seconds(claim.trial, seconds)
         attempts = int(claim.trial.user_attrs.get("attempts", 0)) + 1
         claim.trial.set_user_attr("attempts", attempts)

@@ -32,8 +32,8 @@ class GroupCost:
     """The estimated trials and winner runs of one group.
 
     `trial_seconds` and `winner_seconds` are the wall times of one trial that is not pruned and of one winner run.
-    `max_seconds` limits the time of the group's trials; None: there is no limit. `jobs` trials and `winner_jobs` winner
-    runs of any group train at the same time.
+    `max_seconds` limits the time of the group's trials; None: there is no limit. `jobs` and `winner_jobs` are the
+    numbers of trials and of winner runs that train at the same time. They may belong to different groups.
     """
 
     name: str
@@ -47,7 +47,7 @@ class GroupCost:
 
     @property
     def trials_seconds(self) -> float:
-        """The share of the group's trials in the wall time of all trials if none is pruned."""
+        """The wall time of the group's trials if none is pruned, with `jobs` trials at a time."""
         seconds = self.num_trials * self.trial_seconds if self.max_seconds is None else self.max_seconds
         return seconds / self.jobs
 

@@ -1,4 +1,4 @@
-"""Record how long each run of a study took on this machine, in `wall_times.json` in the study folder."""
+"""Record how long each run of a study took, in `wall_times.json` in the study folder."""
 
 import logging
 import math
@@ -19,8 +19,8 @@ class WallTimes:
     """The seconds that each named run took, including the start of the process, loading and evaluation.
 
     If several runs train on this machine at the same time, the time of each run is divided by the number of parallel
-    jobs. If a run was interrupted and continued, its times are added. If a command is killed, the times of its
-    unfinished runs are lost.
+    jobs. If a run was interrupted and continued, its times are added. If a command is killed, the times of the runs
+    that it was training on this machine are lost.
     """
 
     def __init__(self, study: Path) -> None:
