@@ -101,8 +101,8 @@ def without_ignored() -> Iterator[None]:
 def run_id(study_folder: Path, name: str) -> str:
     """Return the W&B id of a run: the run's name and its study's token. In a W&B sweep, the agent sets the id.
 
-    A run that is resumed or started again in the same folder keeps its id. The token is random, so two studies with the
-    same name on different machines never overwrite each other's runs.
+    A run that is resumed or started again in the same folder keeps its id. The token is random. Studies with the same
+    name that were created on different machines therefore do not overwrite each other's runs.
     """
     given = os.environ.get("WANDB_RUN_ID")
     if in_sweep() and given:

@@ -46,8 +46,9 @@ class MlflowTracker(Tracker):
     A resumed run continues its MLflow run, and each step is logged once. `project` defaults to the value of
     MLFLOW_EXPERIMENT_NAME, or to `imdbcls` if this variable is not set.
 
-    A background thread sends all requests, so a slow server does not delay training. The end of the run waits for this
-    thread for at most `finish_seconds`. Raise UserError if `mode` is `online` and MLFLOW_TRACKING_URI is not set.
+    After the start, a background thread sends all requests, so a slow server does not delay training. The end of the
+    run waits for this thread for at most `finish_seconds`. Raise UserError if `mode` is `online` and
+    MLFLOW_TRACKING_URI is not set.
     """
 
     def __init__(

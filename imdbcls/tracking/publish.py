@@ -45,7 +45,7 @@ class Alert:
 def publish(
     rendered: Rendered, folder: Path, settings: Mapping[str, Any], alert: Alert | None = None
 ) -> dict[str, str]:
-    """Publish a comparison. Return the named URLs of the comparison run, the workspace and the report.
+    """Publish a comparison. Return the URLs of the comparison run, the workspace and the report, keyed by name.
 
     W&B's local files go to `folder/wandb`. `settings` are the shared keys of `tracker` and the keys of `tracker.wandb`.
     Without a server, the comparison run is logged offline, and no URL is returned. If the compared results come from a
@@ -111,7 +111,10 @@ def send_alert(folder: Path, settings: Mapping[str, Any], alert: Alert) -> None:
 
 
 def publish_views(steps: "Steps", rendered: Rendered, place: Place, run: Any) -> dict[str, str]:
-    """Set the group names of the W&B runs, and save the workspace and the report. Return their URLs by name."""
+    """Set the group names of the W&B runs, and save the workspace and the report.
+
+    Return the URLs of the views that were saved, keyed by `workspace` and `report`.
+    """
     preload(CLIENTS)  # before the steps, so that their time limits do not include the imports
     study, comparison = rendered.study, rendered.comparison
     runs = select_runs(study, comparison, place.folder, run.id)

@@ -97,7 +97,8 @@ def swept_keys(study: Study) -> dict[str, bool]:
 
     The flag says whether the key has a logarithmic axis in the parallel coordinates plot. If several keys always
     change together, such as `lr` and `optimizer.lr`, only the shortest key is returned. A key that some groups lack,
-    such as `head.bidirectional`, is returned if its value differs between the groups that have it.
+    such as `head.bidirectional`, is returned if its value differs between the groups that have it. At most `MAX_SWEPT`
+    keys are returned, not counting `seed`.
     """
     runs = [group.runs[0] for group in study.groups]
     chosen = [
@@ -127,7 +128,7 @@ def is_choice(key: str, config: Mapping[str, Any]) -> bool:
 
 
 def is_logarithmic(values: Iterable[Any]) -> bool:
-    """Return whether all values are positive numbers and the largest is at least ten times the smallest."""
+    """Return whether all values are positive numbers, the largest at least ten times the smallest. Ignore None."""
     numbers = [value for value in values if value is not None]
     if not all(isinstance(value, int | float) and not isinstance(value, bool) and value > 0 for value in numbers):
         return False

@@ -1,4 +1,7 @@
-"""Combine any number of trackers into one. A tracker that fails stops neither training nor the other trackers."""
+"""Combine any number of trackers into one.
+
+A failing tracker stops neither training nor the other trackers, unless it raises UserError when it is started.
+"""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
