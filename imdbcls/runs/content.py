@@ -21,7 +21,7 @@ from imdbcls.runtime.cache import default_cache_dir
 from imdbcls.runtime.file_patterns import is_pattern, named_files
 from imdbcls.runtime.model_files import architecture, is_run, local_model, weights_of_run
 
-# Only these files in a model folder affect what the model computes. A README, for example, has no effect.
+# Only files with these extensions affect what a model computes. A README, for example, has no effect.
 MODEL_FILES = (".json", ".safetensors", ".txt", ".model")
 UNLABELLED_AUTO = ("unlabelled", "auto")  # `data.unlabelled=auto` does not name a path
 MAX_FILES = 200_000  # a folder with more files is identified by its path

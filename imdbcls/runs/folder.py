@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# How long to wait for the lock of a run. `comparison.run_files.is_locked` holds a shared lock for a moment, on a busy
-# machine for a second.
+# How long to wait for the lock of a run. `comparison.run_files.is_locked` holds a shared lock for a moment, or about a
+# second on a busy machine.
 LOCK_SECONDS = 2.0
 PRETRAINED = "pretrained"  # the status of a finished run of `imdbcls.pretrain`
 
@@ -158,7 +158,7 @@ class RunFolder:
         return self.result() if self.problem() is None else None
 
     def complete(self) -> dict[str, Any] | None:
-        """Return the result if the run is finished and its predictions are intact, else None."""
+        """Return the result if the run is finished and its predictions and folder name match the result, else None."""
         result = self.finished()
         return result if result is not None and self._damage_of(result) is None else None
 
@@ -210,7 +210,8 @@ class RunFolder:
     def open_for_trial(self) -> dict[str, Any] | None:
         """Return the result of a finished or pruned trial. Otherwise return None: the caller must start or resume it.
 
-        Raise UserError as `open_for_training` does, and if the folder contains a run that was evaluated on test.
+        Raise UserError as `open_for_training` does for unsupported format versions and links. Also raise UserError if
+        the folder contains a run that was evaluated on test.
         """
         require_no_links(self.path)
         self.require_version()

@@ -67,8 +67,8 @@ def columns_of(path: Path, metadata: Any, names: Collection[str] | None = None) 
     """Return a `Column` for each leaf column of a Parquet file, keyed by its dotted path.
 
     The sizes come from the page headers. `names` restricts the result to these top-level columns. Raise PagesError if
-    the pages of a column do not match the byte range and the number of values in the footer. Otherwise, Arrow's reader
-    could read pages that were not checked here.
+    the pages of a column do not match the byte range and the number of values in the footer. Without this check,
+    Arrow's reader could read pages whose sizes are not known here.
     """
     columns: dict[str, Column] = {}
     num_pages, size = 0, path.stat().st_size

@@ -81,7 +81,10 @@ class Plan(Fixed):
         return len(self.groups) * (len(self.groups) - 1) // 2
 
     def difference(self, other: "Plan") -> str | None:
-        """Return how another plan differs, such as "margin is 0.005 instead of 0.003", or None if it does not."""
+        """Return how another plan differs, such as "margin is 0.005 instead of 0.003", or None if it does not.
+
+        Groups are compared by `group_hash`, not by their names, overrides or order.
+        """
         if self == other:
             return None
         clauses = []

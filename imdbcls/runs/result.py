@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How long the other processes wait until the main process has asked W&B and saved the checkpoint. torchrun kills
-# processes 30 seconds after a signal.
+# How long the other processes wait for the main process to ask W&B and to save the checkpoint. torchrun kills processes
+# 30 seconds after a signal.
 MAIN_SECONDS = 20.0
 
 

@@ -101,7 +101,7 @@ def require_bounded_yaml(path: Path) -> None:
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise UserError(f"{path} has {path.stat().st_size:,} bytes; at most {MAX_CONFIG_BYTES:,} are allowed.")
     sizes: dict[str, int] = {}  # number of values, keyed by anchor
-    open_nodes: list[tuple[str | None, int]] = []  # for each open collection: its anchor, and the values before it
+    open_nodes: list[tuple[str | None, int]] = []  # anchor of each open collection, and number of values before it
     num_values = 0
     try:
         for event in yaml.parse(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader):
