@@ -1,4 +1,4 @@
-"""Advice on how to get a verdict on undecided pairs. All views use it."""
+"""Advice on how to get a verdict on undecided pairs, for the terminal, the page and the Markdown file."""
 
 from collections.abc import Sequence
 
@@ -57,7 +57,7 @@ def names_of(pairs: Sequence[PairResult], best: str) -> str:
 
 
 def collapsed(comparison: Comparison) -> list[str]:
-    """Return one sentence about the seeds that predict one class for nearly all documents, or an empty list."""
+    """Return a list: one sentence on the seeds that predict one class for nearly all documents, or nothing."""
     counts = [
         f"{group.num_collapsed} of {len(group.seeds)} seeds of {group.name}"
         for group in comparison.groups

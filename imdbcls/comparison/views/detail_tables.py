@@ -58,8 +58,8 @@ def runs(comparison: Comparison) -> Table:
     note = ""
     if any(run.best_epoch is not None for group in comparison.groups for run in group.runs):
         note = (
-            "Best epoch: the epoch with the best validation score. The model of this epoch is evaluated on the test "
-            "documents."
+            "Best epoch: the epoch with the best validation score. Its model, or the greedy soup if the run computed "
+            "one, is evaluated on the test documents."
         )
     if len(rows) > MAX_RUNS:
         note += f" Only the first {MAX_RUNS} of {len(rows):,} runs are shown. comparison.json contains all runs."

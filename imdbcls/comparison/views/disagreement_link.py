@@ -20,7 +20,7 @@ class DisagreementLink:
 
 
 def disagreement_link(study: Study, comparison: Comparison, folder: Path) -> DisagreementLink | None:
-    """Return the command for the first runs of the two best groups, and the pages in the output folder.
+    """Return the command for the first run of each of the two best groups, and the pages in the output folder.
 
     Return None if there are fewer than two groups, or no run folders.
     """

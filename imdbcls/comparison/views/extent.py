@@ -11,7 +11,7 @@ MAX_GROUPS = 20  # as curves of one figure, as columns of a table, or in the lis
 def shown_pairs(comparison: Comparison) -> tuple[PairResult, ...]:
     """Return the pairs to show. If there are at most `MAX_PAIRS` pairs, return all of them.
 
-    Otherwise, return the best group paired with each of the `MAX_PAIRS` groups that follow it in the ranking.
+    Otherwise, return the pairs of the best group with the groups that follow it in the ranking, at most `MAX_PAIRS`.
     """
     if len(comparison.pairs) <= MAX_PAIRS:
         return comparison.pairs
@@ -25,8 +25,8 @@ def note_on_pairs(comparison: Comparison) -> str:
     if num_shown == num_pairs:
         return ""
     return (
-        f"Only {num_shown} pairs are shown: the best group and each group that follows it in the ranking. The p-values "
-        f"are corrected for all tested pairs. comparison.json contains all {num_pairs:,} pairs."
+        f"Only {num_shown} pairs are shown: the best group with each of the {num_shown} groups that follow it in the "
+        f"ranking. The p-values are corrected for all tested pairs. comparison.json contains all {num_pairs:,} pairs."
     )
 
 

@@ -1,4 +1,7 @@
-"""Place labels next to marks without covering other labels, marks or lines. x increases rightwards, y downwards."""
+"""Place labels next to marks. If there is room, a label covers no other label, mark or line.
+
+x increases rightwards, y downwards.
+"""
 
 from itertools import pairwise
 from typing import NamedTuple

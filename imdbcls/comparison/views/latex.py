@@ -1,4 +1,4 @@
-"""A comparison as LaTeX tables: `comparison.tex`, to include in a paper with the package booktabs."""
+"""A comparison as LaTeX tables: `comparison.tex`, for a paper that loads the package booktabs."""
 
 import re
 from collections.abc import Sequence

@@ -281,7 +281,7 @@ def set_ranges(axes: "Axes", plot: CurvePlot | CostPlane) -> None:
 
 
 def cost_figure(plot: CostPlane) -> "Canvas":
-    """Draw the Pareto front, the marks, and labels that avoid both."""
+    """Draw the Pareto front, the marks, and labels that avoid both if there is room."""
     canvas = empty(2.3)
     axes = canvas.add_subplot()
     set_ranges(axes, plot)

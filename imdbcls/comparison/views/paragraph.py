@@ -88,11 +88,12 @@ def planned_looks(comparison: Comparison) -> Iterator[str]:
     if plan is None:
         return
     spending = "O'Brien-Fleming spending" if plan.num_groups == 2 else "a power spending function"
-    reasons = ["a significant difference", "equivalence", *([] if plan.futility is None else ["futility"])]
+    futile = [] if plan.futility is None else ["unlikely to get a verdict"]
+    reasons = ["significantly worse than another model", "equivalent to the best model", *futile]
     yield (
         "The study was group sequential, with a plan that was fixed before the first look: each model was tested with "
-        f"{plan.looks[0]} to {plan.max_seeds} seeds, after each seed, and got no further seeds after "
-        f"{listed(reasons, 'or')}. Error spending (Lan and DeMets, 1983; {spending}) keeps the error rate over all "
+        f"{plan.looks[0]} to {plan.max_seeds} seeds, after each seed, and got no further seeds once it "
+        f"was {listed(reasons, 'or')}. Error spending (Lan and DeMets, 1983; {spending}) keeps the error rate over all "
         "looks at 5 %, and the intervals of differences are repeated confidence intervals (Jennison and Turnbull, "
         f"1989). {len(plan.looks_done):,} of {len(plan.looks):,} looks were taken. Differences that stopped the "
         "training of a model are overestimated on average."

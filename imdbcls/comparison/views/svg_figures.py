@@ -147,7 +147,7 @@ def curve_drawing(plot: CurvePlot) -> str:
 
 
 def cost_drawing(plot: CostPlane) -> str:
-    """Draw the Pareto front, the marks, and labels that avoid both."""
+    """Draw the Pareto front, the marks, and labels that avoid both if there is room."""
     x = scale(plot.x, 46, svg.WIDTH - 14)
     y = scale(plot.y, svg.HEIGHT - 44, 26)
     parts = [panel_axes(plot, x, y)]

@@ -9,7 +9,7 @@ class Term(NamedTuple):
     definition: str
 
 
-TERMS = {  # by a regular expression that matches the whole column title
+TERMS = {  # keyed by a regular expression that matches the whole column title
     r"95 % interval": Term(
         "interval",
         "If the study were repeated with other documents and seeds, 95 % of such intervals would contain the true "

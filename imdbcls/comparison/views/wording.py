@@ -109,8 +109,8 @@ def undecided(pair: PairResult, metric: Metric) -> str:
 def limited_by_seeds(pair: PairResult) -> bool:
     """Return whether to advise more seeds although it is unknown how many seeds would suffice.
 
-    A group then has at most `FEW_SEEDS` seeds. The degrees of freedom of the test are below `FEW_DF` and below half the
-    number of shared documents.
+    This is the case if a group has at most `FEW_SEEDS` seeds, and the degrees of freedom of the test are below `FEW_DF`
+    and below half the number of shared documents.
     """
     df = pair.degrees_of_freedom
     few_df = df is not None and df < min(FEW_DF, pair.shared_documents / 2)
