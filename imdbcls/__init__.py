@@ -1,6 +1,6 @@
 """Compare classification heads on the same encoder, and test whether the differences are real.
 
-Use it from Python, for example in a notebook. This code does the same as `python -m imdbcls.train`:
+In Python, for example in a notebook, `imdbcls.run` does the same as `python -m imdbcls.train`:
 
     import imdbcls
 

@@ -228,7 +228,7 @@ def build_trainer(
 
 
 def build_profiler(config: Config, folder: RunFolder, hardware: Hardware, processes: Processes) -> StepProfiler | None:
-    """Return the profiler of a run with `trainer.profile_steps`; with several processes, only in the main process."""
+    """Return the profiler if `trainer.profile_steps` is set and this is the main process, else None."""
     num_steps = config.trainer.profile_steps
     if num_steps is None or not processes.is_main:
         return None

@@ -137,7 +137,7 @@ def keys_of(override: str) -> Iterator[str]:
 
 
 def run_folders(prefix: str, **_: Any) -> list[str]:
-    """Return the folders of finished runs, in runs/ or in the folder that `prefix` names.
+    """Return the folders of finished runs whose path begins with `prefix`, or all in runs/ if `prefix` has no slash.
 
     If there are none, return the files and folders that begin with `prefix`.
     """

@@ -1,9 +1,8 @@
 """Report how imdbcls would run on this machine: `python -m imdbcls.doctor`.
 
-The command changes no settings and fills no cache. To check that the Hugging Face hub and the W&B server answer, it
-sends each of them one request without a key. If MLFLOW_TRACKING_URI is set, it also sends one to the MLflow server.
-Other commands check versions (`pip check`), the PyTorch build (`python -m torch.utils.collect_env`) and the W&B account
-(`wandb status`).
+The command changes no settings and fills no cache. To check whether the Hugging Face hub, the W&B server and the MLflow
+server (MLFLOW_TRACKING_URI) answer, it sends each of them at most one request, without a key. Other commands check
+versions (`pip check`), the PyTorch build (`python -m torch.utils.collect_env`) and the W&B account (`wandb status`).
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads

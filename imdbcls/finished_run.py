@@ -180,9 +180,10 @@ class FinishedRun:
     def evaluate(self, file: str | Path, **options: Any) -> "Scores":
         """Score the run on a file of labelled documents. `imdbcls.data.labelled.read_labelled` describes the `options`.
 
-        For example, `run.evaluate("new.csv", label_column="topic")`. As for the metrics in `result`, the probabilities
-        are not calibrated. Notes on the file, such as the number of skipped rows, are logged as in `imdbcls.run`. Raise
-        UserError if the file cannot be read or has labels that are not classes of the run.
+        For example, `run.evaluate("new.csv", label_column="topic")`. The probabilities are not calibrated, so the
+        scores are comparable with the metrics in `result`. Notes on the file, such as the number of skipped rows, are
+        logged as in `imdbcls.run`. Raise UserError if the file cannot be read or has labels that are not classes of the
+        run.
         """
         from imdbcls.data.labelled import read_labelled
         from imdbcls.models.scores import scores_of

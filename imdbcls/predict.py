@@ -1,11 +1,12 @@
 """Classify texts with finished runs: `python -m imdbcls.predict runs/heads/lstm-s0-1a2b3c4d "A quiet, patient film."`.
 
 Texts come from the command line, from a file (`--file reviews.csv`), or from stdin, one per line. The output has one
-line of JSON or CSV, or one row of Parquet, per text, in input order. A line or row contains the number of the text, its
-id if the file has ids, the most probable class, and the probability of each class. Probabilities are calibrated, except
-with `--uncalibrated`. Texts are read and classified in chunks, so memory use does not depend on the size of the input.
-A row without a text gets a null label. The command stops at a row that cannot be read. With `--output`, the same
-command continues after an interruption (see `data.answer_file`). The probabilities of several runs are averaged.
+answer per text, in input order: a line of JSON, CSV or plain text, or a row of Parquet. An answer contains the number
+of the text, its id if the file has ids, the most probable class, and the probability of each class (in plain text, only
+the highest probabilities). Probabilities are calibrated, except with `--uncalibrated`. Texts are read and classified in
+chunks, so memory use does not depend on the size of the input. A row without a text gets a null label. The command
+stops at a row that cannot be read. With `--output`, the same command continues after an interruption (see
+`data.answer_file`). The probabilities of several runs are averaged.
 """
 
 if __name__ == "__main__":  # before the other imports, which can hit a limit of memory or threads

@@ -40,7 +40,7 @@ FILE = "pretrain.yaml"
 HEADER = """\
 Continue the pretraining of an encoder with masked tokens, on the training documents and on documents without labels.
 
-  python -m imdbcls.pretrain data=imdb backbone=minilm                  train and the 50,000 unlabelled reviews of IMDB
+  python -m imdbcls.pretrain data=imdb backbone=minilm         IMDB's training split and its 50,000 unlabelled reviews
   python -m imdbcls.pretrain data=files data.train=my.csv data.unlabelled=more.csv backbone=minilm      your own files
   python -m imdbcls.pretrain data=imdb backbone=minilm --dry-run    estimate hours and disk space without training
   python -m imdbcls.train data=imdb backbone=minilm backbone.path=runs/pretrain/NAME    fine-tune the pretrained encoder
@@ -49,7 +49,7 @@ The encoder never learns from test documents: a document with the same text as a
 validation documents are held out: the masked loss on them selects the best epoch. The same command continues after an
 interruption. All other keys are keys of python -m imdbcls.train (see its --help). Keys for the head and the labels are
 not accepted.
-With an experiment for imdbcls.train, its documents, encoder and max_length are used, and its recipe is ignored.
+An experiment for imdbcls.train sets the documents, the encoder and max_length. Its recipe is ignored.
 
 Keys of pretraining, with their defaults:"""
 # Groups and keys of training that pretraining does not accept. Pretraining uses no labels and no test split, has its

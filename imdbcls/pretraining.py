@@ -39,8 +39,8 @@ from imdbcls.training.run import Run
 logger = logging.getLogger(__name__)
 
 MASKED_LANGUAGE_MODEL = Evaluation(masked_scores, lambda batches, scores_N3: masked_metrics(scores_N3))
-# Default size of an evaluation batch in tokens. The default for classification is larger, because a document has fewer
-# logits than a masked token, which has one logit for each token of the vocabulary.
+# Default size of an evaluation batch in tokens. It is smaller than the default for classification, because each masked
+# token has a logit for every token of the vocabulary.
 EVAL_TOKENS = 4096
 
 
@@ -50,8 +50,8 @@ def build_pretraining(
     """Build everything that one pretraining run needs, and save the backbone's architecture and tokenizer in `folder`.
 
     `config` is the config that `settings.recorded` returns. `corpus` replaces the documents of the config, for a
-    measurement on a part of them. Like `build.build_run`, this function draws random numbers
-    only from random states that depend on the seed. Raise UserError for mistakes that the user can correct.
+    measurement on a part of them. Like `build.build_run`, this function draws random numbers only from random states
+    that depend on the seed. Raise UserError for mistakes that the user can correct.
     """
     require_buildable(config)
     hardware = build_hardware(config)

@@ -1,8 +1,8 @@
 r"""Write values as text for messages, and escape untrusted text for terminals, logs and spreadsheets.
 
-Terminals execute control characters (ECMA-48: ESC, and 0x80 to 0x9f, which are short for ESC and a letter). Direction
-controls change the order in which text is displayed (Boucher and Anderson 2021, "Trojan Source"). Both kinds of
-characters are replaced by Python escapes such as `\x1b` and `\u202e`. All other characters, in any script, are
+Terminals execute control characters (ECMA-48: ESC, and 0x80 to 0x9f, which are short for ESC and one more character).
+Direction controls change the order in which text is displayed (Boucher and Anderson 2021, "Trojan Source"). Both kinds
+of characters are replaced by Python escapes such as `\x1b` and `\u202e`. All other characters, in any script, are
 unchanged.
 """
 
