@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def risk_of_folder(folder: Path) -> str | None:
-    """Return why another user could change the content of `folder`, with a remedy if possible; None if nobody could.
+    """Return why another user could change the content of `folder`, or None if no other user could.
 
     If the folder exists, it must belong to this user or root, must not be a symbolic link, and must not be writable by
     other users. A parent folder that other users can write to must be sticky, as /tmp is: in a sticky folder, other

@@ -9,7 +9,8 @@ from imdbcls.printable import printable_line
 GAP = 2  # spaces between columns
 MIN_TEXT_WIDTH = 16  # wrapping never makes a text column narrower than this
 
-# A command to copy: its name, and arguments with a dash, `=`, `/`, quotes or capital letters (a placeholder).
+# A command to copy: its name, and arguments with a dash, `=`, `/`, quotes, a file extension or capital letters (a
+# placeholder).
 _ARGUMENT = r"""(?:-[-\w]+|'[^']*'|"[^"]*"|[A-Z][A-Z_]+\b|[^\s=/]*[=/]\S*|\S+\.\w+)"""
 COMMAND = re.compile(rf"(?:python -m imdbcls\S*|imdbcls \w+|pip install \S+|scancel \S+|wandb \w+)(?: {_ARGUMENT})*")
 _NO_BREAK = "\ue000"  # a private character that stands for a space in a command

@@ -44,9 +44,9 @@ def require_single_process() -> None:
 def muted_other_processes() -> Iterator[None]:
     """Show only the messages of the main process in the block, because the other processes would repeat them.
 
-    After `distributed.joined_processes`, the other processes show their errors, too, with their rank. An earlier error
-    has the same cause in all processes. So only the main process shows the error, and the other processes exit after a
-    delay without a message.
+    Once `distributed.joined_processes` has connected the processes, the other processes show their errors, too, with
+    their rank. Until then, an error has the same cause in all processes. So only the main process shows the error, and
+    the other processes exit after a delay without a message.
     """
     if not is_other_process():
         yield
