@@ -1,4 +1,4 @@
-"""List the measurements in order of importance, and write their training documents. Does not import PyTorch."""
+"""List the measurements in order of importance, and write their documents. This module does not import PyTorch."""
 
 import itertools
 import json

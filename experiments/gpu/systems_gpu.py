@@ -1,6 +1,6 @@
 """The compared systems on a GPU: `imdbcls`, and the Hugging Face Trainer with its fastest options.
 
-Both come from `experiments/throughput/systems.py`, and train the same weights on the same documents. Each system has
+Both extend classes in `experiments/throughput/systems.py`, and train the same weights on the same documents. Each has
 `first_loss`, `flops` and `seconds`.
 """
 

@@ -16,7 +16,7 @@ class Usage:
     """The memory and time that a command used.
 
     `private_mb` is the peak of the memory that is not backed by a file (`RssAnon`), summed over the command's
-    processes. `resident_mb` also contains the pages of mapped files (`VmRSS`), which the kernel shares between
+    processes, in MiB. `resident_mb` also contains the pages of mapped files (`VmRSS`), which the kernel shares between
     processes and drops when memory is short. `cpu_seconds` covers all processes of the command. `cpu_at` maps each
     number of training steps that `measure` saw to the CPU seconds of the main process at that time.
     """
@@ -79,7 +79,7 @@ def family_of(pid: int) -> list[int]:
 
 
 def memory_of(pid: int) -> tuple[float, float]:
-    """Return the anonymous and the total resident memory of a process in MB."""
+    """Return the anonymous and the total resident memory of a process in MiB."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:  # the process has ended

@@ -66,7 +66,7 @@ def small_studies(
 
 
 def print_small(run: Runner) -> None:
-    """Print how often equal heads are "better", and heads that are exactly one margin apart are "equivalent"."""
+    """Print how often equal heads are "better", and how often heads exactly one margin apart are "equivalent"."""
     print_header(
         *("heads, documents, seeds", "better, without", "with"),
         *(f"equivalent at {MARGIN} points, without", "with", "at a wide margin, without", "with"),

@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def table(common: list[str]) -> Iterator[str]:
-    """Yield the lines of a Markdown table with the default and the recipes, best recipe first.
+    """Yield the lines of a Markdown table: first the default, then the recipes, best recipe first.
 
     A list below the table contains the verdict on each recipe, and the recipes that were not run or failed.
     """
