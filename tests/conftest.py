@@ -66,7 +66,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Launch:
 
 @pytest.fixture(scope="session")
 def finished(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a finished run of `head=lstm` on TINY. It is read-only: copy it before changing files."""
+    """Return the folder of a finished run of `head=lstm` on TINY. Many tests share it: copy it to change files."""
     folder = tmp_path_factory.mktemp("finished")
     launch(folder, "train", "head=lstm", *TINY, "tracker=none", "runs_dir=runs", "study=demo")
     (run,) = (folder / "runs" / "demo").iterdir()
@@ -75,7 +75,7 @@ def finished(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def second(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a finished run of `head=weight_avg` on the same documents. It is also read-only."""
+    """Return the folder of a finished run of `head=weight_avg` on the same documents. Copy it to change files."""
     folder = tmp_path_factory.mktemp("second")
     launch(folder, "train", "head=weight_avg", *TINY, "epochs=1", "tracker=none", "runs_dir=runs", "study=other")
     (run,) = (folder / "runs" / "other").iterdir()

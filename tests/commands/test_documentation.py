@@ -40,7 +40,7 @@ COMMANDS = [
     and "hydra/sweeper=optuna" not in arguments
     and not any(each.startswith("--config-dir") for each in arguments)
 ]
-# Placeholders in commands, and files that a reader would create.
+# Files that a reader would create.
 EXAMPLES = {"imdbcls/heads/first_last.py", "conf/head/first_last.yaml", "imdbcls/data/mine.py", "conf/data/mine.yaml"}
 
 

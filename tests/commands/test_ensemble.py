@@ -22,7 +22,7 @@ TEXTS = ["A quiet, patient film.", "Two hours, lost.", "Not bad."]
 
 @pytest.fixture(scope="module")
 def runs(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three runs with different weights and temperatures."""
+    """Return three runs with different weights and temperatures."""
     study = tmp_path_factory.mktemp("ensemble")
     return [variant(finished, study / f"run{number}", number) for number in range(3)]
 

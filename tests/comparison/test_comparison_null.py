@@ -1,7 +1,7 @@
 """Error rates of the comparison in simulated studies, whose true differences are known.
 
 The studies come from experiments/null_simulation, with fewer documents. Its README has precise numbers. Each rule
-that limits an error rate is also switched off. The rate must then exceed the bound that it keeps with the rule.
+that limits an error rate is also switched off. Without the rule, the rate must exceed the bound that holds with it.
 """
 
 from dataclasses import replace

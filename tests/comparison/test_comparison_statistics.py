@@ -486,7 +486,7 @@ def test_collapsed_seeds_are_found_and_their_rate_is_bounded() -> None:
     group = group_of(*(predictions(labels, each, np.eye(2)[each]) for each in (good, constant, almost)))
     assert group.collapsed_S.tolist() == [False, True, True]
     rare = np.array([0] * 97 + [1] * 3)
-    assert not group_of(predictions(rare, constant, np.eye(2)[constant])).collapsed_S.any(), "the class is not rare"
+    assert not group_of(predictions(rare, constant, np.eye(2)[constant])).collapsed_S.any(), "97 % have label 0"
     assert largest_collapse_rate(3) == pytest.approx(1 - 0.05 ** (1 / 3))
     assert largest_collapse_rate(3, 3) == 1.0
     assert largest_collapse_rate(3, 1) == pytest.approx(stats.beta.ppf(0.95, 2, 2))

@@ -83,7 +83,7 @@ def test_report_option_names_its_replacement(tmp_path: Path, capfd: pytest.Captu
     with pytest.raises(SystemExit) as ended:
         main([str(tmp_path), "--report"])
     assert ended.value.code == 2
-    assert "--report was removed: --wandb saves the report" in capfd.readouterr().err
+    assert "--report was removed. Use --wandb, which also saves the report" in capfd.readouterr().err
 
 
 def test_offline_comparison_names_the_command_that_publishes_it(

@@ -39,7 +39,7 @@ def plan_of(heads: tuple[Head, ...], **changes: object) -> Plan:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study with a plan, in which every head has all planned seeds."""
+    """Return a study with a plan, in which every head has all planned seeds."""
     heads = (CLEAR, CLOSE, POOR)
     study = make_study(tmp_path_factory.mktemp("planned") / "heads", heads, range(NUM_SEEDS), num_documents=8_000)
     write_plan(study, plan_of(heads))

@@ -2,7 +2,7 @@
 
 The studies come from `adaptive` in experiments/null_simulation, with fewer documents. Its README has precise
 numbers. With a test after each seed, but without the levels for planned looks, the error rates must exceed the bounds
-that a plan keeps.
+that hold with a plan.
 """
 
 from collections.abc import Callable

@@ -313,7 +313,7 @@ def test_score_test_does_not_widen_the_interval_of_two_seeds() -> None:
 
 
 def test_predicted_chance_uses_the_same_equivalence_test() -> None:
-    """The documents agree completely, so 700 of them cannot show equivalence within 0.3 points, whatever the seeds."""
+    """Even if groups agree on all of 700 documents, these are too few to show equivalence within 0.3 points."""
     variances = (SeedVariance(1e-9, 2, 3), SeedVariance(1e-9, 2, 3))
     for num_documents, can_settle in ((700, False), (3_000, True)):
         step = 1 / num_documents

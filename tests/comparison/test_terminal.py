@@ -185,7 +185,7 @@ def test_undecided_pair_says_which_group_needs_a_seed(tmp_path: Path) -> None:
 
 
 def test_advice_asks_for_seeds_before_documents(tmp_path: Path) -> None:
-    """With two seeds of very different results, the interval is wide because of the seeds, not of the documents."""
+    """With two seeds of very different results, the interval is wide because of the seeds, not the documents."""
     heads = [Head("a", 0.6, seed_spread=0.8), Head("b", 0.5, seed_spread=0.8)]
     comparison = compared(make_study(tmp_path / "two", heads, seeds=[0, 1], num_documents=2_000))
     (pair,) = comparison.pairs

@@ -59,8 +59,8 @@ def test_splits_are_stratified_near_the_requested_fraction() -> None:
         of_six = replace(one_by_one, train=replace(one_by_one.train, clusters=films))
         counts = np.bincount(split(of_six, seed, validation_fraction=0.25).validation.labels)
         assert np.abs(counts - np.array([100, 50])).max() <= 6, f"{counts}: off by more than one film"
-        # In this source, one film has 36 % of the documents, and duplicates join a few films that have most documents.
-        # The split can therefore only approximate the fraction.
+        # In this source, one film has 36 % of the documents, and duplicates join a few films, which together have most
+        # of the documents. The split can therefore only approximate the fraction.
         counts = np.bincount(split(make_source(), seed, validation_fraction=0.25).validation.labels)
         assert np.abs(counts - np.array([100, 50])).max() <= 15, counts
 

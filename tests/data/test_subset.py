@@ -7,7 +7,7 @@ from imdbcls.data.subset import spread, subset
 
 
 def documents(num_documents: int, rare: int = 0) -> Documents:
-    """Texts of random lengths; the last `rare` documents have a class of their own."""
+    """Return documents of random lengths. The last `rare` documents have a class of their own."""
     lengths = np.random.default_rng(0).lognormal(5, 0.7, num_documents).astype(int)
     labels = np.arange(num_documents) % 2
     labels[num_documents - rare :] = 2

@@ -1,4 +1,4 @@
-"""Commands that fail at a chosen point: a plugin, a kill, and a full disk."""
+"""Make a command fail at a chosen point: with a faulty plugin, a kill or a full disk."""
 
 import contextlib
 import os

@@ -218,7 +218,7 @@ def run(folder: Path, *arguments: str, **options: Any) -> Command:
 
 
 def wait_in_training(must_wait: Callable[["Trainer"], bool]) -> None:
-    """Let this process and its jobs wait before each step for which `must_wait` is true, until they get a signal.
+    """Let this process and its jobs wait before each step, while `must_wait` is true and no signal has arrived.
 
     Otherwise, a command may end before a test on a busy machine sends its signal.
     """
