@@ -1,4 +1,4 @@
-"""An estimate with its variance components: its interval, its p-values and its degrees of freedom.
+"""An estimate with its variance components, from which its interval, p-values and degrees of freedom are computed.
 
 `statistics` builds the estimates and describes the methods.
 """
@@ -12,7 +12,7 @@ from scipy import special
 from scipy.optimize import brentq
 
 LIMIT = 0.75  # confidence level of the upper limits that weight the degrees of freedom
-NUM_ITERATIONS = 8  # enough for an error of `Estimate.equivalence_limit` below 0.01 % of its distance to the margin
+NUM_ITERATIONS = 8  # the error of `Estimate.equivalence_limit` is then below 0.01 % of its distance to the margin
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,10 @@ class Estimate:
         return float(brentq(excess, distance, rejected))
 
     def p_value(self) -> float:
-        """Return the two-sided p-value for a true value of zero. An undefined value (NaN) is never significant.
+        """Return the two-sided p-value of the null hypothesis that the true value is zero.
 
-        The p-value is `exact_p` if it is known, and otherwise the p-value of the t-test.
+        The p-value is `exact_p` if it is known, and otherwise the p-value of the t-test. An undefined value (NaN) is
+        never significant.
         """
         if self.exact_p is not None:
             return self.exact_p
@@ -124,9 +125,10 @@ class Estimate:
     def p_equivalence(self, margin: float) -> float:
         """Return the p-value of TOST (Schuirmann 1987): the larger p of the one-sided tests at -margin and margin.
 
-        Each one-sided test is a t-test. For a metric with steps, a score test is added, and the larger p counts. The
-        p-value is below a level exactly if the interval at 1 - 2 `level` lies within the margin. If the variance is
-        zero, return 1, because the test documents then say nothing about documents outside the test split.
+        Each one-sided test is a t-test. For a metric with steps, a score test is added, and the larger p counts. For
+        any `level`, the p-value is below `level` exactly if `interval(1 - 2 * level)` lies between -margin and margin.
+        If the variance is zero, return 1, because the test documents then say nothing about documents outside the test
+        split.
         """
         if self.standard_error == 0:
             return 1.0

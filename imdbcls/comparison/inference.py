@@ -251,8 +251,8 @@ def dunnett(num_comparisons: int, df: float) -> float:
     """Return Dunnett's one-sided 95 % critical value.
 
     If `df` is below 0.5, return infinity: even for a single comparison, the critical value is then above 40. With
-    several comparisons, `df` is rounded down to three significant digits, or to infinity above 2,000, so that fewer
-    different values are computed.
+    several comparisons, `df` is rounded down to three significant digits, and a value above 2,000 counts as infinity.
+    Fewer different values are then computed.
     """
     if df < SMALLEST_DF:
         return float("inf")

@@ -72,7 +72,7 @@ def accuracy(predictions: Predictions) -> tuple[float, Floats]:
 
 
 def macro_f1(predictions: Predictions) -> tuple[float, Floats]:
-    """Return macro F1 as in scikit-learn, and its influence (N,).
+    """Return macro F1 as in scikit-learn with `labels` set to all classes, and its influence (N,).
 
     The F1 of a class is 2 c / (p + l), or 0 if p + l is 0. Here, p documents are predicted as this class, l documents
     are labelled with this class, and c documents are both.
@@ -92,9 +92,9 @@ def step_of_f1(predictions: Predictions) -> float:
     """Return the typical influence of a changed prediction on macro F1: the mean over classes of 1 / (C q).
 
     C is the number of classes, and q is the share of documents labelled with the class. Classes without documents are
-    left out of the mean. Macro F1 gives a document the
-    weight w = 1 / (C q) of its class. The mean of w over classes equals the mean of w² over documents divided by the
-    mean of w over documents. The result is 1 if all classes are equally frequent.
+    left out of the mean. Macro F1 gives a document the weight w = 1 / (C q) of its class. The mean of w over classes
+    equals the mean of w² over documents divided by the mean of w over documents. The result is 1 if all classes are
+    equally frequent.
     """
     shares_C = np.bincount(predictions.true_labels, minlength=len(predictions.label_names)) / len(predictions.ids)
     return float((1 / (len(shares_C) * shares_C[shares_C > 0])).mean())
@@ -127,7 +127,10 @@ def auroc(predictions: Predictions) -> tuple[float, Floats]:
 
 
 def brier(predictions: Predictions) -> tuple[float, Floats]:
-    """Return the mean over documents of the squared error summed over classes (Brier 1950), and its influence (N,)."""
+    """Return the Brier score and its influence (N,).
+
+    The score is the squared error, summed over classes and averaged over documents (Brier 1950).
+    """
     probabilities_NC = predictions.known_probabilities
     truth_NC = predictions.true_labels[:, None] == np.arange(probabilities_NC.shape[1])
     return average(((probabilities_NC - truth_NC) ** 2).sum(axis=1))
@@ -151,5 +154,5 @@ METRICS = {
 
 
 def confidence_bin(confidence: NDArray) -> NDArray[np.int64]:
-    """Return the index of the bin of equal width that contains each confidence."""
+    """Return, for each confidence, the index of the bin that contains it. All bins have the same width."""
     return np.clip(np.ceil(confidence * NUM_CALIBRATION_BINS).astype(int) - 1, 0, NUM_CALIBRATION_BINS - 1)

@@ -1,4 +1,4 @@
-"""Name each group of a study by its head and by all choices in which the groups differ."""
+"""Name each group of a study by its head and by the choices in which the groups differ."""
 
 import re
 from collections import Counter, defaultdict
@@ -30,8 +30,8 @@ class Described(Protocol):
 def distinct_names(runs: Sequence[Described], varied: Sequence[Mapping[str, str]]) -> list[str]:
     """Return a distinct name for each group. `runs` contains one run of each group.
 
-    A name is the head, followed by the choices in `varied` (see `varied_choices`). If two names
-    are equal, the start of the `group_hash` is appended to both.
+    A name is the head, followed by the first `MAX_VARIED` choices in `varied` (see `varied_choices`). If two names are
+    equal, the start of the `group_hash` is appended to both.
     """
     heads = [sanitize(str(run.result["head"]), 60) for run in runs]
     details = [[f"{key}={value}" for key, value in choices.items()] for choices in varied]
@@ -47,7 +47,7 @@ def distinct_names(runs: Sequence[Described], varied: Sequence[Mapping[str, str]
 
 
 def varied_choices(runs: Sequence[Described]) -> list[dict[str, str]]:
-    """Return, for each group, its value of each section and of each config key in which the groups differ.
+    """Return, for each group, the values of the sections and config keys in which the groups differ.
 
     `runs` contains one run of each group. A section, such as `backbone`, has the name of its choice as its value. The
     head is left out. A key is included only if its value differs between groups that have the same choice of its
@@ -92,7 +92,7 @@ def chosen_sections(run: Described) -> dict[str, str]:
 
 
 def value_in_name(value: Any) -> str:
-    """Return a config value for a name, with `null`, `true` and `false` as in YAML.
+    """Return a config value as text for a name, with `null`, `true` and `false` as in YAML.
 
     Floats have three significant digits. Only the end of a long path is kept.
     """

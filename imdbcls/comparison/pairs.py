@@ -93,7 +93,7 @@ class PairTest:
 
 
 def planned_test(planned: PlannedStudy, a: Group, b: Group) -> PairTest:
-    """Return the test of two groups at their last planned look."""
+    """Return the test of two groups at the last look that tested them."""
     i, j = planned.index_of(a), planned.index_of(b)
     assert i is not None and j is not None
     last = planned.last_round(min(i, j), max(i, j))

@@ -141,12 +141,12 @@ def planned_study(study: Study, plan: Plan, metric: Metric, failed: Collection[i
 
 
 def group_with(groups: Sequence[Group], group_hash: str) -> Group | None:
-    """Return the group that has runs with a `group_hash`, or None."""
+    """Return the group that contains a run with this `group_hash`, or None."""
     return next((group for group in groups if any(run.result["group_hash"] == group_hash for run in group.runs)), None)
 
 
 def planned_sample(group: Group, plan: Plan, metric: Metric, units: Units) -> Sample | None:
-    """Return the metric of a group for its first planned seeds, up to the first seed without a finished run."""
+    """Return the metric of a group for the planned seeds before the first unfinished one; None: no such seeds."""
     rows = []
     for seed in plan.seeds:
         if seed not in group.seeds:

@@ -94,8 +94,8 @@ def chance_by_flat_prior(
 
     The mean difference with more seeds is then the present difference plus w T, where w² is the variance that the added
     seeds remove and T has Student's t distribution. In `chance_to_settle`, a small present difference is evidence that
-    the true difference is small; here, it is not. With this function, the futility rule loses less power
-    than with `chance_to_settle`.
+    the true difference is small; here, it is not. With this function, the futility rule loses less power than
+    with `chance_to_settle`.
     """
     larger = with_seeds(estimate, num_seeds)
     now, then = (sum(variance.of_mean for variance in each.seed_variances) for each in (estimate, larger))

@@ -1,7 +1,7 @@
 """Read the rows of a file of predictions: CSV, TSV or Parquet.
 
-The file may be untrusted. Its size, its lines (CSV, TSV) and its pages (Parquet) are limited before they are read into
-memory. `predictions_file` checks the cells.
+The file may be untrusted. Before rows are read, its size, its lines (CSV, TSV) and its pages (Parquet) are checked
+against limits. `predictions_file` checks the cells.
 """
 
 import csv
@@ -85,7 +85,7 @@ def limited_fields() -> Iterator[None]:
 def request_for(columns: Sequence[str], path: Path) -> Request:
     """Return the `Request` for the known columns of a file. Warn once about unknown columns that have a name.
 
-    Raise UserError if a required column is missing, or if a column occurs twice.
+    Raise UserError if a required column is missing, or if a known column occurs twice.
     """
     names = [name.strip() for name in columns]
     missing = [name for name in REQUIRED if name not in names]

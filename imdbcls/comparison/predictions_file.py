@@ -92,7 +92,7 @@ class Names:
         if text not in self.indices:
             self._num_characters += len(text)
             if len(self) == self.max_names:
-                raise ValueError(f"{column!r} has more than {self.max_names:,} different values, which is the limit")
+                raise ValueError(f"{column!r} has more than {self.max_names:,} different values; use fewer values")
             if self._num_characters > MAX_TOTAL_CHARACTERS:
                 raise ValueError(
                     f"the distinct values of {column!r} have more than {MAX_TOTAL_CHARACTERS:,} characters in total; "

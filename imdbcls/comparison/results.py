@@ -145,7 +145,7 @@ class GroupSummary:
     validation_accuracy: float | None  # mean over the seeds that recorded it; None: not recorded
     metrics: Mapping[str, MetricSummary]  # keys: Metric.key; missing: not defined, or no probabilities
     primary: MetricSummary  # the metric of the comparison
-    # Metrics of the probabilities averaged over seeds (keys: Metric.key); empty: one seed, or no probabilities.
+    # Metrics of the ensemble (keys: Metric.key; see baseline.ensemble_of); empty: one seed, or no probabilities.
     ensemble: Mapping[str, float]
     calibration: Calibration | None  # None: no probabilities
     cost: Mapping[str, float | None]  # mean over seeds; keys as in cost.COSTS; None: not measured
@@ -154,7 +154,7 @@ class GroupSummary:
     confusion_matrix: tuple[tuple[int, ...], ...]  # documents by true and by predicted class, summed over seeds
     class_scores: tuple[ClassScore, ...]  # in the order of the label names
     reliability: tuple[ReliabilityBin, ...]  # non-empty bins, by confidence; empty: no probabilities
-    learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # keys as in curves.CURVES; empty: not logged
+    learning_curves: Mapping[str, tuple[CurvePoint, ...]]  # keys as in curves.CURVES; empty tuple: not logged
     varied: Mapping[str, str]  # name to value of each choice in which the groups differ, except the head
 
     @property
@@ -196,7 +196,7 @@ class WithoutCollapsed:
 
 @dataclass(frozen=True)
 class PairLook:
-    """The last planned look at a pair, in a study that is tested while it grows."""
+    """The last look so far at a pair, in a study that is tested while it grows."""
 
     num_seeds: int  # per group
     max_seeds: int  # largest number of seeds per group in the plan

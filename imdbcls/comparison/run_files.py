@@ -247,9 +247,10 @@ def number(value: Any) -> float | None:
 
 
 def link_of(result: dict[str, Any], tracker: str) -> str | None:
-    """Return the URL of a run's page in a tracker from the untrusted `links` of `result.json`, or None.
+    """Return the URL of a run's page in a tracker, or None if `result.json` has no valid URL.
 
-    Only `http` and `https` URLs with printable ASCII characters are returned, because the page links to them.
+    The `links` in `result.json` may be untrusted. Only `http` and `https` URLs with printable ASCII characters are
+    valid, because the comparison page links to them.
     """
     links = result.get("links")
     url = links.get(tracker) if isinstance(links, dict) else None

@@ -239,6 +239,7 @@ def difference_over_seeds(
     direction, the interval is too wide; if it shifts them in opposite directions, the interval is too narrow. Pairing
     the seeds would leave two degrees of freedom for three seeds; in simulations, it rejected up to 8 % of null
     comparisons at 5 %.
+
     `covariance_between` is `a.covariance(b)`, if the caller already has it.
     """
     between = a.covariance(b) if covariance_between is None else covariance_between
@@ -264,8 +265,8 @@ def estimate_of(
 ) -> Estimate:
     """Build an estimate whose variance is at least `step` squared, as if at least one document differed.
 
-    The variance is zero if two groups have the same scores on every document, or if a group is right on every document.
-    In both cases, `step` is raised to at least 1 / (number of independent documents).
+    All given variances can be zero, because two groups have the same scores on every document, or because a group is
+    right on every document. `step` is then raised to at least 1 / (number of independent documents).
     """
     known = tuple(variance for variance in seed_variances if variance is not None)
     of_seeds, of_documents = sum(variance.of_mean for variance in known), max(0.0, document_variance)

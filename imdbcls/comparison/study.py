@@ -214,7 +214,7 @@ def group_keys(runs: Sequence[Described]) -> list[str]:
     The runs of a group have the same `group_hash`, or the same `choices_hash` and `split_hash`. The second condition
     joins runs that read the same documents from different sources, such as a file and the Hub.
     """
-    first_hash: dict[tuple[str, str], str] = {}  # group_hash of the first run with a choices_hash and split_hash
+    first_hash: dict[tuple[str, str], str] = {}  # by (choices_hash, split_hash): group_hash of the first run
     keys = []
     for run in runs:
         group_hash, choices, split = (run.result.get(key) for key in ("group_hash", "choices_hash", "split_hash"))
