@@ -115,7 +115,7 @@ class Batch:
     def step_targets(self) -> int:
         """The number of targets in the optimizer step, over all processes. The loss is the mean over these targets.
 
-        In pretraining, no token is masked if all documents are empty. The number is then 1 and the loss is 0.
+        If all documents are empty in pretraining, there are no targets. The number is then 1, and the loss is 0.
         """
         return self.step_documents if self.masked is None else max(len(self.masked), 1)
 

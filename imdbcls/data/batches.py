@@ -13,7 +13,7 @@ from imdbcls.data.masking import VALIDATION, Masking
 from imdbcls.data.tokens import Tokens
 from imdbcls.data.windows import Windows
 
-# Number of batches in a block. The documents of a block are sorted by length together, so a larger block leaves less
+# Number of batches in a block. The documents of a block are sorted together by length, so a larger block leaves less
 # padding. On IMDB at batch size 16 and 256 or 512 tokens, 1.6 to 2.6 % of the tokens are padding with 64 batches per
 # block (16 batches: 3.6 to 5.8 %, 128 batches: 1.3 to 1.8 %). Rounding widths up accounts for 1.3 %.
 BATCHES_PER_BLOCK = 64
@@ -22,7 +22,7 @@ BATCHES_PER_BLOCK = 64
 class TrainBatches:
     """The batches of every training epoch, in an order that depends on `order_seed`.
 
-    Each epoch shuffles the documents and divides them into blocks of `BATCHES_PER_BLOCK` batches (at least two blocks).
+    Each epoch shuffles the documents and divides them into at least two blocks of up to `BATCHES_PER_BLOCK` batches.
     With `group_by_length`, the documents of each block are sorted by length. Each block is divided into batches, and
     the batches of all blocks are shuffled.
 

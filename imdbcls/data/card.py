@@ -157,7 +157,7 @@ def card_text(card: DataCard, table_width: int | None = None) -> str:
 
 
 def wrapped(note: str, width: int) -> list[str]:
-    """Return the lines of a note. A path is never divided."""
+    """Return the lines of a note. Long words, such as paths without spaces, are never divided."""
     return textwrap.wrap(note, width, break_long_words=False, break_on_hyphens=False)
 
 
@@ -234,15 +234,15 @@ def truncation_note(card: DataCard) -> str:
         return f"Longer documents are truncated to {card.max_length} tokens (data.truncation={card.truncation})."
     return (
         f"Longer documents are read in windows of up to {card.max_length} tokens (data.truncation=windows). Documents "
-        f"that need more than {card.truncation.max_windows} windows (data.max_windows) are read with gaps."
+        f"that need more than {card.truncation.max_windows} windows (data.max_windows) may be read with gaps."
     )
 
 
 def histogram(lengths: NDArray[np.int64], max_length: int, fate: str) -> list[str]:
     """Return one line with a bar per bin.
 
-    A bin of documents over `max_length` is marked with `fate`, such as "truncated". A bin that also contains shorter
-    documents is marked with "partly" and `fate`.
+    A bin for lengths over `max_length` is marked with `fate`, such as "truncated". A bin that is also for shorter
+    lengths is marked with "partly" and `fate`. An empty bin has no mark.
     """
     bins = bins_of(lengths)
     most = max(count for _, count, _ in bins)

@@ -24,8 +24,8 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 TEXTS = ("text_column", "pair_column")  # settings that may name several columns, which are joined
 MAX_LISTED = 30  # columns to list in one sentence
 MIN_SIMILARITY = 0.8  # a column is suggested if its name is at least this similar to the missing name (difflib)
-MAX_LABEL_SHARE = 0.5  # a column with a larger share of distinct values is not suggested as the label
-# Usual names of columns, the most specific first.
+MAX_LABEL_SHARE = 0.5  # a column with a larger share of distinct values is suggested as the label only for its name
+# Usual names of columns, in the order in which they are suggested.
 USUAL = {
     "text_column": ("text", "review", "message", "sentence", "content", "body", "comment_text", "comment", "tweet"),
     "label_column": ("label", "labels", "category", "class", "target", "sentiment", "topic", "rating", "stars"),
@@ -201,8 +201,8 @@ def missing_columns(
 ) -> UserError | None:
     """Return an error that lists every requested column that a file lacks; None if no column is missing.
 
-    `names` are the columns of the file, and `rows` are some of its rows, from which the error suggests columns. `where`
-    names the file, and `hint` follows the list of its columns.
+    `names` are the columns of the file. The error suggests some of them, based on `rows`, which are some of its rows.
+    `where` names the file, and `hint` follows the list of its columns.
     """
     names = [name for name in names if name.strip()]  # spreadsheets leave columns without a name
     stripped = {name.strip() for name in names}

@@ -50,7 +50,7 @@ class Documents:
     """The documents of one split, as columns of equal length.
 
     `ids` identify the documents in predictions and are unique within the split. `texts` are exactly as read: IMDB's
-    `<br />` tags stay, because all published results were measured with them. The texts, ids and clusters of a large
+    `<br />` tags stay, because published results were measured with them. The texts, ids and clusters of a large
     dataset are in memory-mapped files. `labels` are class indices (int64, shape (num_documents,)). `clusters` has a
     key for each document, such as the title id of a film. Documents with the same key stay in the same split.
     `clusters` is None if the data has no such keys. `parts` names the part of the data to which each document belongs,

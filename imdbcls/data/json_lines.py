@@ -68,7 +68,7 @@ def nested_cell(row: Mapping[str, object], name: str) -> dict[str, object]:
 
 
 def with_nested_keys(row: Mapping[str, object], depth: int = MAX_DEPTH) -> dict[str, object]:
-    """Return a JSON object with dotted keys added for all keys of nested objects. Keep an existing key with a dot."""
+    """Return a JSON object plus dotted keys for nested objects, to `depth` levels. Existing keys are unchanged."""
     found = dict(row)
     for name, value in row.items():
         if isinstance(value, dict) and depth > 1:

@@ -36,8 +36,8 @@ def read_labelled(
     the classes of the run, or a key of `class_of_label`, which maps other labels to these classes. `spelling` is how
     messages write an argument.
 
-    Raise UserError as `read_table` does, for a row without a text or label unless `skip_empty` is true, and for an
-    unknown label.
+    Raise UserError as `read_table` does, and also for an unknown label and, unless `skip_empty` is true, for a row
+    without a text or label.
     """
     path = Path(file)
     label = label_column or next(iter(columns_in(data, "label_column")), "label")

@@ -99,7 +99,7 @@ def require_small_pages(path: Path, file: Any, names: Sequence[str]) -> None:
     """Raise UserError if a page of a Parquet file expands to more than `MAX_PAGE_BYTES`.
 
     A page is always expanded completely in memory, even to read a single row. If the page headers cannot be parsed,
-    raise no error: pyarrow may still read the file, because a user's own file may come from any writer.
+    raise no error: the file may come from any writer, and pyarrow may still be able to read it.
     """
     from imdbcls.runs.parquet_pages import PagesError, columns_of
 

@@ -22,11 +22,11 @@ WITH_LINES = (*FORMATS, *LINES)  # the formats of documents without labels
 def read_unlabelled(
     unlabelled: str | list[str] | None, target: str, arguments: Mapping[str, Any], notes: list[str]
 ) -> Documents:
-    """Return the unlabelled documents, which may be empty. Append messages about them to `notes`.
+    """Return the unlabelled documents; there may be none. Append messages about them to `notes`.
 
     `unlabelled` names the files to read. `AUTO` means the unlabelled documents of the dataset. With None,
     there are no unlabelled documents. `target` is the reader of the labelled documents, and `arguments` are its
-    arguments. Raise UserError for a file that cannot be read, or that has no text column.
+    arguments. Raise UserError for a file that cannot be read, or that has no text column or no text.
     """
     table: Table | None = None
     if unlabelled == AUTO and target == "imdbcls.data.imdb.read_imdb":

@@ -91,7 +91,7 @@ def make_corpus(
 
 @dataclass(frozen=True)
 class _Part:
-    """The documents of one split, and for each document a hash of its text (see `data.text_keys.text_keys`)."""
+    """The documents of one split, and for each document a hash of its text (see `text_keys`)."""
 
     documents: Documents
     text_keys: NDArray[np.bytes_]

@@ -65,5 +65,5 @@ class Rows:
 
 
 def finished(columns: Mapping[str, Any]) -> dict[str, Sequence[object]]:
-    """Return the columns after the last value, with each `TextWriter` replaced by its texts."""
+    """Return the complete columns, with each `TextWriter` replaced by its texts."""
     return {name: values.finish() if isinstance(values, TextWriter) else values for name, values in columns.items()}

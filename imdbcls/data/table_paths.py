@@ -45,7 +45,7 @@ def require_tables(value: Any, key: str, formats: Sequence[str] = FORMATS) -> li
     """Return the paths of the files that `value` names, in order, without opening the files.
 
     `value` is a path, a pattern, or a list of paths and patterns. The files that a pattern matches are sorted by path.
-    Raise UserError as `require_table` does, for a pattern without a match, and for a file that is named twice.
+    Raise UserError as `require_table` does, and also for a pattern without a match and a file that is named twice.
     """
     entries = list(value) if isinstance(value, list | tuple) else [value]
     if not entries:

@@ -71,7 +71,7 @@ class Collector:
             column.append(sys.intern(value) if output in self._classes and type(value) is str else value)
 
     def finish(self) -> dict[str, Sequence[object]]:
-        """Return the columns after the last row."""
+        """Return the columns. Call this method after the last row is added."""
         return finished(self._columns)
 
 

@@ -103,7 +103,7 @@ def unknown_tokens(ids: NDArray[Any], offsets: NDArray[np.int64], unknown_id: in
 
 
 def losses(counts: TokenCounts, max_length: int, truncation: str, *, what: str = "documents") -> Iterator[str]:
-    """Yield warnings: documents without tokens, many unknown tokens, and many tokens that the encoder does not read.
+    """Yield warnings about documents without tokens, many unknown tokens, and many tokens that are not read.
 
     `truncation` is the value of `data.truncation`; `what` is the word for the documents in the warnings.
     """

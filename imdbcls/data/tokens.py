@@ -49,7 +49,7 @@ class SecondTexts:
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of one split before truncation, without special tokens, concatenated in one memory map.
+    """The tokens of one split before truncation, without special tokens, concatenated in one array.
 
     Document i is `ids[offsets[i]:offsets[i + 1]]` (uint16 or int32). The input of a model is `prefix`, the truncated
     document and `suffix`, padded with `pad_id` to the width of the batch. If the documents are pairs of texts, `ids`

@@ -48,7 +48,7 @@ class Texts:
     def last_number(self) -> int | None:
         """Return the approximate number of the last item in a file; None if it is unknown.
 
-        For a text file, this is the number of line feeds.
+        For a text file, this is the number of lines; the last item may be on an earlier line.
         """
         return None if self.file is None else last_number(self.file)
 

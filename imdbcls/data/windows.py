@@ -12,7 +12,7 @@ class Windows:
 
     `overlap` is the minimum fraction of a full window that neighbouring windows share. A document that would need more
     than `max_windows` windows gets exactly `max_windows` full windows, evenly spaced from its first to its last token.
-    The tokens in the gaps between them are not read.
+    If there are gaps between these windows, the tokens in the gaps are not read.
 
     The usual alternative is full windows and a shorter last window, which needs padding and contains little information
     if it has only a few words.
