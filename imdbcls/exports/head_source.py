@@ -53,7 +53,7 @@ def defined_names(code: str) -> list[str]:
 
 
 def split_imports(module: ModuleType, head: str) -> tuple[list[str], str]:
-    """Return the imports that the modelling file needs from a module, and the module's code without its docstring."""
+    """Return those imports of a module that the modelling file needs, and the code that follows the imports."""
     text = inspect.getsource(module)
     imports, begins = [], None
     for node in ast.parse(text).body:

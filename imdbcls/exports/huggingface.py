@@ -1,7 +1,7 @@
 """Write one or more runs as a folder that `transformers.pipeline("text-classification", model=FOLDER)` loads.
 
-For `head=cls` on BERT and RoBERTa, the architecture's own class for sequence classification is used, so the folder
-contains no code. The folder of any other model contains a modelling file, `modeling_imdbcls.py`, with the code of the
+For a single run with `head=cls` on BERT or RoBERTa, the architecture's own class for sequence classification is used,
+so the folder contains no code. Any other folder contains a modelling file, `modeling_imdbcls.py`, with the code of the
 head. For several runs, this file contains the code of all heads and averages the probabilities of the runs.
 """
 

@@ -87,7 +87,7 @@ def onnx_gru(input_BTD: Any, state: Any, weights: Any) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress the exporter's progress messages and its warnings about missing optional packages."""
+    """Suppress the exporter's progress messages and warnings, such as those about missing optional packages."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

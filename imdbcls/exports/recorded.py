@@ -1,7 +1,7 @@
 """Read the values in a model card from a run's `result.json` and its study's `comparison.json`.
 
-Both files are untrusted. Their texts are made printable, and characters with a meaning in Markdown and HTML are
-removed. A value that is missing or has an unexpected type becomes None.
+Both files are untrusted. Their texts are made printable, and characters with a meaning in Markdown or HTML are
+replaced by spaces. A value that is missing or has an unexpected type becomes None.
 """
 
 import re

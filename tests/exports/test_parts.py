@@ -148,7 +148,7 @@ def test_card_names_the_metric_that_decides_the_comparison(finished: Path, tmp_p
     comparison.write_text(json.dumps(content))
     card = card_of(run, tmp_path / "run", dict(run.result))
     assert "compared by macro F1; rank of this group: 2" in card and "- No difference was found." in card
-    assert "mean macro F1 of lstm over 2 seeds 80.00%" in card and "70.00% to 90.00%" in card
+    assert "mean macro F1 of lstm over 2 seeds: 80.00%" in card and "70.00% to 90.00%" in card
     accuracy, documents = run.result["test/accuracy"], run.result["test_documents"]
     low, high = proportion_confint(round(accuracy * documents), documents, method="wilson")
     assert f"(95 % interval over documents: {low:.2%} to {high:.2%})" in card
