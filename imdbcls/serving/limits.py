@@ -8,7 +8,7 @@ from imdbcls.printable import is_unicode
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of the server. A request that exceeds a limit is refused. Texts are never shortened.
+    """The limits of the server. A request that exceeds a limit is refused, and its texts are not shortened to fit.
 
     - `texts`, `characters`: number of texts in a request, and of characters in a text.
     - `queue`, `explanations`: number of texts, and of explanations, that wait for the models.

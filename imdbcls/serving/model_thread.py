@@ -35,9 +35,9 @@ class ModelThread(Generic[Answer]):
 
     The argument `classify` returns one answer per text. Only this thread calls `classify` and the functions that are
     passed to the method `call`. All of these calls run within `context`. A batch contains texts in the order of their
-    arrival, from as many requests as fit. The thread starts a batch when the batch is full, when a call waits, or
-    `Limits.wait_ms` after the first text of the batch arrived. Texts that arrive while the thread is busy go into the
-    next batch, so batches grow with the load.
+    arrival, from as many requests as fit. The thread starts a batch when the batch is full or `Limits.wait_ms` after
+    its first text arrived, and at once if a call is already waiting. Texts that arrive while the thread is busy go into
+    the next batch, so batches grow with the load.
     """
 
     def __init__(

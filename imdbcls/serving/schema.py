@@ -64,7 +64,10 @@ class RunExplanation(BaseModel):
     words: list[Word]
     baseline_probabilities: Annotated[
         dict[str, float],
-        Field(description="probability of each class if the mask token replaces every token of the text"),
+        Field(
+            description="probability of each class if the mask token (or the padding token, if there is no mask token) "
+            "replaces every token of the text"
+        ),
     ]
     completeness_error: Annotated[
         float, Field(description="absolute difference between the sum of the scores and the explained logit change")

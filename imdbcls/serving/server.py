@@ -70,7 +70,7 @@ def is_loopback(listener: socket.socket) -> bool:
 def run_server(runs: ServedRuns, limits: Limits, listener: socket.socket, on_start: Callable[[], None]) -> NoReturn:
     """Load the models, answer requests until SIGTERM or SIGINT, and end the process with exit code 0.
 
-    `on_start` is called when the server answers. If SIGINT arrives earlier, the exit code is 130.
+    `on_start` is called when the server is ready. If SIGINT arrives earlier, the exit code is 130.
     """
     models = ModelThread(runs.classify, limits, context=inference_weights)
     try:
