@@ -32,9 +32,9 @@ def explain(run: FinishedRun | Ensemble, text: str, target: str | None = None) -
     kernels. Its probabilities can therefore differ from the result of `predict` by rounding, especially if the run's
     precision is bf16. The first call loads the model. Calls from several threads run one after another.
 
-    Raise UserError if captum is not installed, `text` is not a non-empty string, `target` is not a class of the run,
-    the run classifies pairs of texts, its backbone cannot be explained, the model's output is not finite, or the runs
-    of an ensemble do not read the same words.
+    Raise UserError if captum is not installed, `text` is empty or not a valid string, `target` is not a class of the
+    run, the run classifies pairs of texts, its backbone cannot be explained, the model's output is not finite, or the
+    runs of an ensemble do not read the same words.
     """
     require_captum()
     require_single_texts(run.runs[0] if isinstance(run, Ensemble) else run)
@@ -112,7 +112,7 @@ def baseline_token(finished: FinishedModel) -> tuple[str, int]:
 
 @torch.no_grad()
 def pooling_of(model: Classifier, batch: Batch, reading: Reading) -> tuple[tuple[float, ...] | None, float | None]:
-    """Return the head's weight of each word and of the special tokens, or (None, None) if the head has no weights.
+    """Return the pooling weight of each word and of the special tokens; (None, None) if the head has no such weights.
 
     The weights in a window are multiplied by the weight of the window in the average over windows.
     """
