@@ -110,7 +110,7 @@ def masked_language_model(backbone: Backbone, folder: Path | None) -> MaskedLang
     found = {} if folder is None else shipped_weights(folder, head)
     if found:
         head.load_state_dict(found)
-    source = "pretrained weights" if found else "random weights, because the model has no complete weights for it"
+    source = "pretrained weights" if found else "random weights, because no complete weights for it were loaded"
     logger.info(f"{backbone.name}: the head for masked tokens starts from {source}")
     return MaskedLanguageModel(backbone.encoder, head)
 

@@ -16,8 +16,8 @@ def reinitialize_top_layers(backbone: Backbone, num_layers: int, num_frozen: int
     """Give the top `num_layers` layers the weights of a new encoder (Zhang et al. 2021, section 5).
 
     The new encoder has the same architecture, so its own initializer draws the weights. The weights depend only on
-    `seed`. PyTorch's random state does not change, so the head gets the same initial weights with and without this
-    function.
+    `seed`. PyTorch's random state on the CPU does not change, so the head gets the same initial weights with and
+    without this function.
 
     Departure from the paper: the paper also re-initializes BERT's pooler. The encoders here have no pooler; the layer
     with this role is part of `head=cls`, and every head is new. The final norm of ModernBERT counts as part of the top

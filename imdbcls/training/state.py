@@ -131,7 +131,7 @@ class Saver:
             return read_versioned(self.epochs / str(epoch) / checkpoint.STATE, CHECKPOINT)
 
     def weights_of_epoch(self, epoch: int) -> dict[str, Tensor]:
-        """Return the weights that `save_epoch` wrote for an epoch. Raise CheckpointError if the file is damaged."""
+        """Return the weights that `save_epoch` wrote for an epoch. Raise UserError if they are missing or damaged."""
         with self.processes.main_first():
             saved = checkpoint.load(self.epochs / str(epoch), self._without_frozen(self.evaluation_model.model))
             return saved.tensors["model"]

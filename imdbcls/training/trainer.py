@@ -185,7 +185,7 @@ class Trainer:
 
     @property
     def documents_to_evaluate(self) -> int:
-        """The largest number of documents that the run still evaluates, for the estimate of the time left."""
+        """The maximum number of documents that the run may still evaluate, for the estimate of the time left."""
         num_test = self.num_test_documents
         per_epoch = self.batches.validation.num_documents + (num_test if self.settings.watch_test else 0)
         in_the_end = 0 if self.control.is_trial else num_test
