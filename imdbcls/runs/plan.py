@@ -1,4 +1,4 @@
-"""The plan of a study that trains more seeds until the verdicts are known: `plan.json` in the study folder.
+"""The plan of a study that adds seeds until the verdicts are known or all planned seeds are used: `plan.json`.
 
 At each look, the groups are compared with the seeds that are finished. The plan is fixed before the first look, because
 the error rates of the study depend on the plan.
