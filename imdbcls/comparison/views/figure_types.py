@@ -77,7 +77,8 @@ class BestEpoch:
 class CurvePlot:
     """Curves of means over seeds. Curves by epoch have a band from the lowest to the highest value.
 
-    Curves by training size have intervals instead.
+    Curves by training size have intervals instead. The curves of a tuning study are expected values with a band of one
+    standard deviation.
     """
 
     names: tuple[str, ...]
