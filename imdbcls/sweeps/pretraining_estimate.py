@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from imdbcls.sweeps.cost import Estimate, GroupEstimate, RunCost, SharedCost, Sh
 from imdbcls.sweeps.cost_table import report
 from imdbcls.sweeps.estimate import temporary_folder
 from imdbcls.sweeps.probe import FEW, MANY, MIN_STEPS, TRAIN_SECONDS, finish_epoch, probe_config, size_of, timed, train
+from imdbcls.training.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -47,34 +49,39 @@ def measured(config: Config, settings: PretrainSettings, folder: Path) -> Estima
     started, load = time.monotonic(), os.getloadavg()[0]
     read_seconds, corpus = timed(partial(build_pretraining_corpus, config, settings))
     sample = subset(corpus, {"train": MANY, "validation": FEW, "test": FEW})
-    run_path = folder / "run"
-    run_path.mkdir()
-    build = partial(build_pretraining, probe_config(config, folder), settings, RunFolder(run_path), StopRequest())
-    build_seconds, run = timed(partial(build, corpus=sample))
+    scratch, probed = RunFolder(folder / "run"), probe_config(config, folder)
+    scratch.path.mkdir()
+    build_seconds, run = timed(partial(build_pretraining, probed, settings, scratch, StopRequest(), sample))
     tokenize_seconds, _ = timed(partial(tokenize, sample.train, run.backbone.tokenizer, cache_dir=folder / "timed"))
-    trainer, num_validation = run.trainer, len(sample.validation)
+    shared = SharedCost(tokenize_seconds=tokenize_seconds / len(sample.train))
+    num_documents = {"train": len(corpus.train), "validation": len(corpus.validation), "test": 0}
+    work = SharedWork(shared, sum(num_documents.values()), num_encoded=0, is_done=False)
+    cost = cost_of(run, config, num_documents, build_seconds)
+    group = GroupEstimate(config.study, num_runs=1, num_done=0, cost=cost, seconds=cost.seconds(config, shared))
+    return Estimate((group,), (work,), read_seconds, time.monotonic() - started, load)
+
+
+def cost_of(run: Run, config: Config, num_documents: Mapping[str, int], build_seconds: float) -> RunCost:
+    """Measure the cost of a run with `num_documents` documents per split on `run`, which has a sample of them."""
+    trainer = run.trainer
     first_seconds, _, _ = train(trainer, MIN_STEPS, seconds=0, most=0)  # loads and compiles everything
     num_steps = max(MIN_STEPS, round(TRAIN_SECONDS / (first_seconds * config.batch_size)))
-    most = config.epochs * len(corpus.train)
+    most = config.epochs * num_documents["train"]
     train_seconds, num_measured, warm_up_seconds = train(trainer, num_steps, TRAIN_SECONDS, most)
-    evaluate_seconds, _ = timed(partial(trainer.evaluator.scores, "validation", trainer.batches.validation))
+    validation_seconds, _ = timed(partial(trainer.evaluator.scores, "validation", trainer.batches.validation))
+    evaluate_seconds = validation_seconds / trainer.batches.validation.num_documents
     epoch_seconds, _ = timed(partial(finish_epoch, trainer))
     finish_seconds, _ = timed(partial(trainer.saver.load_best, trainer.state))
-    per_validation = evaluate_seconds / num_validation
-    cost = RunCost(
-        num_documents={"train": len(corpus.train), "validation": len(corpus.validation), "test": 0},
+    before_training = evaluate_seconds * num_documents["validation"]
+    return RunCost(
+        num_documents=num_documents,
         measured=num_measured,
-        start_seconds=build_seconds + warm_up_seconds + per_validation * len(corpus.validation),  # evaluated once more
+        start_seconds=build_seconds + warm_up_seconds + before_training,
         train_seconds=train_seconds,
-        evaluate_seconds=per_validation,
-        epoch_seconds=max(0.0, epoch_seconds - evaluate_seconds),
+        evaluate_seconds=evaluate_seconds,
+        epoch_seconds=max(0.0, epoch_seconds - validation_seconds),
         finish_seconds=finish_seconds,
         finished_bytes=size_of(run.folder.path),
         training_bytes=size_of(run.folder.checkpoints),
         hardware=run.hardware.describe(),
     )
-    shared = SharedCost(tokenize_seconds=tokenize_seconds / len(sample.train))
-    num_documents = len(corpus.train) + len(corpus.validation)
-    work = SharedWork(shared, num_documents, num_encoded=0, is_done=False)
-    group = GroupEstimate(config.study, num_runs=1, num_done=0, cost=cost, seconds=cost.seconds(config, shared))
-    return Estimate((group,), (work,), read_seconds, time.monotonic() - started, load)
