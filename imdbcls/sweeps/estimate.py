@@ -119,7 +119,7 @@ def key_of_shared_work(config: Config) -> str:
 
 
 def key_of_speed(config: Config, copies: int) -> str:
-    """Return a hash of the config without its seeds and `WITHOUT_SPEED`, and of `copies`, the number of parallel runs.
+    """Return a hash of `copies`, the number of parallel runs, and of the config keys that affect the speed.
 
     Runs with the same hash are assumed to take the same time per step.
     """

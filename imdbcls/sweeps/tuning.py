@@ -170,7 +170,7 @@ class Tuning:
         self._jobs.wait()
 
     def _claim_next(self) -> list[Claim]:
-        """Claim the next trial. On a cluster, claim `jobs` trials, or one trial per group if there are more groups."""
+        """Claim the next trial. On a cluster, claim up to `jobs` trials, or one for each group if this is more."""
         jobs = self.groups[0].config.jobs
         limit = 1 if self._cluster is None else max(len(self.groups), 1 if jobs == "auto" else jobs)
         claims: list[Claim] = []

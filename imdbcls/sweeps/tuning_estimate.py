@@ -140,7 +140,10 @@ def total_seconds(found: Estimate, costs: Sequence[GroupCost | None]) -> float:
 
 
 def with_winners(found: Estimate, settings: TuneSettings) -> Estimate:
-    """Return the estimate with the winners instead of the trials, whose checkpoints are removed when they end."""
+    """Return the estimate with the winners instead of the trials, to estimate the disk space.
+
+    Trials need little disk space, because their checkpoints are removed when they end.
+    """
     num_runs = settings.winners.num_seeds
     return replace(found, groups=tuple(replace(group, num_runs=num_runs, num_done=0) for group in found.groups))
 
