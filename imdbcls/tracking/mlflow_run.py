@@ -36,7 +36,7 @@ class MlflowRun:
     def __init__(self, uri: str, folder: Path, experiment: str, name: str, *, resume: bool) -> None:
         self.is_new = True
         self._client = MlflowClient(tracking_uri=uri)
-        self._known = folder / f"{name}.json"  # the run's id and its store
+        self._known = folder / f"{name}.json"  # the ids of the run and of its experiment
         folder.mkdir(parents=True, exist_ok=True)
         with build_lock(folder / ".mlflow.lock"):  # jobs may create the store at the same time
             experiment_id = self._experiment(experiment, folder)

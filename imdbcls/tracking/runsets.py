@@ -17,7 +17,7 @@ from imdbcls.tracking import environment
 GROUP_LABEL = "group_label"  # the key of a run's W&B config by which all panels are grouped
 JOB_TYPES = ("train", "comparison")
 CHOICE = re.compile(r"(head|backbone|data)\.name")  # config keys that name a choice; `choices_of` omits them
-MAX_SWEPT = 12  # axes of a parallel coordinates plot
+MAX_SWEPT = 12  # config keys with an axis in the parallel coordinates plot, not counting `seed`
 
 
 @dataclass(frozen=True)

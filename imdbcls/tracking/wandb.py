@@ -196,9 +196,10 @@ class WandbTracker(Tracker):
             self._session.log_views(views, patience=0.5)
 
     def finish(self, result: Mapping[str, Any], run_folder: Path) -> None:
-        """Copy `result`, the content of `result.json`, to the run's W&B summary, and log the files of the run.
+        """Copy `result`, the content of `result.json`, to the run's W&B summary.
 
-        Values of curves are removed from the summary, unless `result` has the same keys.
+        Values of curves are removed from the summary, unless `result` has the same keys. If the status is `done`, also
+        log the files of the run.
         """
         if self._session.run is None:
             return
