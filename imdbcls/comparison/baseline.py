@@ -1,4 +1,4 @@
-"""Two reference points of a comparison: the largest class, and the ensemble of the seeds of a group."""
+"""Compute two reference points of a comparison: the most frequent class, and the ensemble of a group's seeds."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def baseline_of(group: Group) -> dict[str, float]:
 
 
 def ensemble_of(group: Group) -> dict[str, float]:
-    """Return the metrics of the ensemble of all seeds, which averages their probabilities.
+    """Return the metrics of the ensemble that averages the probabilities of all seeds.
 
     Return an empty dict if the group has one seed or no probabilities.
     """

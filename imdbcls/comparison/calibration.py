@@ -94,7 +94,7 @@ def drawn_eces(confidence_N: NDArray[np.float64], generator: np.random.Generator
 
 
 def reliability_curve(group: Group) -> tuple[ReliabilityBin, ...]:
-    """Return the non-empty bins over all seeds, in ascending order of confidence.
+    """Return the non-empty bins, pooled over all seeds, in ascending order of confidence.
 
     Return an empty tuple if the group has no probabilities.
     """

@@ -47,7 +47,7 @@ class PlannedStudy:
         return next((each for each in reversed(self.rounds) if (i, j) in each.inferences), None)
 
     def why_untested(self, a: Group, b: Group) -> str | None:
-        """Return the reason why no look has tested two groups, as a clause, or None if a look has tested them."""
+        """Return the reason why no look has tested this pair, as a clause, or None if a look has tested it."""
         i, j = self.index_of(a), self.index_of(b)
         for group, index in ((a, i), (b, j)):
             if index is None:

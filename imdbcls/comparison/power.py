@@ -15,7 +15,7 @@ from imdbcls.comparison.estimate import Estimate, t_quantile
 
 POWER = 0.8
 MAX_SEEDS = 50  # largest number of seeds per group that is considered
-PRIOR_DF = 3.0  # degrees of freedom of the prior of the seed variances
+PRIOR_DF = 3.0  # degrees of freedom of the prior for the seed variances
 NUM_SCALES = 24  # points that represent the posterior of the seed variances
 TINY = 1e-300
 NORMAL_ABOVE = 1_000  # with more degrees of freedom, the normal distribution is used

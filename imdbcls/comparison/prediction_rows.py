@@ -140,8 +140,8 @@ def require_short_lines(path: Path) -> None:
 def parquet_rows(path: Path) -> Rows:
     """Return the rows of a Parquet file. Its pages are checked before anything is decompressed.
 
-    Strings are read in Arrow's dictionary encoding, which keeps each distinct string once, because a small file can
-    repeat one long string in every row.
+    A small file can repeat one long string in every row. Strings are therefore read in Arrow's dictionary encoding,
+    which keeps each distinct string once.
     """
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Read a file of predictions from any tool as a study: one group per system, one run per seed.
+"""Read a file of predictions, which any tool can write, as a study: one group per system, one run per seed.
 
 A row is the prediction of one model for one document. The columns are `system`, `id`, `label`, `prediction`, and
 optionally `seed`, `cluster` and `probability_<class>` for each class. The file may be untrusted: every cell is checked,

@@ -68,9 +68,9 @@ def is_run_folder(folder: Path) -> bool:
 def read_run(folder: Path, study: Path) -> Run:
     """Read and check one run.
 
-    Raise UnfinishedRunError if the run is unfinished, StoppedRunError if W&B stopped it, and BadRunError for any other
-    status than `done`. Raise BadRunError if one of its files is missing, damaged or outside `study`. Only
-    `metrics.jsonl` may be missing. Raise OtherVersionError if the run has another format version.
+    Raise UnfinishedRunError if the run is unfinished, StoppedRunError if W&B stopped it, and BadRunError for any
+    status other than `done`. Raise BadRunError if one of its files, except `metrics.jsonl`, is missing, or if one is
+    damaged or outside `study`. Raise OtherVersionError if the run has another format version.
     """
     if not os.path.lexists(folder / "result.json"):
         raise UnfinishedRunError(f"it has no result.json: {why_without_result(folder)}")

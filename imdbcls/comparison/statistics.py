@@ -145,7 +145,7 @@ class Sample:
         return len(self.values_S)
 
     def seeds(self, rows: NDArray | Sequence[int]) -> "Sample":
-        """Return the sample of only the seeds in `rows` (indices)."""
+        """Return the sample restricted to the seeds with the indices `rows`."""
         collapsed_S = None if self.collapsed_S is None else self.collapsed_S[rows]
         return replace(self, values_S=self.values_S[rows], sums_GS=self.sums_GS[:, rows], collapsed_S=collapsed_S)
 

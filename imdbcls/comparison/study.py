@@ -132,8 +132,8 @@ def note_on_stopped(names: list[str], groups: Sequence[Group]) -> str:
     note = f"{listed} {verb} left out: W&B stopped {'it' if len(names) == 1 else 'them'} early."
     if partly := [group.name for group in groups if group.num_stopped]:
         note += (
-            f" If W&B stopped the worse runs of {joined(partly)}, the remaining runs look better than the group is. To "
-            "compare it fairly, train it again with new seeds and without early stopping."
+            f" If W&B stopped the worse runs of {joined(partly)}, the remaining runs look better than all runs would. "
+            "For a fair comparison, train again with new seeds and without early stopping."
         )
     return note
 
@@ -239,7 +239,7 @@ def group_names(runs: Sequence[Described], plan: Plan | None) -> tuple[list[str]
 
 
 def consistent(runs: list[Run], notes: list[str]) -> list[Run]:
-    """Return the runs of a group with its most common split, the same test documents and labels, and distinct seeds.
+    """Return the runs of a group that have its most common split, equal test documents and labels, and distinct seeds.
 
     Add a note for each run that is left out.
     """

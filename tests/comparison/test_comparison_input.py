@@ -168,7 +168,7 @@ def test_runs_that_w_and_b_stopped_are_named_and_flagged(tmp_path: Path) -> None
     comparison = compared(study)
     (note,) = [note for note in comparison["notes"] if "stopped" in note]
     assert note.startswith("cls-s2, lstm-s0, lstm-s1, lstm-s2 are left out: W&B stopped them early. ")
-    assert "If W&B stopped the worse runs of cls, the remaining runs look better than the group is." in note
+    assert "If W&B stopped the worse runs of cls, the remaining runs look better than all runs would." in note
     assert comparison["pairs"][0]["flags"] == ["W&B stopped 1 of 3 runs of cls"]
     assert comparison["headline"].endswith("Note: W&B stopped 1 of 3 runs of cls.")
 
