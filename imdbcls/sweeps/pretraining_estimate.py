@@ -62,7 +62,10 @@ def measured(config: Config, settings: PretrainSettings, folder: Path) -> Estima
 
 
 def cost_of(run: Run, config: Config, num_documents: Mapping[str, int], build_seconds: float) -> RunCost:
-    """Measure the cost of a run with `num_documents` documents per split on `run`, which has a sample of them."""
+    """Return the cost of a pretraining run, measured on `run`, which has a sample of the documents.
+
+    `num_documents` maps each split to the number of all its documents.
+    """
     trainer = run.trainer
     first_seconds, _, _ = train(trainer, MIN_STEPS, seconds=0, most=0)  # loads and compiles everything
     num_steps = max(MIN_STEPS, round(TRAIN_SECONDS / (first_seconds * config.batch_size)))
