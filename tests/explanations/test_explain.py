@@ -42,7 +42,7 @@ class TableEncoder(nn.Module):
 
 
 def test_linear_model_by_hand() -> None:
-    """In a linear model, the score of a token is its weight times the change of its embedding, for any number of steps.
+    """In a linear model, a token's score is the dot product of gradient and embedding change, for any number of steps.
 
     Token 1 is special and stays in the baseline; 0 is padding. Class 1 has the weights (2, -1) and reads the mean over
     the four tokens: token 2 gets (2 * 1 - 1 * 2) / 4, token 3 (2 * 3 + 1) / 4, token 4 (2 * -2 - 0.5) / 4.

@@ -61,7 +61,7 @@ def test_text_is_escaped_and_complete(hostile: Explanation) -> None:
 
 
 def test_page_in_a_browser(hostile: Explanation, tmp_path: Path) -> None:
-    """The page shows the text, with coloured words in light and dark mode. No script of the text runs."""
+    """The page shows the text, with coloured words in light and dark mode. No script in the text runs."""
     path = tmp_path / "page.html"
     path.write_text(page_html("Title", "Headline", "About", [Section("One", "", [Side("run", hostile)] * 2)]))
     colour = "getComputedStyle(document.querySelector('.words [class$=\"8\"]')).backgroundColor"
@@ -143,7 +143,7 @@ def test_facts(hostile: Explanation) -> None:
 
 
 def test_disagreement_of_two_runs(finished: Path, run: imdbcls.FinishedRun, launch: Launch, tmp_path: Path) -> None:
-    """The page has the documents with the largest difference; the comparison page names the command and the page."""
+    """The page has the documents that differ most. `compare` names the command, and links to the page if it exists."""
     study = tmp_path / "runs" / "demo"
     shutil.copytree(finished.parent, study)
     launch(

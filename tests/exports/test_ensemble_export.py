@@ -24,7 +24,7 @@ TEXTS = ["A quiet, patient film.", "Two hours, lost. " * 40, "Not bad."]
 
 @pytest.fixture(scope="module")
 def runs(finished: Path, second: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two runs with the head `lstm` and one run with the head `weight_avg`. The three temperatures differ."""
+    """Return two runs with the head `lstm` and one run with the head `weight_avg`. The three temperatures differ."""
     study = tmp_path_factory.mktemp("ensemble")
     return [*(variant(finished, study / f"lstm{number}", number) for number in (0, 2)), variant(second, study / "w", 1)]
 

@@ -23,7 +23,7 @@ TEXTS = ["A quiet, patient film.", "Two hours, lost. " * 40, "Not bad."]
 
 @pytest.fixture(scope="module")
 def cls_run(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the head `cls` that reads the end of long documents."""
+    """Return a run with the head `cls` that reads the end of long documents."""
     folder = tmp_path_factory.mktemp("cls")
     launch(folder, "train", "head=cls", "data.truncation=tail", *TINY, "tracker=none", "runs_dir=runs", "study=demo")
     (run,) = (folder / "runs" / "demo").iterdir()

@@ -23,7 +23,7 @@ FILES = {
 
 @pytest.fixture
 def exported(finished: Path, tmp_path: Path) -> Path:
-    """Return an export folder of a run with its marker, and with one file that the export did not write."""
+    """Return the export folder of a run: its files, its marker, and one file that the export did not write."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     folder = run / "export" / "huggingface"
