@@ -1,4 +1,4 @@
-"""Tests for every head, plain and accelerated: shapes, gradients, padding, and cases computed by hand."""
+"""Tests for heads that read only the last layer, plain and accelerated: shapes, gradients, padding, cases by hand."""
 
 from pathlib import Path
 

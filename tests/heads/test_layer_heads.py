@@ -126,7 +126,7 @@ def test_max_seq_by_hand() -> None:
     query_22, key_22, value_22 = torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.eye(2), torch.eye(2)
     head.attention.in_proj_weight.data = torch.cat((query_22, key_22, value_22))
     head.attention.out_proj.weight.data = torch.eye(2)
-    # The maxima over the layers are (2, 4) and (5, 5). With the query (2, 0), the scores are 4 and 10 over sqrt(2).
+    # The maxima over the layers are (2, 4) and (5, 5). With the query (2, 0), the scores are 4 / √2 and 10 / √2.
     second = 1 / (1 + math.exp((4 - 10) / math.sqrt(2)))
     expected = (1 - second) * 2 + second * 5 + 10 * ((1 - second) * 4 + second * 5)
     assert by_hand(head, [1.0, 10.0]) == pytest.approx(expected)

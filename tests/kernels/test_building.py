@@ -74,7 +74,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def forget() -> None:
-    """Clear everything that a process caches."""
+    """Clear the cached kernels and the cached compiler version, as in a new process."""
     loading.load.cache_clear()
     building._version_of.cache_clear()
 
@@ -238,7 +238,7 @@ def test_invalid_compiler_logs_one_line(
 def test_unreadable_proc_disables_kernels(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Simulate a container that hides /proc with a file that cannot be read."""
+    """Simulate a container in which a file of /proc cannot be read."""
     read = Path.read_bytes
     for name in ("cpuinfo", "self/maps"):
 
@@ -393,7 +393,7 @@ def test_cache_writable_by_others_is_not_used(
 
 
 def plant(cache: Path) -> Path:
-    """Replace the library with other code and a correct digest; return the file that this code creates when it runs."""
+    """Install other code with a correct digest as the library; return the file that this code creates when it runs."""
     trace = cache.parent / "trace"
     building.require_cache()
     path = building.object_path(DTYPE)
@@ -511,7 +511,7 @@ def test_unwritable_cache(
 
 
 def test_private_group_of_user_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With umask 002, each user has a private group; a group with other members is a risk."""
+    """Systems with umask 002 give each user a private group; a group with other members is a risk."""
     import grp
     import pwd
 

@@ -60,7 +60,7 @@ def left_to_fail(limited: loading.Kernels) -> int:
 
 @pytest.mark.parametrize("dtype", [HALF, torch.float32], ids=("bf16", "fp32"))
 def test_ctypes_declarations_match_c_definitions(dtype: torch.dtype) -> None:
-    """Parse the sources independently: names, order and types of all arguments, and the return type."""
+    """Parse the sources independently. Compare the names of the functions and the types of arguments and results."""
     element = "bf16" if dtype == HALF else "float"
     defined: dict[str, tuple[str, list[str]]] = {}
     for source in building.LIBRARIES[dtype].sources:
@@ -282,7 +282,7 @@ def test_step_without_memory_continues_with_fewer_documents(
     precision = f"precision={'bf16' if limited.dtype == HALF else 'fp32'}"
     plain = ("backbone.dropout=0", "head=mean", "data.train_limit=8", "batch_size=8")
     losses, failures = [], 0
-    for number in (0, 1, 2, 3, 6, 9):  # two layers allocate memory twelve times in a step
+    for number in (0, 1, 2, 3, 6, 9):  # a step allocates memory at least nine times
         trainer = make_trainer(tmp_path / str(number), *plain, precision)
         (batch,) = trainer.batches.train.epoch(0)
         trainer.model.train()

@@ -98,7 +98,7 @@ def test_step_does_not_synchronize(name: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def deterministic() -> Iterator[str]:
-    """Return the setting for deterministic kernels, which `make` enables for the whole process."""
+    """Yield the setting for deterministic kernels. `make` enables them for the process; disable them afterwards."""
     yield "deterministic=true"
     torch.use_deterministic_algorithms(False)
     torch.backends.cuda.enable_cudnn_sdp(True)
@@ -195,7 +195,7 @@ def test_unpadded_rows_need_less_memory(model_type: str) -> None:
             kernels.encode(model, ids_BT, mask_BT.bool()).sum().backward()
         peaks.append(peak_memory_mb(ids_BT.device) - before / 1e6)
         model.zero_grad()
-    assert peaks[0] < peaks[1] / 2, "a tenth of the rows are real tokens"
+    assert peaks[0] < peaks[1] / 2, "fewer than a tenth of the rows are real tokens"
 
 
 @pytest.mark.parametrize("head", ["cls", "weight_avg", "lstm"])

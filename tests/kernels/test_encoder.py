@@ -235,7 +235,7 @@ def test_library_handles_unsupported_passes() -> None:
 def test_first_token_only_equals_library(
     model_type: str, num_layers: int, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compare the output and all gradients. The key bias gets none; the library's is only rounding error."""
+    """Compare the output and all gradients. The library's gradient of the last key bias is only rounding error."""
     model = make(model_type, num_hidden_layers=num_layers)
     fast = copy.deepcopy(model)
     accelerate(fast)
@@ -308,7 +308,7 @@ def test_first_token_layer_dropout_has_hugging_faces_distribution() -> None:
 
 
 def test_first_token_only_is_used_if_head_reads_no_other() -> None:
-    """The logits are the same. The library's forward, and a last layer with adapters, compute all tokens."""
+    """The logits are the same. Without `tokens="first"`, or with adapters in the last layer, it computes all tokens."""
     model = make("roberta")
     fast = copy.deepcopy(model)
     accelerate(fast)

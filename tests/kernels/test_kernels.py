@@ -248,7 +248,7 @@ def test_weight_gradient(loaded: loading.Kernels, num_rows: int, outputs: int, i
     ("num_rows", "inputs", "outputs"), [(1, 8, 5), (100, 384, 1152), (53, 100, 300), (7, 1200, 312)]
 )
 def test_linear_layer_and_gradients(loaded: loading.Kernels, num_rows: int, inputs: int, outputs: int) -> None:
-    """Concatenate the weights of two layers. The sizes are not multiples of the kernels' block sizes."""
+    """Concatenate the weights of two layers. Some sizes are not multiples of the kernels' block sizes."""
     all_rows = products.padded_rows(num_rows, loaded.dtype)
     x_NK, d_y_NO = torch.zeros(all_rows, inputs, dtype=loaded.dtype), torch.zeros(all_rows, outputs, dtype=loaded.dtype)
     x_NK[:num_rows], d_y_NO[:num_rows] = random(num_rows, inputs), random(num_rows, outputs)

@@ -1,4 +1,4 @@
-"""The encoder without padding gives the library's results: outputs, gradients, positions and padding."""
+"""The encoder without padding gives the library's outputs and gradients, and zeros at the padding tokens."""
 
 import copy
 from typing import Any
@@ -21,7 +21,7 @@ MODEL_TYPES = ["bert", "roberta", "modernbert"]
 
 @pytest.fixture(autouse=True)
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use the CUDA implementation on the CPU; only attention is replaced, and runs document by document."""
+    """Use the CUDA implementation on the CPU, except for attention, which is computed document by document."""
     monkeypatch.setattr(unpadded, "applies", lambda device: True)
 
 
