@@ -167,7 +167,7 @@ RUNS = {
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_training(kind: str, tmp_path: Path) -> None:
-    """The losses do not depend on the implementation; the layer weights and, unless frozen, the embeddings learn."""
+    """The layer weights change in training, and the losses do not depend on the implementation."""
     settings = (*LAYERS, "backbone.dropout=0", "lr=1e-2", *RUNS[kind])
     trainer = make(tmp_path, *settings)
     before = trainer.model.head.layer_weights.detach().clone()  # type: ignore[union-attr, operator]
@@ -205,7 +205,7 @@ def test_evaluation_from_the_cache_gives_the_same_bits(precision: str, truncatio
 
 
 def test_all_layers_and_last_layer_have_separate_cache_entries(tmp_path: Path) -> None:
-    """Check the sizes of both entries, and that the error for the cache limit mentions the layers."""
+    """Check the sizes of all entries, and that the error for the cache limit names the number of hidden states."""
     shared = ("backbone.freeze=true", f"data.cache_dir={tmp_path}")
 
     def sizes() -> dict[str, int]:
@@ -249,7 +249,7 @@ def test_first_token_of_causal_encoder_is_rejected(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_run_with_a_plugin_head(tmp_path: Path, launch: Launch) -> None:
-    """Train a run, and evaluate it again with the same metrics."""
+    """Train a run, and evaluate it again."""
     launch(tmp_path, "train", *TINY, "+plugins=[layered]", *LAYERS, "epochs=1", **PLUGINS)
     (run,) = (tmp_path / "runs").glob("default/layers-s0-*")
     result = json.loads((run / "result.json").read_text())

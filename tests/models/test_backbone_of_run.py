@@ -32,7 +32,7 @@ def test_encoder_starts_from_the_best_weights_of_a_run(finished: Path, tmp_path:
     assert model_content_hash(str(other)) == model_content_hash(str(finished)) != str(finished)
     weights = {name: value + 1 for name, value in load_file(file).items()}
     save_file(weights, other / "checkpoints" / "best" / "model.safetensors")
-    assert model_content_hash(str(other)) != model_content_hash(str(finished)), "other weights make another run"
+    assert model_content_hash(str(other)) != model_content_hash(str(finished)), "other weights must give another hash"
     del weights["encoder.embeddings.LayerNorm.weight"]
     save_file(weights, other / "checkpoints" / "best" / "model.safetensors")
     with pytest.raises(imdbcls.UserError, match="does not describe an encoder that fits the run's weights"):

@@ -241,4 +241,4 @@ def test_trial_pass_does_not_change_the_random_state(tmp_path: Path) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     mode = load(folder).encoder.training
-    assert torch.equal(before, torch.get_rng_state()) and mode is False, "the mode that from_pretrained sets"
+    assert torch.equal(before, torch.get_rng_state()) and mode is False, "state and mode must be unchanged"

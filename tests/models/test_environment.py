@@ -1,4 +1,4 @@
-"""The environment of a run is recorded, compared on resume and evaluation, and ready before the time is measured."""
+"""A run's environment is recorded, and compared on resume and evaluation. Kernels are ready before timing starts."""
 
 import json
 from pathlib import Path

@@ -13,7 +13,7 @@ from imdbcls.models.head_probe import reads_first_token_only
 
 
 class TokenHead(nn.Module):
-    """A head that reads one token, or the last token of a shorter document."""
+    """A head that reads the token at one position, or at the last position of a shorter batch."""
 
     def __init__(self, position: int) -> None:
         super().__init__()

@@ -42,7 +42,7 @@ def test_scaled_probabilities_are_the_softmax_of_scaled_logits() -> None:
     np.testing.assert_allclose(scaled_NC, softmax(logits_NC / 2.5, axis=1), rtol=1e-9)
     np.testing.assert_array_equal(scaled_NC.argmax(axis=1), probabilities_NC.argmax(axis=1))
     np.testing.assert_array_equal(apply_temperature(probabilities_NC, 1.0), probabilities_NC)
-    assert apply_temperature(np.array([[0.0, 1.0]]), 0.5).tolist() == [[0.0, 1.0]], "an underflow is not NaN"
+    assert apply_temperature(np.array([[0.0, 1.0]]), 0.5).tolist() == [[0.0, 1.0]], "an underflow must not give NaN"
 
 
 def test_no_temperature_can_be_fitted() -> None:

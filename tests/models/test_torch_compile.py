@@ -1,4 +1,4 @@
-"""Tests for `compile=true`: one graph for all sizes, the same numbers and names, and errors if it is not available."""
+"""Tests for `compile=true`: no new graphs for new sizes, the same numbers and names, errors if it is unavailable."""
 
 from functools import lru_cache
 from pathlib import Path
