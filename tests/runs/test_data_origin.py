@@ -1,4 +1,4 @@
-"""A run folder may name only data sources that the user has trained on here. Hub ids have the form owner/name."""
+"""A run folder may name only shipped data sources and those that the user has trained on. Hub ids are owner/name."""
 
 import io
 import os
@@ -55,7 +55,7 @@ NOT_HUB_IDS = (
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Provide an empty working directory, a separate cache, and libraries that cannot load anything."""
+    """Provide an empty working directory and a separate cache."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("IMDBCLS_CACHE", str(tmp_path / "cache"))

@@ -24,7 +24,7 @@ def corpus(held_out_hash: str = "h", split_hash: str = "b") -> Corpus:
 
 
 def earlier_run(folder: Path, result: dict[str, Any] | None, *overrides: str) -> Path:
-    """Write the files that identify a run folder, and optionally its `result.json`."""
+    """Write the files that identify a run folder and, with `result`, also its `result.json` and `config.yaml`."""
     for file in ("checkpoints/best/model.safetensors", "backbone/config.json"):
         (folder / file).parent.mkdir(parents=True)
         (folder / file).write_text("{}")

@@ -163,7 +163,7 @@ def test_a_stopped_run_is_continued_only_outside_a_sweep(
 ) -> None:
     run = finished(tmp_path, status="stopped")
     assert run.open_for_training() is None
-    assert [path.name for path in run.path.glob("result.json*")] == ["result.json"], "the file is not damaged"
+    assert [path.name for path in run.path.glob("result.json*")] == ["result.json"], "the file must not be renamed"
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
     monkeypatch.setattr("sys.argv", ["train", "head=lstm", "tracker.notes='two words'"])
     result = run.open_for_training()

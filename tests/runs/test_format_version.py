@@ -21,7 +21,7 @@ from imdbcls.runs.format_version import OtherVersionError, require_version
 
 @pytest.fixture(scope="module")
 def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a finished run of a frozen encoder and its cache. It is read-only."""
+    """Return a folder with a finished run, whose encoder is frozen, and its cache. Tests must not change the run."""
     folder = tmp_path_factory.mktemp("finished_runs")
     choices = ("backbone.freeze=true", f"data.cache_dir={folder}/cache", f"runs_dir={folder}/runs")
     imdbcls.run(imdbcls.compose(*TINY, *choices))

@@ -1,4 +1,4 @@
-"""Small files that would expand to gigabytes are refused before they are decompressed, whatever their footer claims."""
+"""Small files that would expand too much are refused before they are decompressed, whatever their footer claims."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ def equal_lists(num_rows: int, num_values: int) -> pa.Array:
 
 
 def make_bombs(folder: Path) -> dict[str, str]:
-    """Write hostile files into `folder`. Map the name of each file to a part of the expected error."""
+    """Write hostile files into `folder`. Map the name of each file to a part of the expected error ("": no error)."""
     one_page = {"dictionary_pagesize_limit": 2**31 - 1, "data_page_size": 2**31 - 1}
     ids = [str(row) for row in range(ROWS)]
     nested = pa.array([[[[0.5]]]] * ROWS)

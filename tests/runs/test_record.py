@@ -24,7 +24,7 @@ TIMES = ("seconds", "per_second", "latency_ms", "peak_memory_mb", "finished_at")
 
 @pytest.fixture(scope="module")
 def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with one finished run. It is read-only."""
+    """Return a folder with one finished run, which tests must not change."""
     folder = tmp_path_factory.mktemp("finished_runs")
     imdbcls.run(imdbcls.compose(*TINY, f"runs_dir={folder}"))
     return folder

@@ -80,7 +80,7 @@ def untrusted_run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(autouse=True)
 def quickly() -> Iterator[None]:
-    """Limit the CPU time of each test. A decompression bomb would exceed the limit, and a busy machine does not."""
+    """Limit the CPU time of each test. A decompression bomb exceeds it. Waiting on a busy machine does not count."""
 
     def late(*_: object) -> None:
         raise TimeoutError("the test used more than a minute of CPU time")
