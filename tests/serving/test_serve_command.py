@@ -59,7 +59,7 @@ def start(folder: Path, *arguments: str) -> Server:
 
 @pytest.fixture(scope="module")
 def server(finished: Path, second: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of two runs. The last test ends it; the fixture kills it only after a failure."""
+    """Yield a server of two runs. A test ends it with a signal. If that test fails, the fixture kills it."""
     found = start(tmp_path_factory.mktemp("served"), str(finished), str(second))
     yield found
     found.process.kill()

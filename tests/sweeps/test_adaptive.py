@@ -28,7 +28,7 @@ NUM_RUNS = 3 * 2 + 2  # six before and two after the first look
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A working directory with 160 training and 300 test documents."""
+    """Return a working directory with 160 training and 300 test documents."""
     for split, count in (("train", 160), ("test", 300)):
         rows = [f"{split}{i},{'good' if i % 2 else 'bad'} film{i},{i % 2}" for i in range(count)]
         (tmp_path / f"{split}.csv").write_text("\n".join(["id,text,label", *rows]) + "\n")

@@ -97,7 +97,7 @@ def test_a_command_killed_by_its_submission_finds_the_jobs_again(slurm: Cluster,
     command("squeue", f"echo 3 other; test -e lost || {{ {queue}; }}; {after_asking(3, SIGTERM)}")
     assert [outcome.state for outcome in train(slurm, *names).outcomes] == ["interrupted"] * len(names)
     assert len(Path("submissions").read_text().splitlines()) == 1
-    for job_id in ids:  # submitit's own process was killed before it could write what the job executes
+    for job_id in ids:  # the killed command had not written what the job executes; the second command wrote it
         assert list(Path("runs/s/.submitit").glob(f"imdbcls-*/{job_id}_submitted.pkl"))
     Path("lost").touch()  # all jobs have left the queue without a result, so they are submitted again
     command("sbatch", ACCEPTS)

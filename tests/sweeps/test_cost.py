@@ -40,7 +40,7 @@ def test_parallel_runs_share_the_time_and_the_disk() -> None:
     assert alone.total_seconds == 400 and parallel.total_seconds == pytest.approx(400 / 3)
     short = replace(parallel, name="mean", num_done=4, seconds=50)
     few = Estimate((replace(parallel, num_done=4), short), (), start_seconds=10, measured_seconds=1)
-    assert few.seconds == 10 + 100, "no job of three is shorter than the longest run"
+    assert few.seconds == 10 + 100, "parallel jobs take at least as long as the longest run"
     work = SharedWork(SHARED, 1600, 1600, is_done=False)
     found = Estimate((alone, parallel), (work,), start_seconds=10, measured_seconds=1)
     assert (found.num_runs, found.num_done) == (10, 2)

@@ -22,7 +22,7 @@ SWEEP = ("--multirun", *TINY, "head=cls,mean", "seed=0,1")
 def estimate(
     folder: Path, *arguments: str, environment: dict[str, str] | None = None, command: str = "imdbcls.train"
 ) -> Command:
-    """Run a command with --dry-run in a folder, with a separate folder for temporary files."""
+    """Start a command with --dry-run in a folder, with a separate folder for temporary files."""
     temporary = folder.with_name(f"{folder.name}-temporary")
     temporary.mkdir(exist_ok=True)
     variables = {"TMPDIR": str(temporary), **(environment or {})}

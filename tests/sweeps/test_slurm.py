@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.needs("slurm")]
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Start a cluster, and return the environment variables of a user with empty folders."""
+    """Start a cluster, and yield the environment variables of a user with empty folders."""
     home = tmp_path_factory.mktemp("home")
     share_kernels(home / "cache")
     with slurm_cluster(tmp_path_factory.mktemp("slurm") / "cluster") as variables:
@@ -119,7 +119,7 @@ def hash_of_weights(run_folder: Path) -> str:
 
 
 def test_a_preempted_and_a_timed_out_job_end_like_undisturbed_runs(environment: dict[str, str], tmp_path: Path) -> None:
-    """Both runs wait in their third batch until Slurm has ended job 1 at its time limit and preempted job 0."""
+    """Both runs wait in their third batch until Slurm has signalled job 1 before its time limit and requeued job 0."""
     limits = ("hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=60", "hydra.launcher.max_num_timeout=20")
     arguments = ("imdbcls.train", "--multirun", "seed=0,1", *SETTINGS, *LAUNCHER, *limits)
     undisturbed = tmp_path / "undisturbed"
