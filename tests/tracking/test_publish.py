@@ -222,7 +222,7 @@ def test_studies_of_training_sizes_show_their_curves(tmp_path: Path) -> None:
 
 
 def test_axes_are_the_keys_that_were_swept(tmp_path: Path) -> None:
-    """If several keys always change together, only the shortest key is an axis. Keys of a single head are left out."""
+    """If several keys have equal values in each run, only the shortest is an axis. Keys of one head are left out."""
     folder = make_study(tmp_path / "heads", HEADS[:3], num_documents=100)
     for i, head in enumerate(HEADS[:3]):
         for run in folder.glob(f"{head.name}-s*"):

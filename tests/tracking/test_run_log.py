@@ -53,7 +53,7 @@ def result_of(run: Path) -> dict[str, Any]:
 
 
 def history_of(log: Path) -> list[dict[str, Any]]:
-    """Return the records of `metrics.jsonl` in a log, without W&B's own keys and keys that repeat a metric."""
+    """Return the history in a W&B log, without W&B's own keys and keys that repeat a metric."""
     items = [record["item"] for record in records(log, "history")]
     points = [
         {key: value for key, value in item.items() if not key.startswith(("_", "view/", COPIES))} for item in items
@@ -265,7 +265,7 @@ def test_a_killed_and_resumed_run_logs_each_step_once(tmp_path: Path) -> None:
 
 
 def uploaded(server: FakeWandb, kind: str) -> dict[str, bytes]:
-    """Return the files of the only artifact of a type that a server has."""
+    """Return the files of the artifact of this type. The server must have exactly one."""
     (artifact,) = server.artifacts(kind)
     return {name: server.file_in(artifact, name).read_bytes() for name in artifact.files}
 

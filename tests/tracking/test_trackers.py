@@ -1,4 +1,4 @@
-"""Trackers as a protocol: none, one or several, and failures of one tracker."""
+"""No tracker, one or several trackers, a tracker that fails, and the tracker of the documentation."""
 
 import textwrap
 from collections.abc import Iterable, Mapping

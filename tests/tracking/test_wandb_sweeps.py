@@ -83,7 +83,7 @@ def training(server: FakeWandb, num_steps: int = 3) -> Run | None:
 
 
 def process_of(folder: Path) -> int:
-    """Return the id, from the lock file, of the process that trains the only run."""
+    """Read the lock file of the only run, and return the id of the process that trains it."""
     (lock,) = folder.glob("runs/*/*/.lock")
     return int(lock.read_text().split()[1])
 
@@ -204,7 +204,7 @@ def test_hyperband_stops_the_worse_half(tmp_path: Path) -> None:
 def test_sweeps_of_the_repository_are_valid_commands(
     name: str, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The training command must accept all parameters that the server may choose."""
+    """The training command must accept the parameters that the server chooses."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
