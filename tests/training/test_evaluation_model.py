@@ -273,7 +273,7 @@ def test_killed_run_stops_at_the_same_epoch_as_an_uninterrupted_run(tmp_path: Pa
 
 
 def kept_bytes_and_gradients(model: Classifier) -> tuple[int, dict[str, Tensor]]:
-    """Return the bytes that a training step saves for backward, without weights, and the gradients."""
+    """Return how many bytes a training step saves for backward (weights do not count), and the gradients."""
     own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept: dict[int, int] = {}
 

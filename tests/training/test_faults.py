@@ -1,4 +1,4 @@
-"""Runs under faults: signals, failing jobs, a locked run, no memory, no disk space, and NaN."""
+"""Runs under faults: signals, NaN, no memory, no disk space, and a locked run."""
 
 import contextlib
 import json
@@ -53,7 +53,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted_faulty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an uninterrupted run of the faulty head, whose fault is switched off."""
+    """Return the working directory of an uninterrupted run with the faulty head, whose fault is switched off."""
     folder = tmp_path_factory.mktemp("faulty")
     run(folder, *TINY, *FAULTY, environment=PLUGINS)
     return folder

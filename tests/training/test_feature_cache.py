@@ -30,7 +30,7 @@ from imdbcls.training import checkpoint, feature_cache
 from imdbcls.training.trainer import Trainer
 
 FROZEN = "backbone.freeze=true"
-DOCUMENTS = 64 + 24 + 40  # train, validation and test documents of a run with TINY
+DOCUMENTS = 64 + 24 + 40  # train, validation and test documents of a trainer from `make`
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_changes_of_the_output_change_the_key(what: str, tmp_path: Path) -> None
 
 
 def test_cache_limit_is_checked_before_anything_is_written(tmp_path: Path, encoded: list[int]) -> None:
-    """The error reports the exact size that the documents need, in addition to the existing entries."""
+    """The limit applies to the sum of the existing and the new entries, to the byte."""
     make(tmp_path / "first", FROZEN, f"data.cache_dir={tmp_path}")
     held = sum(path.stat().st_size for path in tmp_path.glob(f"features/*/{features.VECTORS}"))
     encoded.clear()
@@ -192,7 +192,7 @@ def test_damaged_entry_is_logged_and_rebuilt(
 
 @pytest.mark.parametrize("place", ["first byte", "last byte", "block border", "two parts swapped"])
 def test_checksum_covers_every_byte(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use checksum blocks smaller than a document, so that writes end inside blocks and cross their boundaries."""
+    """Use small checksum blocks, so that writes end inside blocks and cross their boundaries."""
     monkeypatch.setattr(features, "BLOCK", 1000)
     hidden_ND = torch.arange(37 * 8, dtype=torch.float32).reshape(37, 8)
     parts = [
@@ -281,7 +281,7 @@ def test_encoding_job_uses_the_threads_of_parallel_jobs(tmp_path: Path, monkeypa
 
 
 def test_frozen_encoder_gives_all_heads_the_same_output() -> None:
-    """A head that needs only the first token gets all tokens of a frozen encoder, but one of a trained encoder."""
+    """A head that needs only the first token gets it from a trained encoder, but all tokens from a frozen encoder."""
     config = imdbcls.compose("backbone=tiny", "head=cls", FROZEN)
     assert sections.build_model(config, sections.build_backbone(config), 2).tokens == "all"
     config = imdbcls.compose("backbone=tiny", "head=cls")

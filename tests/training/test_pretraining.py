@@ -75,7 +75,7 @@ def test_killed_run_continues_to_the_same_bits_and_its_encoder_is_fine_tuned(tmp
     saved = load_file(pretrained / "checkpoints/best/model.safetensors")
     assert len(head) == 5 and all(torch.equal(head[name], saved[f"head.{name}"]) for name in head)
 
-    # The pretrained encoder has the weights of the best epoch. A run that starts from it has another name.
+    # A run that starts from the pretrained encoder gets the weights of its best epoch.
     train = ("backbone=minilm", *(each for each in TINY if not each.startswith(("backbone=", "lr="))), "epochs=1")
     path = f"backbone.path={pretrained.relative_to(killed)}"
     trained = run(killed, *train, path, "lr=1e-12", "study=tuned")

@@ -129,7 +129,7 @@ def test_resumed_run_keeps_the_best_epoch(tmp_path: Path) -> None:
     labels_N = trainer.batches.validation.labels
     good, bad = ([0.6] * 18, [0.6] * 18), ([0.7] * 18, [0.2] * 18)
     show_predictions(trainer, [with_label_probabilities(labels_N, *each) for each in (bad, good)])
-    with pytest.raises(IndexError):  # ends the process in the third epoch
+    with pytest.raises(IndexError):  # ends the training in the third epoch
         trainer.fit(Trackers())
     resumed = make(tmp_path, *SHORT, "metric=loss", "epochs=3")
     assert resumed.resume() == 2 * trainer.batches.train.steps_per_epoch

@@ -58,7 +58,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_step_and_evaluation_read_nothing_from_the_device(
     rows: str, settings: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Callable[[], None]
 ) -> None:
-    """Cover every head, rows with and without padding, windows, R-Drop and averaging, all with micro-batches."""
+    """Cover all heads in `MAKERS`, rows with and without padding, windows, R-Drop and averaging, with micro-batches."""
     trainer = make_without_values(tmp_path, monkeypatch, *settings)
     encoder = trainer.model.encoder
     if rows == "unpadded":
@@ -132,6 +132,6 @@ def test_nan_is_found_before_anything_is_saved(tmp_path: Path) -> None:
     poison = Poison(trainer, step=6)  # the second step of the second epoch
     with pytest.raises(NonFiniteError, match=r"^Step 7 of 12, learning rate 0\.01: the loss is nan"):
         trainer.fit(poison)
-    assert trainer.state.step == 8, "NaN is found at the end of the epoch, two steps later"
+    assert trainer.state.step == 8, "NaN is found at the end of the epoch"
     assert "model.safetensors" in poison.best
     assert contents(tmp_path / "checkpoints" / "best") == poison.best
