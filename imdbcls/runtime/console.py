@@ -186,7 +186,7 @@ def is_terminal() -> bool:
 
 
 def shows_live() -> bool:
-    """Return whether `paint` can be called: on a terminal, and in a notebook within `in_one_output`."""
+    """Return whether `paint` can be called: on a terminal, or in a notebook within `in_one_output`."""
     return _block is not None or is_terminal()
 
 

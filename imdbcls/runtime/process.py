@@ -28,7 +28,7 @@ _FIXED_SUMS = "AUTO,STRICT"
 
 
 def prepare_process() -> None:
-    """Check the limits of the machine, and apply the settings that must precede the import of PyTorch."""
+    """Check the limit of the address space, and apply the settings that must precede the import of PyTorch."""
     limits.require_address_space()
     quiet_libraries()
     tune_process()

@@ -82,7 +82,7 @@ class Progress:
         self._resumed_at = self._stepped_at = self._shown_at = self._logged_at = time.monotonic()
 
     def step(self, step: int, epoch: int) -> None:
-        """Show the progress of training. Call it after each optimizer step; `step` and `epoch` count from 1."""
+        """Show the progress of training after an optimizer step. `step` and `epoch` count from 1."""
         if self._style == "none":
             return
         self._last_step = step
