@@ -38,8 +38,8 @@ def compose(*choices: str, config_dir: str | Path | None = None) -> Config:
 
     For example, `compose("head=lstm", "lr=3e-5")`. `python -m imdbcls.train --help` lists the arguments. `config_dir`
     is a folder with YAML files of your own, like `--config-dir` of the command: `compose("experiment=reviews",
-    config_dir="my_conf")`. If an experiment defines a sweep, the sweep is ignored: pass the head and the seed of a
-    single run. Raise UserError with one line per mistake.
+    config_dir="my_conf")`. If an experiment defines a sweep, the sweep is ignored: pass one value for each
+    swept key. Raise UserError with one line per mistake.
     """
     from imdbcls.config import overrides  # Hydra is not needed to load a run
 

@@ -32,7 +32,7 @@ class Target:
 
     @property
     def shows_progress(self) -> bool:
-        """Whether to show a progress line. The line is hidden if the answers appear on the same terminal."""
+        """Whether to show a progress line. The line is hidden if the answers go to a terminal."""
         return self.output is not None or not self.stdout.isatty()
 
 

@@ -122,7 +122,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         type=Path,
-        help="folder to write to (default: the study folder, or <file>_comparison next to a file of predictions)",
+        help="folder to write to (default: the study folder, or <name>_comparison next to a file <name>.csv)",
     )
     parser.add_argument(
         "--figures",

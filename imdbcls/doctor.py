@@ -103,7 +103,7 @@ def device() -> str:
             "build of torch"
         )
     if chosen.device.type == "cpu":
-        return f"{found}; without a GPU, try backbone=minilm or distilroberta-base, max_length=256"
+        return f"{found}; without a GPU, try backbone=minilm or backbone=distilroberta-base, and max_length=256"
     return found
 
 

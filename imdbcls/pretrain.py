@@ -115,7 +115,10 @@ def unfit(config: Config, settings: PretrainSettings | None) -> Iterator[str]:
     """Yield a sentence for each setting that pretraining does not support, and for an unusable `data.unlabelled`."""
     backbone = config.backbone
     if backbone.freeze is True:
-        yield "backbone.freeze=true: pretraining trains the encoder. Leave it out, or freeze only the n lowest layers."
+        yield (
+            "backbone.freeze=true: pretraining trains the encoder. Leave it out, or set it to the number of lowest "
+            "layers to freeze."
+        )
     if backbone.lora_rank is not None:
         yield f"backbone.lora_rank={backbone.lora_rank}: pretraining does not support LoRA. Leave it out."
     if config.trainer.head_first_epochs > 0:

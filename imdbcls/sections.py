@@ -47,7 +47,10 @@ INITIALISATION = -1  # the `step` of `seed_everything_at` for the initial weight
 
 
 def require_buildable(config: Config) -> None:
-    """Raise UserError if a constructor would reject its settings. The check loads no documents or weights."""
+    """Raise UserError if arguments of a constructor are wrong, or if the optimizer rejects its settings.
+
+    The check loads no documents or weights.
+    """
     require_arguments(config)
     try:
         construct(config.optimizer)([nn.Parameter(torch.zeros(1))])
@@ -58,7 +61,7 @@ def require_buildable(config: Config) -> None:
 def build_hardware(config: Config) -> Hardware:
     """Choose the device and precision, and start the compute threads.
 
-    Raise UserError if this machine lacks the requested device or precision.
+    Raise UserError if this machine lacks the requested device or cannot start the threads.
     """
     hardware = choose_hardware(config.device, config.precision, config.deterministic)
     if hardware.device.type == "cpu":
@@ -106,7 +109,8 @@ def build_tokenizer(config: Config) -> Any:
 def prepared(config: Config, backbone: Backbone) -> Backbone:
     """Return the backbone, with gradient checkpointing if the config enables it.
 
-    Raise UserError if `max_length` exceeds the encoder's limit, or if the backbone cannot encode pairs of texts.
+    Raise UserError if `max_length` exceeds the encoder's limit, or if documents are pairs of texts that the backbone
+    cannot encode.
     """
     require_length(config.max_length, backbone.name, backbone.max_length)
     if config.data.reads_pairs:
