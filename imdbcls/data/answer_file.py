@@ -261,7 +261,7 @@ class AnswerFile:
             raise
 
     def _complete(self) -> None:
-        """Move the answers to the output. Remove the state last, because without the state, a command starts again."""
+        """Move the answers to the output. Remove the state last: without it, a command starts again."""
         if self._format == "parquet":
             with replacing(self._output) as temporary:
                 convert_to_parquet(self._path, temporary)

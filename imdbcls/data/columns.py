@@ -171,7 +171,7 @@ def request_of(
 
 
 def positions_of(request: Request, names: Sequence[str], where: str) -> dict[str, int]:
-    """Return the index of each requested column in `names`, the column names of a file, ignoring surrounding spaces.
+    """Return the index of each requested column in a file with the columns `names`, ignoring surrounding spaces.
 
     A missing column is absent from the result. Raise UserError for a requested column that occurs more than once;
     columns that are not requested may have equal names. `where` is the file, and the line if known, for the message.

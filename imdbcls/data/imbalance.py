@@ -6,7 +6,7 @@ import numpy as np
 
 from imdbcls.data.documents import Documents
 
-UNEQUAL = 3.0  # report unequal classes if the largest has at least this many times the documents of the smallest
+UNEQUAL = 3.0  # minimum ratio of the largest class to the smallest class for a note on unequal sizes
 # Report a class with fewer documents than this in validation or test: one document then changes the recall of the
 # class by over 10 points.
 FEW_DOCUMENTS = 10

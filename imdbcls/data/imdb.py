@@ -196,7 +196,7 @@ def _read_archive(path: Path, *patterns: re.Pattern[str]) -> Iterator[tuple[str,
 
 
 def _from_reviews(files: Iterator[tuple[str, bytes]], name: str) -> Source:
-    """Build the source from the files of `aclImdb/`, as pairs (path, content) in any order; `name` is for messages."""
+    """Build the source from pairs (path, content) of the files in `aclImdb/`, in any order; `name` is for messages."""
     reviews: dict[str, list[tuple[str, str, int, str]]] = {"train": [], "test": []}
     titles: dict[tuple[str, str], list[str]] = {}
     for file, raw in files:
@@ -223,7 +223,7 @@ def _from_reviews(files: Iterator[tuple[str, bytes]], name: str) -> Source:
             "label": [1 if row[1] == "pos" else 0 for row in rows],
             "text": [row[3] for row in rows],
         }
-        # The number in a file name is the review's line in the list of URLs, counted from 0.
+        # The first number in a file name is the review's line in the list of URLs, counted from 0.
         movies = [_title(titles.get((split, label)), index) for _, label, index, _ in rows]
         if all(movies):
             columns["movie"] = list(movies)

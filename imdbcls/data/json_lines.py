@@ -55,7 +55,7 @@ def json_rows(path: Path, request: Request) -> Iterator[tuple[int, Mapping[str, 
 def nested_cell(row: Mapping[str, object], name: str) -> dict[str, object]:
     """Return {name: value} for a key in nested JSON objects, such as `review.body`; {} if it does not exist.
 
-    A key may contain dots itself: in `{"a.b": {"c": 1}}`, `a.b.c` is 1. If the name is ambiguous, a key of the row with
+    A key may itself contain dots: in `{"a.b": {"c": 1}}`, `a.b.c` is 1. If the name is ambiguous, a key of the row with
     the complete name takes precedence, followed by the match with the shortest outer key.
     """
     if name in row:

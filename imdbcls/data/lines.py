@@ -89,7 +89,7 @@ def known_encoding(request: Request) -> str:
 def doubts(path: Path, request: Request) -> Iterator[str]:
     """Yield a note on a detected encoding, and on each sign that the requested one-byte encoding is wrong.
 
-    An encoding with one byte per character, such as latin-1, decodes any file without an error.
+    An encoding with one byte per character, such as latin-1, decodes almost any file without an error.
     """
     encoding = encoding_of(path, request)
     if request.encoding == AUTO:

@@ -11,9 +11,9 @@ from imdbcls.data.documents import Corpus, Documents
 def subset(corpus: Corpus, sizes: Mapping[str, int]) -> Corpus:
     """Return a corpus with `sizes[split]` documents of each split, or all of them if the split is smaller.
 
-    The lengths of the texts have the same distribution as in the split, because the documents are evenly spaced in the
-    order of length. If a class is missing among them, its first document is added. `split_hash` stays the same, so
-    use this corpus only for measurements.
+    The lengths of the texts have almost the same distribution as in the split, because the documents are evenly spaced
+    in the order of length. If a class is missing among them, its first document is added. `split_hash` stays the same,
+    so use this corpus only for measurements.
     """
     splits = {name: spread(documents, sizes[name]) for name, documents in corpus.splits.items()}
     return replace(corpus, train=splits["train"], validation=splits["validation"], test=splits["test"])

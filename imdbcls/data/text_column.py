@@ -133,7 +133,7 @@ class TextWriter:
             os.unlink(self._path)
 
     def _write(self) -> None:
-        """Write the pending values as record batches of `BATCH_CHARACTERS`."""
+        """Write the pending values as record batches of about `BATCH_CHARACTERS` characters."""
         import pyarrow
 
         schema = pyarrow.schema([("text", pyarrow.string())])

@@ -190,7 +190,7 @@ class PairTypes(NamedTuple):
 
 
 class PairTemplate(NamedTuple):
-    """The special tokens with which a tokenizer encodes a pair of texts. `types` is None if all token types are 0."""
+    """The special tokens with which a tokenizer encodes a pair of texts. `types` is None if the model needs none."""
 
     prefix: tuple[int, ...]
     separator: tuple[int, ...]

@@ -239,7 +239,7 @@ def lines_of(stdin: TextIO) -> Iterator[tuple[int, str]]:
 
 
 def not_empty(numbered: Iterable[tuple[int, str]], place: str, encoding: str, advice: str) -> Iterator[tuple[int, str]]:
-    """Yield pairs (number, text); raise UserError for an empty text, at a position such as `{place} 3`.
+    """Yield pairs (number, text); raise UserError for an empty text, with its position (such as `{place} 3`).
 
     Also raise UserError for a surrogate in the text, which is a byte that does not fit the encoding. This message ends
     with `advice`.
