@@ -27,8 +27,8 @@ PASS_TOKENS = 8192  # tokens in one pass of the model
 class Attribution:
     """The attribution of the logit of class `target` to the tokens.
 
-    `scores_WT` are the integrated gradients, summed over the embedding dimensions. `error` is the absolute difference
-    between the sum of the scores and the difference between the logits of the text and of the baseline.
+    `scores_WT` are the integrated gradients, summed over the embedding dimensions. The exact scores would sum to the
+    logit of the text minus the logit of the baseline. `error` is the absolute difference from this value.
     """
 
     target: int
