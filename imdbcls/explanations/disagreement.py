@@ -56,7 +56,7 @@ def disagreement_page(
         headline="On which documents do the two runs differ most?",
         about=f"This page shows {shown} with the largest difference between the calibrated probabilities of the two "
         "runs. Blue words count for the label of the document, orange and underlined words against it. Colours are "
-        "relative to the strongest word of each text.",
+        "relative to the strongest word of each explanation.",
         sections=sections,
     )
 
