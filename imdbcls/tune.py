@@ -40,7 +40,7 @@ Tune groups with equal budgets, and train the best configuration of each.
   python -m imdbcls.tune head=cls,lstm budget.trials=20                compare two heads, with the default search space
   python -m imdbcls.tune head=cls,lstm lr='tag(log,interval(1e-5,1e-3))' batch_size=16,32   search these keys
   python -m imdbcls.tune head=cls,lstm budget.trials=20 --dry-run      estimate hours and disk space without training
-  python -m imdbcls.tune head=cls,lstm jobs=8 hydra/launcher=submitit_slurm                 train eight trials on Slurm
+  python -m imdbcls.tune head=cls,lstm jobs=8 hydra/launcher=submitit_slurm       train eight trials at a time on Slurm
 
 Swept groups (head=cls,lstm) are compared. Swept keys are the search space, which is the same for every group; each has
 an interval, a range or a list of values. Every group gets the same budget. All other keys are keys of

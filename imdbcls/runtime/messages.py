@@ -16,7 +16,7 @@ _messages: "SimpleQueue[str | None] | None" = None
 
 
 class MessageRecorder(logging.Handler):
-    """A handler that records each message that `StderrHandler` would show."""
+    """A handler that records each message for which `is_shown` is true."""
 
     def filter(self, record: logging.LogRecord) -> Any:
         return is_shown(record) and super().filter(record)
