@@ -1,4 +1,4 @@
-"""Fixtures for all tests: running commands in separate processes, and a finished run."""
+"""Fixtures for all tests: running commands in separate processes, and two finished runs."""
 
 import logging
 import os

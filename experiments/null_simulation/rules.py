@@ -1,4 +1,4 @@
-"""Switch off single rules of the comparison, to measure the effect of each rule, and apply the old rules to a study."""
+"""Switch off single rules of the comparison to measure their effects. Also apply the old rules to a study."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager

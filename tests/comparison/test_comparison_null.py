@@ -123,8 +123,7 @@ def test_error_rates_stay_low(setting: Setting) -> None:
 def test_without_a_rule_an_error_rate_leaves_its_bound(rule: str, number: int, num_studies: int, bound: float) -> None:
     """Every rule except the floor limits the number of false "better".
 
-    The floor keeps each p-value at or above the p-value for exactly these trained models, because the latter ignores
-    other seeds.
+    The p-value for exactly these trained models ignores other seeds. The floor keeps every p-value at or above it.
     """
     found = rule_studies(rule, RULE_SETTINGS[rule], generator_of(3), num_studies).mean(axis=0)
     with_rule, without_rule = found[2 * number : 2 * number + 2]

@@ -33,7 +33,7 @@ def hub(repositories: Mapping[str, Path], uploads: "Uploads | None" = None) -> I
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answer requests for a repository's description, list of files and files. Answer 404 to all other requests."""
+    """Answer requests for `/` and for a repository's description, list of files and files, and accept uploads."""
 
     protocol_version = "HTTP/1.1"
     repositories: dict[str, Path]
