@@ -25,10 +25,9 @@ Train one run, or a sweep of several runs.
   python -m imdbcls.train head=lstm --cfg job                          print the composed config without training
   python -m imdbcls.train --multirun head=cls,lstm seed=0,1 --dry-run  estimate hours and disk space without training
 
-Other commands, each run with `python -m`: imdbcls.study (add seeds until the verdict is known), imdbcls.tune
-(tune every head with the same budget), imdbcls.pretrain (pretrain the encoder on your own text), imdbcls.data
-(describe a dataset), imdbcls.doctor (check this machine), imdbcls.evaluate, imdbcls.predict and imdbcls.compare
-(use finished runs). --hydra-help lists Hydra's own flags."""
+`imdbcls --help` lists the other commands, such as study (add seeds until the verdict is known), tune (tune every head
+with the same budget), compare (compare finished runs) and predict (classify texts). --hydra-help lists Hydra's own
+flags."""
 
 
 @dataclass(frozen=True)

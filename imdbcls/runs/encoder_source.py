@@ -58,9 +58,7 @@ def encoder_source_of(config: "Config", corpus: "Corpus") -> EncoderSource | Non
     same = has_splits(result, config, corpus)
     problem = "does not record its splits"
     if same is False:
-        keys = ", ".join(different_keys(read_or_nothing(folder / "config.yaml", read_yaml), config))
-        other = f"other values of {keys}" if keys else "the same settings, but the content of the files has changed"
-        problem = f"held out other documents ({other})"
+        problem = f"held out other documents ({reason(read_or_nothing(folder / 'config.yaml', read_yaml), config)})"
     earlier = result.get("encoder_source")
     if isinstance(earlier, dict) and same:
         before = earlier.get("same_splits")
@@ -91,11 +89,18 @@ def has_splits(result: Mapping[str, Any], config: "Config", corpus: "Corpus") ->
     return False if "split_choices_hash" in result else None
 
 
-def different_keys(earlier: Mapping[str, Any], config: "Config") -> Iterator[str]:
-    """Yield the `data` keys that choose documents or splits and whose values differ in an earlier run's config."""
-    before, now = earlier.get("data"), config.plain()["data"]
+def reason(earlier: Mapping[str, Any], config: "Config") -> str:
+    """Return why a run with the config `earlier` held out other documents."""
+    before = earlier.get("data")
     if not isinstance(before, Mapping):
-        return
+        return "its config.yaml cannot be read"
+    if keys := ", ".join(different_keys(before, config.plain()["data"])):
+        return f"other values of {keys}"
+    return "the same settings, but the content of the files has changed"
+
+
+def different_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys of the section `data` that choose documents or splits and whose values differ."""
     if before.get("name") != now["name"]:
         yield "data"
         return

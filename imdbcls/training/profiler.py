@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
+from imdbcls.printable import counted
 from imdbcls.runtime.text_table import text_table
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class StepProfiler:
             self.profile.stop()
         if self.steps_done <= WARMUP_STEPS:
             logger.warning(
-                f"Nothing was profiled: training had {self.steps_done} steps, and the first {WARMUP_STEPS} are warm-up."
+                f"Nothing was profiled: training had {counted(self.steps_done, 'step')}, and the first {WARMUP_STEPS} are "
+                "warm-up."
             )
 
     def report(self, found: profile) -> None:

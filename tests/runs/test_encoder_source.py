@@ -70,6 +70,10 @@ def test_the_same_held_out_documents_count_and_not_the_way_to_read_them(tmp_path
     assert "(other values of data.delimiter, data.encoding, data.split_seed)" in found.warning
     same = encoder_source_of(config(*written, f"backbone.path={folder}"), corpus("other"))
     assert same is not None and same.warning is not None and "the content of the files has changed" in same.warning
+    (folder / "config.yaml").write_text("data: [")
+    unreadable = encoder_source_of(config(*written, f"backbone.path={folder}"), corpus("other"))
+    assert unreadable is not None and unreadable.warning is not None
+    assert "held out other documents (its config.yaml cannot be read)" in unreadable.warning
 
 
 def test_edited_files_are_other_documents(tmp_path: Path) -> None:

@@ -88,8 +88,9 @@ def planned_looks(comparison: Comparison) -> Iterator[str]:
     if plan is None:
         return
     spending = "O'Brien-Fleming spending" if plan.num_groups == 2 else "a power spending function"
+    equivalent = [] if comparison.margin is None else ["equivalent to the best model"]
     futile = [] if plan.futility is None else ["unlikely to get a verdict"]
-    reasons = ["significantly worse than another model", "equivalent to the best model", *futile]
+    reasons = ["significantly worse than another model", *equivalent, *futile]
     yield (
         "The study was group sequential, with a plan that was fixed before the first look: each model was tested with "
         f"{plan.looks[0]} to {plan.max_seeds} seeds, after each seed, and got no further seeds once it "
