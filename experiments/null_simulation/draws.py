@@ -17,7 +17,7 @@ from imdbcls.comparison.statistics import Sample, Units
 
 ACCURACY = 0.88
 DIFFICULTY_SD, HEAD_SD, RESIDUAL_SD = 1.6, 0.5, 0.8
-# Points of accuracy per unit of the normal variable. It converts the spread between seeds into points.
+# Points of accuracy per unit of the normal variable, to convert a spread between seeds that is given in points.
 POINTS = 100 * float(norm.pdf(ndtri(ACCURACY))) / (DIFFICULTY_SD**2 + HEAD_SD**2 + RESIDUAL_SD**2) ** 0.5
 
 

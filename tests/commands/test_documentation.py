@@ -32,7 +32,7 @@ ALL_COMMANDS = [
     for module, arguments in COMMAND.findall(text)
 ]
 # Commands that take the keys of a run. Other tests cover two kinds: `tests/sweeps/test_search.py` runs the command with
-# the Optuna sweeper, and `test_the_experiment_file_of_the_tutorial_composes` runs the commands with `--config-dir`.
+# the Optuna sweeper, and `test_the_experiment_file_of_the_tutorial_composes` composes the experiment of `--config-dir`.
 COMMANDS = [
     arguments
     for module, arguments in ALL_COMMANDS

@@ -128,7 +128,7 @@ def test_micro_batches_contain_the_same_masked_tokens(truncation: str | Windows)
 @pytest.mark.parametrize(
     ("family", "text", "words"),
     (
-        ("bert", "Extraordinarily moving, isn't it?", 7),  # moving | , | isn | ' | t | it | ?, and the first word
+        ("bert", "Extraordinarily moving, isn't it?", 7),  # moving | , | isn | ' | t | it | ?, without the first word
         ("roberta", " Extraordinarily moving, isn't it?", 3),
         ("deberta-v2", "Extraordinarily moving, isn't it?", 3),
     ),
