@@ -197,6 +197,6 @@ def test_pooling_weights_of_self_attentive_are_the_mean_over_hops() -> None:
     torch.testing.assert_close(weights_BT.sum(dim=1), torch.ones(len(LENGTHS)))
     assert (weights_BT[~mask_BT] == 0).all()
     nn.init.zeros_(head.output.bias)
-    nn.init.constant_(head.output.weight, 0.25)  # each logit then sums the elements of the mean of the four hops
+    nn.init.constant_(head.output.weight, 0.25)  # each logit then sums the elements of the hops' mean
     expected_B = torch.einsum("bt,btd->b", weights_BT, hidden_BTD)
     torch.testing.assert_close(head(hidden_BTD, mask_BT)[:, 0], expected_B, rtol=1e-4, atol=1e-4)

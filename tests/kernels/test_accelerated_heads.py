@@ -46,7 +46,7 @@ def without_dropout(head: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_accelerated_head_equals_plain_head(plain_head: nn.Module, training: bool, bf16: bool) -> None:
-    """Compare logits and gradients without dropout. A copy of the accelerated head has its own weights."""
+    """Compare results without dropout. Copies of an accelerated head are accelerated and have their own weights."""
     head = without_dropout(plain_head).train(training)
     accelerated = copy.deepcopy(head)
     accelerate_head(accelerated)

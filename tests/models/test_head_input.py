@@ -115,7 +115,7 @@ def test_pooled_input_gives_the_logits_of_all_tokens(family: str, fast: bool) ->
 
 
 class GatedMixHead(ScalarMixHead):
-    """A head that can learn to read other vectors than the mean; at first, it ignores them."""
+    """A head that can learn to read vectors other than the mean. At first, it ignores them."""
 
     def __init__(self) -> None:
         super().__init__(hidden_size=HIDDEN, num_labels=3, num_hidden_states=NUM_STATES, dropout=0.1)

@@ -1,4 +1,4 @@
-"""Limits of the machine end every command with one sentence: memory, threads, open files, permissions, names."""
+"""Limits of the machine (memory, threads, open files, permissions, names) end a command with one sentence."""
 
 import errno
 import os

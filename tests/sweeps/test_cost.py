@@ -1,4 +1,4 @@
-"""The cost of a study is the sum of what was measured, over epochs, documents, runs and groups."""
+"""The cost of a study sums the measured costs over epochs, documents, runs and groups."""
 
 from dataclasses import replace
 

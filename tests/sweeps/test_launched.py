@@ -1,4 +1,4 @@
-"""A multirun whose jobs another Hydra launcher starts: its table of results, and failed jobs."""
+"""A multirun with another Hydra launcher: its table of results, and failed jobs."""
 
 from pathlib import Path
 

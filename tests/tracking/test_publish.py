@@ -55,7 +55,7 @@ def parts(rendered: Rendered, folder: Path) -> tuple[Any, ...]:
 
 
 def sent(model: Any) -> dict[str, Any]:
-    """Return the specification of a workspace or report that its `save` sends to the server."""
+    """Return the specification that a workspace or a report sends to the server when it is saved."""
     found: dict[str, Any] = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
     return found
 

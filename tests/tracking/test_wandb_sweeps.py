@@ -78,7 +78,7 @@ def until(condition: Callable[[], Any], agent: Agent) -> Any:
 
 
 def training(server: FakeWandb, num_steps: int = 3) -> Run | None:
-    """Return the run that has sent steps and has not ended."""
+    """Return a run that has sent `num_steps` records and has not ended, or None if there is none."""
     return next((run for run in server.runs() if run.state == "running" and len(run.history) >= num_steps), None)
 
 
