@@ -51,7 +51,7 @@ class Ensemble:
         return averaged([run.calibrated(run.predictions(split)) for run in self.runs])
 
     def predict(self, texts: Iterable[str | tuple[str, str]], *, calibrated: bool = True) -> "Predictions":
-        """Classify documents as `FinishedRun.predict` does, with the mean of the runs' probabilities.
+        """Classify documents as `FinishedRun.predict` does, but with the mean of the runs' probabilities.
 
         With `calibrated`, the probabilities of each run are calibrated before they are averaged. The predicted class
         has the highest mean. The first call loads all models.

@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def require_options(arguments: argparse.Namespace) -> None:
-    """Raise UserError for options that cannot be combined, before anything is loaded."""
+    """Before anything is loaded, raise UserError if options cannot be combined."""
     of_file = [name for name in FILE_OPTIONS if getattr(arguments, name) not in (None, False)]
     of_split = [name for name in ("split", "data", "trust_source") if getattr(arguments, name) not in (None, False)]
     if arguments.file is None and of_file:

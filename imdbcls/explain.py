@@ -141,7 +141,7 @@ def precision_note(config: "Config") -> str | None:
 
 
 def require_options(arguments: argparse.Namespace) -> None:
-    """Raise UserError for options that cannot be combined, before anything is loaded."""
+    """Before anything is loaded, raise UserError if options cannot be combined."""
     if arguments.count is not None or arguments.data is not None:
         raise UserError("--count and --data can only be used with --disagreement.")
     require_text_options(arguments, [] if arguments.rows is None else ["--row"])
@@ -177,7 +177,7 @@ def chosen(texts: Texts, numbers: Sequence[int] | None) -> Iterator[Item]:
 
 
 def show(explanation: "Explanation", item: Item, as_json: bool, stdout: TextIO, *, is_first: bool) -> None:
-    """Write one explanation: as JSON, with colours on a terminal, else as a table."""
+    """Write one explanation: as JSON if `as_json`, else with colours on a terminal and as a table elsewhere."""
     from imdbcls.explanations.terminal import json_answer, print_coloured, table_text
 
     columns = columns_of(stdout)

@@ -91,7 +91,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def require_options(arguments: argparse.Namespace) -> None:
-    """Raise UserError for options that cannot be combined, before anything is loaded."""
+    """Before anything is loaded, raise UserError if options cannot be combined."""
     if len(arguments.runs) > 1 and arguments.output is None:
         raise UserError(
             f"{len(arguments.runs)} runs were given: add --output DIR, because an ensemble belongs to no run folder."
