@@ -30,7 +30,7 @@ def has_flash_attention() -> bool:
 def head_flops(head: nn.Module, lengths: list[int]) -> int:
     """Return the operations of the LSTM layers of a head in a forward pass over all documents.
 
-    The operations of other heads are not counted: their number hardly depends on the length of a document.
+    The operations of cls and weight_avg are not counted, because they are few.
     """
     weights = sum(
         weight.numel()

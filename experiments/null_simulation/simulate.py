@@ -48,9 +48,11 @@ def contains(interval: tuple[float, float], value: float) -> bool:
 
 
 def verdicts_and_intervals(inferences: Sequence[Inference], truth: Numbers) -> list[float]:
-    """Return whether any "better" is false, the share of correct intervals, and whether they are correct together.
+    """Return three numbers that rate the verdicts and intervals of one study.
 
-    An interval is correct if it contains the true difference. The last number is for the simultaneous intervals.
+    - Whether any "better" is false.
+    - The share of 95 % intervals that contain the true difference.
+    - Whether all simultaneous intervals contain the true difference.
     """
     pairs = all_pairs(len(truth))
     differences = [truth[pair.a] - truth[pair.b] for pair in pairs]

@@ -130,9 +130,9 @@ def results_of(
 ) -> dict[str, Any]:
     """Return the JSON document, with `rows`, `ratios` and `achieved_share`.
 
-    A ratio is the speed of imdbcls relative to another system: the median of the ratios in each round. `achieved_share`
-    is the rate of operations in training, as a fraction of the matrix peak in the same precision. A training step
-    counts as three forward passes over its real tokens.
+    A ratio is the speed of imdbcls relative to another system: the median over the rounds. `achieved_share` is the rate
+    of operations in training, as a fraction of the matrix peak in the same precision. A training step counts as three
+    forward passes over its real tokens.
     """
     ours = outcomes["training"][-1]
     flops_per_second = 3 * ours.forward_flops / median(ours.seconds)

@@ -418,7 +418,10 @@ def test_ece_by_hand() -> None:
 
 
 def calibrated_predictions(num_documents: int, seed: int, sharpen: float = 1.0) -> Predictions:
-    """Return predictions whose labels are drawn from the probabilities. `sharpen` above 1 makes them overconfident."""
+    """Return predictions whose labels are drawn from the probabilities before these are sharpened.
+
+    With `sharpen` above 1, the probabilities are overconfident.
+    """
     generator = np.random.default_rng(seed)
     positive_N = generator.beta(0.6, 0.6, num_documents)
     labels_N = (generator.random(num_documents) < positive_N).astype(np.int64)
