@@ -44,8 +44,8 @@ class StepProfiler:
             self.profile.stop()
         if self.steps_done <= WARMUP_STEPS:
             logger.warning(
-                f"Nothing was profiled: training had {counted(self.steps_done, 'step')}, and the first {WARMUP_STEPS} are "
-                "warm-up."
+                f"Nothing was profiled: training had {counted(self.steps_done, 'step')}, and the first {WARMUP_STEPS} "
+                "are warm-up."
             )
 
     def report(self, found: profile) -> None:
