@@ -46,8 +46,8 @@ class FinishedStudy:
         """Return a data frame with one row per run, indexed by the run's name.
 
         The columns are `group` (the name that `compare` gives to the group), `head`, `backbone`, `seed`, `lr`,
-        `best_epoch`, every recorded metric of validation and test, and the costs of training. Every further choice in
-        which the groups differ has a column of text.
+        `best_epoch`, every recorded metric of validation and test, and the costs of training. Each further choice in
+        which the groups differ has a text column.
         """
         import pandas
 

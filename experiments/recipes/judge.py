@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def show(names: list[str], further: list[str]) -> None:
-    """Print the comparison of all recipes with the default, and the recipes that have no finished winner."""
+    """Print the comparison of the recipes with the default, and the recipes that have no finished winner."""
     root = [text for text in further if text.startswith("runs_dir=")]
     groups: dict[str, Group] = {}
     for name in dict.fromkeys(["default", *names]):

@@ -25,7 +25,7 @@ def launched() -> bool:
 
 
 def require_single_process() -> None:
-    """Raise UserError if torchrun has started several processes.
+    """If torchrun has started several processes, raise UserError in the main process, and exit in all other processes.
 
     Commands that do not support torchrun call this function.
     """

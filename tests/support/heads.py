@@ -114,7 +114,7 @@ def check_bf16_autocast(head: nn.Module) -> None:
 def make_layers_batch(
     head: nn.Module, lengths: Sequence[int] = LENGTHS, padding: float = 1e4, size: int = HIDDEN
 ) -> tuple[Tensor, Tensor]:
-    """Return mask_BT, and random hidden_LBTD of the layers that a head reads. Padding vectors are huge."""
+    """Return random hidden_LBTD of the layers that a head reads, and mask_BT. Padding vectors are huge."""
     layers = layers_read(head)
     num_states = layers if isinstance(layers, int) else NUM_STATES
     generator = torch.Generator().manual_seed(1)
