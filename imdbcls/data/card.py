@@ -35,12 +35,14 @@ class SplitCard:
 
     `lengths` is the number of tokens in each document before truncation, including special tokens; shape
     (num_documents,). `num_windows` is the number of windows that are needed to read each document completely, with
-    the same shape; None if long documents are truncated instead.
+    the same shape; None if long documents are truncated instead. `num_with_gaps` counts the documents whose windows do
+    not cover all tokens.
     """
 
     class_counts: tuple[int, ...]
     lengths: NDArray[np.int64]
     num_windows: NDArray[np.int64] | None
+    num_with_gaps: int
     num_clusters: int | None  # films, authors, …; None if the data has no clusters
     num_repeated: int  # documents whose text occurs earlier in the same split
     num_in_train: int  # documents whose text occurs in train; 0 for train itself
@@ -82,20 +84,22 @@ def card_of(
     splits = {}
     for split, documents in corpus.splits.items():
         split_tokens = tokens[split]
-        num_windows = None
+        num_windows, num_with_gaps = None, 0
         if isinstance(truncation, Windows):
-            special = split_tokens.num_special
-            num_windows = truncation.needed(split_tokens.lengths - special, max_length - special)
+            lengths, budget = split_tokens.lengths - split_tokens.num_special, max_length - split_tokens.num_special
+            num_windows = truncation.needed(lengths, budget)
+            num_with_gaps = int((lengths > truncation.max_windows * budget).sum())
         seen = train_keys[:0] if split == "train" else train_keys
         counts = pipeline.count(split_tokens, tokenizer)
-        splits[split] = split_card(documents, split_tokens.lengths, num_windows, corpus, seen, counts)
+        windows = (num_windows, num_with_gaps)
+        splits[split] = split_card(documents, split_tokens.lengths, windows, corpus, seen, counts)
     return DataCard(name, backbone, max_length, truncation, corpus.label_names, splits, corpus.split_hash, corpus.notes)
 
 
 def split_card(
     documents: Documents,
     lengths: NDArray[np.int64],
-    num_windows: NDArray[np.int64] | None,
+    windows: tuple[NDArray[np.int64] | None, int],
     corpus: Corpus,
     train_keys: NDArray[np.bytes_],
     counts: TokenCounts,
@@ -104,7 +108,8 @@ def split_card(
     return SplitCard(
         class_counts=tuple(np.bincount(documents.labels, minlength=len(corpus.label_names)).tolist()),
         lengths=lengths,
-        num_windows=num_windows,
+        num_windows=windows[0],
+        num_with_gaps=windows[1],
         num_clusters=None if documents.clusters is None else len(set(documents.clusters)),
         num_repeated=len(keys) - len(np.unique(keys)),
         num_in_train=int(np.isin(keys, train_keys).sum()),
@@ -214,7 +219,9 @@ def lengths(card: DataCard) -> list[list[str]]:
         rows.append(["in windows", *over])
         rows.append(["windows per document", *(f"{part.mean():.2f}" for part in read)])
         rows.append(["most windows", *(f"{part.max():,}" for part in read)])
-        rows.append(["read with gaps", *(f"{(part > most).mean():.1%}" for part in needed)])
+        rows.append(
+            ["read with gaps", *(share(split.num_with_gaps, split.num_documents) for split in card.splits.values())]
+        )
     counts = [split.counts for split in card.splits.values()]
     rows.append(["tokens not read", *(share(part.cut_tokens, part.tokens) for part in counts)])
     rows.append(["unknown tokens", *(share(part.unknown_tokens, part.tokens) for part in counts)])

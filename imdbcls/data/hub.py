@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from annotated_types import doc
 
-from imdbcls.data.columns import ColumnNames, Request, missing_columns, request_of
+from imdbcls.data.columns import ColumnNames, Request, listed, missing_columns, request_of
 from imdbcls.data.documents import Source
 from imdbcls.data.local_files import local_dataset
 from imdbcls.data.sources import make_source
@@ -86,8 +86,12 @@ def read_hub(
 def read_hub_texts(path: str, split: str) -> Table | None:
     """Read the column `text` of one split; return None if the dataset has no such split. Raise as `read_hub` does."""
     loaded = _load(path, None)
+    if split not in loaded:
+        return None
+    if "text" not in loaded[split].column_names:
+        raise UserError(f"{path}, split {split} has no column 'text'; it has {listed(loaded[split].column_names)}.")
     request = Request((("text_column", "text"),), has_settings=False)
-    return _table(loaded[split], f"{path}, split {split}", request) if split in loaded else None
+    return _table(loaded[split], f"{path}, split {split}", request)
 
 
 def _load(path: str, config: str | None) -> Any:

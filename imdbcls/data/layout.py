@@ -209,7 +209,8 @@ class Survey:
     def is_spaced_throughout(self) -> bool:
         """Return whether all fields of some column begin with a space, and some with a space and a quotation mark."""
         return any(
-            quotes and spaces == self.num_rows for quotes, spaces in zip(self.spaced_quotes, self.spaces, strict=True)
+            quotes and spaces == self.num_rows + self.num_long
+            for quotes, spaces in zip(self.spaced_quotes, self.spaces, strict=True)
         )
 
     def is_unquoted(self) -> bool:

@@ -64,6 +64,8 @@ def estimate_tuning(groups: Sequence[GridGroup], space: Sequence[Dimension], set
     values = [dimension.override(middle(dimension)) for dimension in space]
     configs = {group.name: composed(group.loader, [*group.overrides, *values]) for group in groups}
     config = next(iter(configs.values()))
+    # In the study of the trials, no run counts as finished, so every group is measured.
+    configs = {name: each.with_changes(study=trials_study(each.study)) for name, each in configs.items()}
     most = settings.budget.max_trials
     measured = {name: [each] * (num_jobs(each) if most is None else most) for name, each in configs.items()}
     found = estimate(measured)

@@ -93,5 +93,5 @@ def unique(header: list[str]) -> list[str | int]:
     names: list[str | int] = []
     for name in header:
         label = name or "rank"
-        names.append(f"{names[-1]} {label}" if header.count(name) > 1 else label)
+        names.append(f"{names[-1]} {label}" if names and header.count(name) > 1 else label)
     return names

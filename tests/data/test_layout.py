@@ -220,6 +220,12 @@ def test_leading_spaces_of_texts_stay(tmp_path: Path) -> None:
     assert texts(tmp_path / "d.csv", 'label,text\nx, "a" and\ny,b\n') == [' "a" and', "b"]
 
 
+def test_spaces_count_in_rows_of_several_lines(tmp_path: Path) -> None:
+    rows = '"a ""x""\nb", "pos"\n"c, d", "neg"\n"e", "pos"\n'
+    source = source_of(tmp_path / "d.csv", f"text,label\n{rows}")
+    assert source.label_names == ("neg", "pos") and list(source.train.texts) == ['a "x"\nb', "c, d", "e"]
+
+
 # Columns
 
 
