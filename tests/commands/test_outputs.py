@@ -60,8 +60,10 @@ def run(
     streams = [stdin, str(answers) if stdout is None else stdout, str(log) if stderr is None else stderr]
     process = context.Process(target=_command, args=(f"imdbcls.{module}", arguments, str(folder), streams, encoding))
     process.start()
-    process.join(120)
-    assert process.exitcode is not None
+    process.join(HANG_SECONDS)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError(f"{module} did not end")
     return process.exitcode, *(file.read_text() if file.exists() else "" for file in (answers, log))
 
 

@@ -453,7 +453,7 @@ def test_auroc_is_undefined_without_documents_of_a_class() -> None:
         compare_study(study, METRICS["auroc"], None)
 
 
-def test_auroc_agrees_with_scikit_learn_and_delong_placements() -> None:
+def test_auroc_agrees_with_scikit_learn() -> None:
     given = random_predictions(2)
     value, _ = auroc(given)
     assert value == pytest.approx(sklearn_metrics.roc_auc_score(given.true_labels, given.probabilities[:, 1]))
