@@ -95,8 +95,8 @@ def pinned_columns(comparison: Comparison) -> list[str]:
 def swept_keys(study: Study) -> dict[str, bool]:
     """Map each dotted config key that has several values in the study to a flag.
 
-    The flag says whether the key has a logarithmic axis in the parallel coordinates plot. If several keys always
-    change together, such as `lr` and `optimizer.lr`, only the shortest key is returned. A key that some groups lack,
+    The flag says whether the key has a logarithmic axis in the parallel coordinates plot. If several keys have the
+    same values in every group, such as `lr` and `optimizer.lr`, only the shortest key is returned. A key that some groups lack,
     such as `head.bidirectional`, is returned if its value differs between the groups that have it. At most `MAX_SWEPT`
     keys are returned, not counting `seed`.
     """

@@ -158,10 +158,9 @@ def test_wrong_requests_get_one_sentence_without_their_text(server: Server, valu
     ],
 )
 def test_invalid_bodies_are_refused(server: Server, body: bytes, status: int) -> None:
-    for path in ("/predict", "/explain"):
-        for content in (body, iter([body])):  # with Content-Length, and in chunks without it
-            sent = body.replace(b"texts", b"text") if path == "/explain" else content
-            answer = server.client.post(path, content=sent, headers={"Content-Type": "application/json"})
+    for path, sent in (("/predict", body), ("/explain", body.replace(b"texts", b"text"))):
+        for content in (sent, iter([sent])):  # with Content-Length, and in chunks without it
+            answer = server.client.post(path, content=content, headers={"Content-Type": "application/json"})
             assert answer.status_code == status and list(answer.json()) == ["error"], answer.text
 
 
@@ -270,7 +269,7 @@ def test_page_escapes_the_text_and_keeps_it(server: Server) -> None:
 def test_page_shows_a_problem_next_to_the_text(server: Server) -> None:
     answer = server.client.post("/", data={"text": "x" * 2001})
     assert answer.status_code == 422 and "and the limit is 2,000" in answer.text and "x" * 2001 in answer.text
-    assert server.client.post("/", data={"text": "line\r\n" * 333}).status_code == 200, "CRLF counts as one character"
+    assert server.client.post("/", data={"text": "line\r\n" * 400}).status_code == 200, "CRLF counts as one character"
     assert server.client.post("/", content=b"\xff\xfe=%ff").status_code == 422
 
 
