@@ -96,9 +96,9 @@ def swept_keys(study: Study) -> dict[str, bool]:
     """Map each dotted config key that has several values in the study to a flag.
 
     The flag says whether the key has a logarithmic axis in the parallel coordinates plot. If several keys have the
-    same values in every group, such as `lr` and `optimizer.lr`, only the shortest key is returned. A key that some groups lack,
-    such as `head.bidirectional`, is returned if its value differs between the groups that have it. At most `MAX_SWEPT`
-    keys are returned, not counting `seed`.
+    same values in every group, such as `lr` and `optimizer.lr`, only the shortest key is returned. A key that some
+    groups lack, such as `head.bidirectional`, is returned if its value differs between the groups that have it. At most
+    `MAX_SWEPT` keys are returned, not counting `seed`.
     """
     runs = [group.runs[0] for group in study.groups]
     chosen = [
