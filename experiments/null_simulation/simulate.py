@@ -395,7 +395,7 @@ def print_short_list(run: Runner) -> None:
 
 
 def print_settle(run: Runner) -> None:
-    """Print predicted and realised chances: averaged over three effects, for each effect, and in bins."""
+    """Print the predicted chances of a verdict and the observed rates: over three effects, for each, and in bins."""
     effects = (0.0, 0.3, 1.0)
     found = {}
     for sd in (0.2, 0.5):
@@ -405,7 +405,7 @@ def print_settle(run: Runner) -> None:
                 found[sd, num_documents, effect] = run(partial(settle_studies, setting), 0.2)
     cells = [(seeds, target) for seeds in SETTLE_SEEDS for target in SETTLE_TARGETS]
     print_header(
-        "seeds now and then",
+        "seeds, present to later",
         *("settled", "predicted, old", "new"),
         *(f"new minus settled, {effect:g} points" for effect in effects),
         "studies",

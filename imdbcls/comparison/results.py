@@ -394,7 +394,8 @@ class Comparison:
 
         Group `a` is before group `b` in the ranking. `difference` is the metric of `a` minus the metric of `b`. Its
         95 % interval, `low` to `high`, is simultaneous for all tested pairs, and `p_holm` is corrected for all tested
-        pairs. `outcome` is better, better in these runs (a group has one seed), equivalent, undecided or untested.
+        pairs. `outcome` is "better", "equivalent", "undecided", "untested" or, if a group has only one seed,
+        "better in these runs".
         """
         from imdbcls.comparison.frames import pairs_frame
 

@@ -180,7 +180,7 @@ def check_result(result: dict[str, Any], study: Path) -> None:
     if result.get("status") == "stopped":
         raise StoppedRunError("it was stopped by W&B")
     if result.get("status") == "pruned":
-        raise BadRunError("it was pruned while tuning")
+        raise BadRunError("it was pruned during tuning")
     if result.get("status") == "trial":
         raise BadRunError("it is a trial of a tuning study, which is not evaluated on test")
     if result.get("status") == "interrupted":

@@ -114,7 +114,7 @@ def baseline_token(finished: FinishedModel) -> tuple[str, int]:
 def pooling_of(model: Classifier, batch: Batch, reading: Reading) -> tuple[tuple[float, ...] | None, float | None]:
     """Return the pooling weight of each word and of the special tokens; (None, None) if the head has no such weights.
 
-    The weights in a window are multiplied by the weight of the window in the average over windows.
+    The logits are an average over windows, so each pooling weight is multiplied by its window's share in this average.
     """
     weigh = getattr(model.head, "pooling_weights", None)
     if weigh is None:

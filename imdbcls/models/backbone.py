@@ -46,7 +46,7 @@ class Backbone:
     encoder: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     cpu_fallback_reason: str | None  # why training on the CPU does not use the fast layers; None if it uses them
-    cuda_fallback_reason: str | None  # why CUDA also computes the padding; None if it does not
+    cuda_fallback_reason: str | None  # why padding is also processed on CUDA; None if it is not
     causal: bool = False  # whether each token attends only to itself and to earlier tokens
 
     @property

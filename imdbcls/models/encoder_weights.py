@@ -103,7 +103,7 @@ def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTraine
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(unread))
     if missing:
         raise UserError(
-            f"backbone.path={path}: {len(missing)} of the encoder's tensors are missing in the weights, for example "
+            f"backbone.path={path}: {len(missing)} of the encoder's tensors are missing from the weights, for example "
             f"{missing[0]}. The weights are incomplete or belong to another architecture. Use complete weights of the "
             "architecture in config.json."
         )

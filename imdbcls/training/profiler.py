@@ -63,7 +63,7 @@ class StepProfiler:
         device = "GPU" if self.is_cuda else "CPU"
         num_steps = min(self.steps_done - WARMUP_STEPS, self.num_steps)
         logger.info(
-            f"Slowest operators in {num_steps} training steps, by {device} time without the operators that they call:"
+            f"Slowest operators in {num_steps} training steps, by {device} time, not counting operators that they call:"
         )
         for line in text_table(rows, header).splitlines():
             logger.info(line)

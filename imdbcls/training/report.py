@@ -54,7 +54,7 @@ def log_start(run: Run) -> None:
     if backbone.cpu_fallback_reason is not None and device == "cpu":
         logger.info(f"{backbone.name}: training does not use the fast CPU layers: {backbone.cpu_fallback_reason}.")
     if backbone.cuda_fallback_reason is not None and device == "cuda":
-        logger.info(f"{backbone.name}: the encoder also computes the padding: {backbone.cuda_fallback_reason}.")
+        logger.info(f"{backbone.name}: the encoder also processes padding tokens: {backbone.cuda_fallback_reason}.")
     sizes = f"{len(corpus.train):,} training, {len(corpus.validation):,} validation and {len(corpus.test):,} test"
     logger.info(f"{config.data.name}: {sizes} documents, {len(corpus.label_names)} classes")
     steps = f"{counted(trainer.num_steps, 'step')} of {counted(config.batch_size, 'document')}"

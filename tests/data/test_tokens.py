@@ -150,7 +150,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def start_build(cache: Path, num_builders: int) -> subprocess.Popen[str]:
-    """Start a process that builds an entry, and renames it as soon as `num_builders` processes have built an entry."""
+    """Start a process that builds a cache entry. It renames the entry after `num_builders` processes have built one."""
     environment = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
     return subprocess.Popen(
         [sys.executable, "-c", BUILD, str(cache), str(num_builders)],

@@ -165,7 +165,7 @@ def test_weights_of_another_architecture(roberta: Path, tmp_path: Path) -> None:
     load(roberta).save(tmp_path)
     weights = make_folder(tmp_path / "other", "modernbert") / "model.safetensors"
     weights.rename(tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"tensors are missing in the weights, .* belong to another architecture"):
+    with pytest.raises(UserError, match=r"tensors are missing from the weights, .* belong to another architecture"):
         load(tmp_path)
 
 

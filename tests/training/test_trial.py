@@ -33,7 +33,7 @@ def test_a_pruned_trial_stops_after_its_epoch_and_is_recorded_as_pruned(tmp_path
     assert not (folder.path / "predictions").exists() and not folder.checkpoints.exists()
     outcome = outcome_of("a", 0, "", result)
     assert outcome.state == "pruned" and outcome.detail.endswith("after epoch 2")
-    with pytest.raises(BadRunError, match="it was pruned while tuning"):
+    with pytest.raises(BadRunError, match="it was pruned during tuning"):
         check_result(result, tmp_path)
 
 

@@ -23,7 +23,7 @@ CLAUSES = {
     "worse": "is worse than {} on the documents that both groups share",
     "equivalent": "is equivalent to {}",
     "unlikely": "is probably better than {}: a joint test shows with 95 % confidence that {they} not the best, but "
-    "{differences} not significant",
+    "the pairwise {tests} not significant",
     "undecided": "cannot be distinguished from {} with these seeds and documents",
     "untested": "could not be tested against {}",
 }
@@ -229,9 +229,9 @@ def ranking_text(comparison: Comparison, max_listed: int = MAX_LISTED) -> str:
         if names := others[key]:
             is_one = len(names) == 1
             they = f"{names[0]} is" if is_one else "they are"
-            differences = "the difference is" if is_one else "the differences are"
-            clauses.append(clause.format(listed(names, max_listed=max_listed), they=they, differences=differences))
-    text = f"{ranking_sentence(comparison, max_listed)} {f'; {best} '.join(clauses)}."
+            tests = f"test of {best} and {names[0]} is" if is_one else "tests are"
+            clauses.append(clause.format(listed(names, max_listed=max_listed), they=they, tests=tests))
+    text = f"{ranking_sentence(comparison, max_listed)} {f'. {best} '.join(clauses)}."
     if len(comparison.groups) > 2 and comparison.short_list is not None and not others["unlikely"]:
         text += f" {short_list(comparison, max_listed)}"
     if not all(pair.seeds_varied or pair.problem for pair in pairs):

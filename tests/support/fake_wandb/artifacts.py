@@ -188,7 +188,7 @@ def requested_files(store: Store, artifact: Artifact, entries: list[Mapping[str,
 
 
 def artifact_object(store: Store, artifact: Artifact) -> Object:
-    """Return a version as the type `Artifact` of the API."""
+    """Return an artifact version as an `Artifact` object of the API."""
     run = store.runs.get(artifact.created_by or "")
     users = [store.runs[each] for each in artifact.used_by]
     manifest_url = f"{store.host}/manifests/{artifact.id}"
