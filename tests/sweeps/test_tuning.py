@@ -87,7 +87,7 @@ def test_groups_get_equal_budgets_and_the_same_command_trains_nothing_again(fold
         config = (folder / f"runs/s/{run['name']}/config.yaml").read_text()
         assert group["best"] == best and f"\nlr: {best['values']['lr']}\n" in f"\n{config}"
     assert "Compare the runs: python -m imdbcls.compare runs/s" in output
-    assert "It is too optimistic" in output
+    assert "is too optimistic" in output
     assert content["most_common_class"] == {"name": "0", "share": 0.5}
     num_collapsed = sum(trial["only_class"] is not None for trial in trials(folder))
     assert num_collapsed > 0, "a learning rate near 1e-8 is too small to learn"
