@@ -329,7 +329,10 @@ def test_parquet_that_is_refused(tmp_path: Path) -> None:
             {"label": pa.array([[1], [2], [3]])},
             ": column 'label' has the type list<element: int64>; it must contain strings",
         ),
-        ({"label": pa.array([b"p", b"n", b"p"])}, ": column 'label' has the type binary; it must contain strings, numbers"),
+        (
+            {"label": pa.array([b"p", b"n", b"p"])},
+            ": column 'label' has the type binary; it must contain strings, numbers",
+        ),
         ({"probability_p": ["1", "0", "1"]}, ": column 'probability_p' has the type string; it must contain numbers."),
         (
             {"probability_p": [1.0, None, 1.0], "probability_n": [0.0, 1.0, 0.0]},
