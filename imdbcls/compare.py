@@ -109,8 +109,8 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metric",
         choices=get_args(MetricName),
-        help="the metric that decides ranks and verdicts (default: the metric that selected the best epochs, if all "
-        "runs recorded the same metric, else accuracy)",
+        help="the metric that decides ranks and verdicts (default: the metric of the study's plan; without a plan, the "
+        "metric that selected the best epochs, if all runs recorded the same metric, else accuracy)",
     )
     parser.add_argument(
         "--margin",

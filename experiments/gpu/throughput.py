@@ -232,7 +232,7 @@ def summary(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "trainer": theirs and theirs["system"],
                 "mfu": ours and ours["mfu"],
                 "ratio": ours and theirs and ours["documents_per_second"] / theirs["documents_per_second"],
-                "losses_agree": not losses or max(losses) - min(losses) <= 1e-2 * min(losses),
+                "losses_agree": all(abs(loss - losses[0]) <= 1e-2 * losses[0] for loss in losses),  # false for NaN
             }
         )
     return rows

@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -91,15 +91,14 @@ def card_of(
             num_with_gaps = int((lengths > truncation.max_windows * budget).sum())
         seen = train_keys[:0] if split == "train" else train_keys
         counts = pipeline.count(split_tokens, tokenizer)
-        windows = (num_windows, num_with_gaps)
-        splits[split] = split_card(documents, split_tokens.lengths, windows, corpus, seen, counts)
+        card = split_card(documents, split_tokens.lengths, corpus, seen, counts)
+        splits[split] = replace(card, num_windows=num_windows, num_with_gaps=num_with_gaps)
     return DataCard(name, backbone, max_length, truncation, corpus.label_names, splits, corpus.split_hash, corpus.notes)
 
 
 def split_card(
     documents: Documents,
     lengths: NDArray[np.int64],
-    windows: tuple[NDArray[np.int64] | None, int],
     corpus: Corpus,
     train_keys: NDArray[np.bytes_],
     counts: TokenCounts,
@@ -108,8 +107,8 @@ def split_card(
     return SplitCard(
         class_counts=tuple(np.bincount(documents.labels, minlength=len(corpus.label_names)).tolist()),
         lengths=lengths,
-        num_windows=windows[0],
-        num_with_gaps=windows[1],
+        num_windows=None,
+        num_with_gaps=0,
         num_clusters=None if documents.clusters is None else len(set(documents.clusters)),
         num_repeated=len(keys) - len(np.unique(keys)),
         num_in_train=int(np.isin(keys, train_keys).sum()),

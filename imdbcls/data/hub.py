@@ -89,7 +89,10 @@ def read_hub_texts(path: str, split: str) -> Table | None:
     if split not in loaded:
         return None
     if "text" not in loaded[split].column_names:
-        raise UserError(f"{path}, split {split} has no column 'text'; it has {listed(loaded[split].column_names)}.")
+        raise UserError(
+            f"{path}, split {split} has no column 'text'; it has {listed(loaded[split].column_names)}. Set "
+            "data.unlabelled to other files, or to null."
+        )
     request = Request((("text_column", "text"),), has_settings=False)
     return _table(loaded[split], f"{path}, split {split}", request)
 

@@ -69,7 +69,6 @@ class AdaptiveStudy:
     cluster: Cluster | None = None
     sweep: Sweep = field(default_factory=Sweep)
     failed: dict[int, str] = field(default_factory=dict)
-    _num_in_round: int = 1  # the number of runs that the current round trains
     _started: list[PlannedRun] = field(default_factory=list)  # in the order of `Sweep.outcomes`
     _recorded: set[int] = field(default_factory=set)  # indices of the recorded outcomes
 
@@ -151,8 +150,7 @@ class AdaptiveStudy:
 
         Start no further run after a signal.
         """
-        self._num_in_round = sum(run.group not in self.failed for run in missing)
-        self.sweep.num_expected += self._num_in_round
+        self.sweep.num_expected += sum(run.group not in self.failed for run in missing)
         for run in missing:
             hours = self.budget.hours
             if hours is not None and self.runs.total_seconds >= hours * SECONDS_PER_HOUR:
@@ -198,8 +196,7 @@ class AdaptiveStudy:
             self._recorded.add(index)
             run = self._started[index]
             if outcome.seconds is not None:
-                num_parallel = min(num_jobs(self.runs.config(run)), self._num_in_round)
-                share = 1 if self.cluster is not None else num_parallel
+                share = 1 if self.cluster is not None else num_jobs(self.runs.config(run))
                 self.runs.times.add(outcome.name, outcome.seconds / share)
             if outcome.state == "done":
                 self.runs.result(run)

@@ -1,6 +1,6 @@
 """The cost of runs: seconds and bytes per document, measured on a sample, and their sums over all runs of a study."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from imdbcls.config.schema import Config
@@ -94,6 +94,19 @@ def mean_cost(costs: Sequence[RunCost]) -> RunCost:
     return RunCost(num_documents=first.num_documents, measured=first.measured, hardware=first.hardware, **means)
 
 
+def parallel_seconds(runs: Iterable[tuple[int, float]], jobs: int) -> float:
+    """Return the wall time of runs if `jobs` of them train at the same time.
+
+    `runs` has a pair for each group: the number of its runs, and the wall time of one run in seconds.
+    """
+    pairs = [(number, seconds) for number, seconds in runs if number > 0]
+    if not pairs:
+        return 0.0
+    busy = sum(number * seconds for number, seconds in pairs)
+    longest = max(seconds for _, seconds in pairs)
+    return max(longest, busy / min(jobs, sum(number for number, _ in pairs)))
+
+
 @dataclass(frozen=True)
 class SharedWork:
     """The work that several groups share and do once: tokenization, and encoding with a frozen encoder.
@@ -174,8 +187,9 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """The wall time of all remaining runs on this machine, including the work that is done only once."""
-        longest = max((group.seconds for group in self.groups if group.num_remaining), default=0.0)
-        return self.once_seconds + max(longest, sum(group.total_seconds for group in self.groups))
+        jobs = max((group.jobs for group in self.groups), default=1)
+        runs = ((group.num_remaining, group.seconds) for group in self.groups)
+        return self.once_seconds + parallel_seconds(runs, jobs)
 
     @property
     def once_seconds(self) -> float:

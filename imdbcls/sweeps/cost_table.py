@@ -26,7 +26,8 @@ def report(estimate: Estimate, config: Config, width: int | None) -> str:
     `width` is the width of the terminal in characters; None if there is no terminal.
     """
     table = text_table(list(rows_of(estimate)), HEADER, width=width)
-    sentences = (*failures(estimate), *disk_sentences(estimate, config), *measurement(estimate), NOT_INCLUDED)
+    disk = disk_sentences(estimate, config, estimate.peak_bytes)
+    sentences = (*failures(estimate), *disk, *measurement(estimate, estimate.seconds), NOT_INCLUDED)
     lines = [f"Estimate before anything trains: {counts(estimate)}.", "", table, "", *sentences]
     return "\n".join(line if line is table else wrapped(line, width or WIDTH) for line in lines)
 
@@ -63,15 +64,18 @@ def failures(estimate: Estimate) -> Iterator[str]:
             yield f"The total does not include {group.name}, which could not be measured: {group.problem.rstrip('.')}."
 
 
-def disk_sentences(estimate: Estimate, config: Config) -> Iterator[str]:
-    """Yield the disk space that the runs need, and a warning for each limit that they exceed."""
+def disk_sentences(estimate: Estimate, config: Config, peak_bytes: float) -> Iterator[str]:
+    """Yield the disk space that the runs need, and a warning for each limit that they exceed.
+
+    `peak_bytes` is the largest size of the run folders during training.
+    """
     runs, cache = Path(config.runs_dir), cache_folder(config.data.cache_dir)
     free = free_bytes(runs)
     yield (
-        f"Disk: {size(estimate.bytes)} for the run folders, at most {size(estimate.peak_bytes)} during training; "
+        f"Disk: {size(estimate.bytes)} for the run folders, at most {size(peak_bytes)} during training; "
         f"{size(free)} are free."
     )
-    needed = estimate.peak_bytes
+    needed = peak_bytes
     if estimate.feature_bytes:
         yield from feature_sentences(estimate, config, cache)
         if existing(runs).stat().st_dev == existing(cache).stat().st_dev:
@@ -98,8 +102,11 @@ def feature_sentences(estimate: Estimate, config: Config, cache: Path) -> Iterat
         )
 
 
-def measurement(estimate: Estimate) -> Iterator[str]:
-    """Yield what was measured, and a warning if other programs used the processors."""
+def measurement(estimate: Estimate, seconds: float) -> Iterator[str]:
+    """Yield what was measured, and a warning if other programs used the processors.
+
+    `seconds` is the estimated wall time of all runs.
+    """
     costs = [group.cost for group in estimate.groups if group.cost is not None]
     if not costs:
         return
@@ -107,7 +114,7 @@ def measurement(estimate: Estimate) -> Iterator[str]:
     documents = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     hardware = ", ".join(dict.fromkeys(cost.hardware for cost in costs))
     runs = "run itself" if estimate.num_runs == 1 else "runs themselves"
-    is_longer = f" (longer than the {runs})" if estimate.measured_seconds > estimate.seconds else ""
+    is_longer = f" (longer than the {runs})" if estimate.measured_seconds > seconds else ""
     measured = f"Measured in {duration(estimate.measured_seconds)}{is_longer}"
     if len(costs) == 1:
         yield f"{measured} with {documents} training documents ({hardware})."

@@ -49,7 +49,7 @@ def measured(config: Config, settings: PretrainSettings, folder: Path) -> Estima
     started, load = time.monotonic(), os.getloadavg()[0]
     read_seconds, corpus = timed(partial(build_pretraining_corpus, config, settings))
     sample = subset(corpus, {"train": MANY, "validation": FEW, "test": FEW})
-    scratch, probed = RunFolder(folder / "run"), probe_config(config, folder)
+    scratch, probed = RunFolder(folder / "run"), probe_config(config, folder / "run")
     scratch.path.mkdir()
     build_seconds, run = timed(partial(build_pretraining, probed, settings, scratch, StopRequest(), sample))
     tokenize_seconds, _ = timed(partial(tokenize, sample.train, run.backbone.tokenizer, cache_dir=folder / "timed"))
@@ -67,14 +67,17 @@ def cost_of(run: Run, config: Config, num_documents: Mapping[str, int], build_se
     `num_documents` maps each split to the number of all its documents.
     """
     trainer = run.trainer
-    first_seconds, _, _ = train(trainer, MIN_STEPS, seconds=0, most=0)  # loads and compiles everything
+    # The first steps load and compile everything.
+    first_seconds, _, warm_up_seconds = train(trainer, MIN_STEPS, seconds=0, most=0)
     num_steps = max(MIN_STEPS, round(TRAIN_SECONDS / (first_seconds * config.batch_size)))
     most = config.epochs * num_documents["train"]
-    train_seconds, num_measured, warm_up_seconds = train(trainer, num_steps, TRAIN_SECONDS, most)
+    train_seconds, num_measured, _ = train(trainer, num_steps, TRAIN_SECONDS, most)
     validation_seconds, _ = timed(partial(trainer.evaluator.scores, "validation", trainer.batches.validation))
     evaluate_seconds = validation_seconds / trainer.batches.validation.num_documents
     epoch_seconds, _ = timed(partial(finish_epoch, trainer))
     finish_seconds, _ = timed(partial(trainer.saver.load_best, trainer.state))
+    num_weights = config.epochs if config.trainer.greedy_soup else 0
+    weights_of_epochs = num_weights * size_of(run.folder.checkpoints / "best")
     before_training = evaluate_seconds * num_documents["validation"]
     return RunCost(
         num_documents=num_documents,
@@ -85,6 +88,6 @@ def cost_of(run: Run, config: Config, num_documents: Mapping[str, int], build_se
         epoch_seconds=max(0.0, epoch_seconds - validation_seconds),
         finish_seconds=finish_seconds,
         finished_bytes=size_of(run.folder.path),
-        training_bytes=size_of(run.folder.checkpoints),
+        training_bytes=size_of(run.folder.checkpoints) + weights_of_epochs,
         hardware=run.hardware.describe(),
     )

@@ -1,7 +1,8 @@
-"""Estimate what a planned study costs before anything trains: `python -m imdbcls.study ... --plan`."""
+"""Estimate what a planned study costs before anything trains: `python -m imdbcls.study ... --dry-run`."""
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from imdbcls.config.grid import GridGroup
@@ -11,7 +12,7 @@ from imdbcls.runs.plan import Plan
 from imdbcls.runs.selection import LOWER_IS_BETTER
 from imdbcls.runtime import console
 from imdbcls.runtime.text_table import wrapped
-from imdbcls.sweeps.cost import Estimate
+from imdbcls.sweeps.cost import Estimate, parallel_seconds
 from imdbcls.sweeps.cost_table import WIDTH, report
 from imdbcls.sweeps.estimate import estimate
 from imdbcls.sweeps.expected_runs import DISAGREEMENT, SEED_SD, detectable_difference, expected_runs
@@ -28,23 +29,28 @@ def estimate_study(groups: Sequence[GridGroup], settings: StudySettings) -> int:
     known_plan(groups[0].config.folder.parent, plan)
     found = estimate({group.name: [group.config_of(seed) for seed in settings.seeds.planned] for group in groups})
     width = console.columns_of(sys.stdout)
-    console.write_out(wrapped(" ".join([bounds(found, settings), *expectation(found, plan)]), width or WIDTH))
-    console.write_out(f"\n{report(found, groups[0].config, width)}")
+    # After the first look, a round trains at most one run of each group.
+    in_rounds = replace(found, groups=tuple(replace(each, jobs=min(each.jobs, len(groups))) for each in found.groups))
+    sentences = [bounds(found, in_rounds.seconds, settings), *expectation(found, plan)]
+    console.write_out(wrapped(" ".join(sentences), width or WIDTH))
+    console.write_out(f"\n{report(in_rounds, groups[0].config, width)}")
     return int(any(group.problem for group in found.groups))
 
 
-def bounds(found: Estimate, settings: StudySettings) -> str:
-    """Return sentences on the cost of a study that ends at its first look (minimum) or at its last look (maximum)."""
+def bounds(found: Estimate, most_seconds: float, settings: StudySettings) -> str:
+    """Return sentences on the cost of a study that ends at its first look (minimum) or at its last look (maximum).
+
+    `most_seconds` is the wall time of all runs.
+    """
     first, most = settings.seeds.first, settings.seeds.max
-    num_remaining = {group.name: max(0, first - group.num_done) for group in found.groups}
-    total = sum(num_remaining.values())
-    remaining = sum(
-        num_remaining[group.name] * group.seconds / max(1, min(group.jobs, total)) for group in found.groups
+    jobs = max((group.jobs for group in found.groups), default=1)
+    remaining = parallel_seconds(
+        ((max(0, first - group.num_done), group.seconds) for group in found.groups if group.cost is not None), jobs
     )
     return (
         f"{len(found.groups)} groups, tested after {first} to {most} seeds. At least {first * len(found.groups)} runs: "
         f"about {duration(found.once_seconds + remaining)}. At most {found.num_runs} runs: about "
-        f"{duration(found.seconds)}. Groups that are decided early save runs."
+        f"{duration(most_seconds)}. Groups that are decided early save runs."
     )
 
 

@@ -111,7 +111,9 @@ def load(folder: Path, *models: Mapping[str, Tensor]) -> Checkpoint:
                 f"{path} has {size:,} bytes, but a file in a checkpoint of this model has at most {largest:,} bytes."
             )
         if size != entry.get("bytes") or sha256(path) != entry.get("sha256"):
-            raise CheckpointError(f"{path} is damaged: its size or sha256 is not that in {folder / MANIFEST}.")
+            raise CheckpointError(
+                f"{path} is damaged: its size or sha256 differs from its entry in {folder / MANIFEST}."
+            )
     try:
         tensors = {Path(name).stem: load_file(folder / name) for name in files if name != STATE}
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:

@@ -88,7 +88,7 @@ def name_foreign_code(run: Path) -> None:
 
 
 ALTERATIONS: list[tuple[Callable[[Path], object], str]] = [
-    (alter_weights, "is damaged: its size or sha256 is not that in"),
+    (alter_weights, "is damaged: its size or sha256 differs"),
     (lambda run: (run / "checkpoints" / "best" / "model.safetensors").unlink(), "model.safetensors is missing"),
     (lambda run: shutil.rmtree(run / "checkpoints" / "best"), "best"),
     (alter_result, "The documents differ from the run's documents: the split hash"),

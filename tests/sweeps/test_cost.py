@@ -42,9 +42,9 @@ def test_parallel_runs_share_the_time_and_the_disk() -> None:
     few = Estimate((replace(parallel, num_done=4), short), (), start_seconds=10, measured_seconds=1)
     assert few.seconds == 10 + 100, "parallel jobs take at least as long as the longest run"
     work = SharedWork(SHARED, 1600, 1600, is_done=False)
-    found = Estimate((alone, parallel), (work,), start_seconds=10, measured_seconds=1)
+    found = Estimate((replace(alone, jobs=3), parallel), (work,), start_seconds=10, measured_seconds=1)
     assert (found.num_runs, found.num_done) == (10, 2)
-    assert found.seconds == pytest.approx(10 + 1600 * 0.101 + 400 + 400 / 3)
+    assert found.seconds == pytest.approx(10 + 1600 * 0.101 + 800 / 3)
     assert found.feature_bytes == 1_600_000
     assert found.bytes == 8 * COST.bytes and found.peak_bytes == found.bytes + 3 * 4e5
 

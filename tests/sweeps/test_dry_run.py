@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from support.processes import TINY, Command, run, start, wait_for, wait_in_train
 
 from imdbcls.config.overrides import compose
 from imdbcls.config.space import Choices, Interval
+from imdbcls.config.tune_settings import SpaceSettings, TuneBudget, TuneSettings, WinnerSettings
 from imdbcls.errors import UserError
+from imdbcls.sweeps.cost import Estimate, GroupEstimate, RunCost
 from imdbcls.sweeps.dry_run import groups_of_command
-from imdbcls.sweeps.tuning_estimate import middle
+from imdbcls.sweeps.tuning_estimate import middle, trials_of, winners_of
 
 SWEEP = ("--multirun", *TINY, "head=cls,mean", "seed=0,1")
 
@@ -41,8 +44,8 @@ def left_in(folder: Path) -> list[str]:
     Of the temporary files, only those of imdbcls count: W&B removes its own when the interpreter exits, and the process
     of a test ends without that.
     """
-    temporary = folder.with_name(f"{folder.name}-temporary").glob("imdbcls*")
-    found = [*folder.iterdir(), *temporary, *(folder / "cache").iterdir()]
+    temporary = folder.with_name(f"{folder.name}-temporary")
+    found = [*folder.iterdir(), *temporary.glob("imdbcls*"), *temporary.glob("cache/*"), *(folder / "cache").iterdir()]
     return sorted(path.name for path in found if path.name not in ("cache", "kernels"))
 
 
@@ -190,19 +193,59 @@ def test_tuning_is_estimated_in_the_middle_of_its_space(tmp_path: Path) -> None:
     table, text = rows(command), " ".join(command.output.split())
     assert [table[name][0] for name in ("cls", "mean", "total")] == ["7", "7", "14"]
     assert [table["cls"][3], table["total"][2]] == ["4", "8"]
-    assert "with epochs=3 lr=0.001 warmup=0.1. Trials with other values of epochs can take longer." in text
+    assert "with epochs=3 lr=0.001 warmup=0.1. Trials with other values can take more or less time." in text
     assert "pruner=median ends some of them early" in text and left_in(folder) == []
 
     hours = estimate(folder, *tuning, "budget.hours=2", "pruner=none", "jobs=2", command="imdbcls.tune")
     assert hours.wait() == 0, hours.output
-    assert rows(hours)["cls"][2] == "60 min" and int(rows(hours)["cls"][0]) > 100  # 2 h on two jobs
-    assert "upper limits" not in hours.output
+    assert int(rows(hours)["cls"][0]) > 100 and "ends some of them early" not in hours.output
+    assert "longer than" not in hours.output, "the study takes hours, and the measurement takes seconds"
+
+
+def tuning_settings(budget: TuneBudget, num_seeds: int) -> TuneSettings:
+    return TuneSettings(
+        pruner="none",
+        sampler="random",
+        sampler_seed=0,
+        storage=None,
+        space=SpaceSettings(lr="x", head_lr="x"),
+        budget=budget,
+        winners=WinnerSettings(seeds=num_seeds, study=False),
+    )
+
+
+def test_trials_and_winners_have_costs_of_their_own() -> None:
+    """A run takes 100 s, of which the test split takes 500 * 0.02 s and the end 5 s."""
+    cost = RunCost(
+        num_documents={"train": 1000, "validation": 100, "test": 500},
+        measured=32,
+        start_seconds=2,
+        train_seconds=0.01,
+        evaluate_seconds=0.02,
+        finish_seconds=5,
+        finished_bytes=1e6,
+        training_bytes=4e6,
+        prediction_bytes=100,
+    )
+    group = GroupEstimate("cls", num_runs=10, num_done=0, jobs=2, cost=cost, seconds=100)
+    found = Estimate((group, replace(group, name="lstm", seconds=25)), (), start_seconds=10, measured_seconds=1)
+    settings = tuning_settings(TuneBudget(trials=10, hours=None), num_seeds=1)
+    trials, winners = trials_of(found, settings), winners_of(found, settings)
+    assert [each.seconds for each in trials.groups] == [85, 10] and trials.seconds == 10 + 10 * (85 + 10) / 2
+    assert winners.seconds == 100, "the two winners train at the same time"
+    assert trials.bytes == 0 and trials.peak_bytes == 2 * 5e6, "two trials at a time have checkpoints"
+    assert winners.bytes == 2 * cost.bytes
+
+    by_time = trials_of(found, tuning_settings(TuneBudget(trials=None, hours=0.05), num_seeds=0))
+    assert [each.num_runs for each in by_time.groups] == [3, 18], "a trial that has begun is finished"
+    assert winners_of(found, tuning_settings(TuneBudget(trials=None, hours=0.05), num_seeds=0)).seconds == 0
 
 
 def test_values_of_the_middle_lie_in_the_space() -> None:
     space = (
         (Interval("lr", 1e-5, 1e-3, log=True), 1e-4),
         (Interval("warmup", 0.0, 0.5), 0.25),
+        (Interval("warmup", 0.12341, 0.12344), 0.12341),  # the rounded value, 0.123, is too small
         (Interval("epochs", 1, 6, is_whole=True, step=2), 3),
         (Interval("batch_size", 8, 11, is_whole=True), 10),
         (Choices("schedule", ("linear", "cosine", "constant")), "cosine"),
