@@ -199,7 +199,7 @@ def test_tuning_is_estimated_in_the_middle_of_its_space(tmp_path: Path) -> None:
     hours = estimate(folder, *tuning, "budget.hours=2", "pruner=none", "jobs=2", command="imdbcls.tune")
     assert hours.wait() == 0, hours.output
     assert int(rows(hours)["cls"][0]) > 100 and "ends some of them early" not in hours.output
-    assert "longer than" not in hours.output, "the study takes hours, and the measurement takes seconds"
+    assert "longer than the run" not in hours.output, "the study takes hours, and the measurement takes seconds"
 
 
 def tuning_settings(budget: TuneBudget, num_seeds: int) -> TuneSettings:
