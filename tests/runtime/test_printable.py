@@ -181,7 +181,16 @@ def test_a_number_has_the_singular_or_the_plural_of_its_noun() -> None:
 
 
 def test_data_card_and_repr_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
-    split = SplitCard((1, 1), np.array([3, 4]), None, None, 0, 0, TokenCounts(2, 7, 3, 0, 0, 0, 0, 0, 0))
+    split = SplitCard(
+        class_counts=(1, 1),
+        lengths=np.array([3, 4]),
+        num_windows=None,
+        num_with_gaps=0,
+        num_clusters=None,
+        num_repeated=0,
+        num_in_train=0,
+        counts=TokenCounts(2, 7, 3, 0, 0, 0, 0, 0, 0),
+    )
     splits = dict.fromkeys(("train", "validation", "test"), split)
     card = DataCard(HOSTILE, "tiny", 64, "head", (HOSTILE, "b"), splits, "0", ())
     console.write_out(card_text(card))
