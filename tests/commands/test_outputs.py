@@ -256,3 +256,11 @@ def test_full_disk_keeps_the_old_comparison_complete(finished: Path, tmp_path: P
     assert f"{largest} cannot be written (File too large). No file of the comparison was changed." in done.stderr
     assert {path: path.read_bytes() for path in study.rglob("comparison*") if path.is_file()} == before
     assert not list(study.rglob("*.tmp"))
+
+    # The first file is a folder: it would be the last one to be replaced.
+    (study / "comparison.json").unlink()
+    (study / "comparison.json").mkdir()
+    code, _, messages = run(tmp_path, "compare", str(study), "--margin", "0.4")
+    assert code == 2 and "comparison.json cannot be written (Is a directory). No file of the comparison" in messages
+    kept = {path: content for path, content in before.items() if path.name != "comparison.json"}
+    assert {path: path.read_bytes() for path in study.rglob("comparison*") if path.is_file()} == kept

@@ -1,5 +1,7 @@
 """Write all files of a comparison. If a file cannot be written, change none of them."""
 
+import errno
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -50,6 +52,8 @@ def write_files(
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
     """Replace all files. If a file cannot be written, raise OSError and leave all files unchanged."""
+    if folder := next((path for path in contents if path.is_dir()), None):  # a rename to it would fail in the end
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder))
     with ExitStack() as stack:
         for path, content in contents.items():
             temporary = stack.enter_context(replacing(path))
