@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from imdbcls.config.schema import Config
@@ -28,7 +28,12 @@ def report(estimate: Estimate, config: Config, width: int | None) -> str:
     table = text_table(list(rows_of(estimate)), HEADER, width=width)
     disk = disk_sentences(estimate, config, estimate.peak_bytes)
     sentences = (*failures(estimate), *disk, *measurement(estimate, estimate.seconds), NOT_INCLUDED)
-    lines = [f"Estimate before anything trains: {counts(estimate)}.", "", table, "", *sentences]
+    return page(counts(estimate), table, sentences, width)
+
+
+def page(summary: str, table: str, sentences: Iterable[str], width: int | None) -> str:
+    """Return the text of an estimate. The sentences are wrapped, and the table keeps its lines."""
+    lines = [f"Estimate before anything trains: {summary}.", "", table, "", *sentences]
     return "\n".join(line if line is table else wrapped(line, width or WIDTH) for line in lines)
 
 

@@ -22,7 +22,19 @@ from imdbcls.runtime.signals import StopRequest
 from imdbcls.sweeps.cost import Estimate, GroupEstimate, RunCost, SharedCost, SharedWork
 from imdbcls.sweeps.cost_table import report
 from imdbcls.sweeps.estimate import temporary_folder
-from imdbcls.sweeps.probe import FEW, MANY, MIN_STEPS, TRAIN_SECONDS, finish_epoch, probe_config, size_of, timed, train
+from imdbcls.sweeps.probe import (
+    FEW,
+    MANY,
+    MIN_STEPS,
+    TRAIN_SECONDS,
+    finish_epoch,
+    num_measured_steps,
+    probe_config,
+    size_of,
+    soup_bytes,
+    timed,
+    train,
+)
 from imdbcls.training.run import Run
 
 logger = logging.getLogger(__name__)
@@ -33,13 +45,13 @@ def estimate_pretraining(config: Config, settings: PretrainSettings) -> None:
 
     Raise UserError if the run cannot be built, and SystemExit after a signal.
     """
-    group = GroupEstimate(config.study, num_runs=1, num_done=1)
     if run_folder(config).finished_pretraining() is None:
         logger.info("Measuring a few steps of pretraining ...")
         with temporary_folder() as folder:
             found = measured(config, settings, folder)
     else:
-        found = Estimate((group,), (), start_seconds=0.0, measured_seconds=0.0)
+        done = GroupEstimate(config.study, num_runs=1, num_done=1)
+        found = Estimate((done,), (), start_seconds=0.0, measured_seconds=0.0)
     console.write_out(report(found, config, console.columns_of(sys.stdout)))
 
 
@@ -69,15 +81,13 @@ def cost_of(run: Run, config: Config, num_documents: Mapping[str, int], build_se
     trainer = run.trainer
     # The first steps load and compile everything.
     first_seconds, _, warm_up_seconds = train(trainer, MIN_STEPS, seconds=0, most=0)
-    num_steps = max(MIN_STEPS, round(TRAIN_SECONDS / (first_seconds * config.batch_size)))
+    num_steps = num_measured_steps(config, first_seconds)
     most = config.epochs * num_documents["train"]
     train_seconds, num_measured, _ = train(trainer, num_steps, TRAIN_SECONDS, most)
     validation_seconds, _ = timed(partial(trainer.evaluator.scores, "validation", trainer.batches.validation))
     evaluate_seconds = validation_seconds / trainer.batches.validation.num_documents
     epoch_seconds, _ = timed(partial(finish_epoch, trainer))
     finish_seconds, _ = timed(partial(trainer.saver.load_best, trainer.state))
-    num_weights = config.epochs if config.trainer.greedy_soup else 0
-    weights_of_epochs = num_weights * size_of(run.folder.checkpoints / "best")
     before_training = evaluate_seconds * num_documents["validation"]
     return RunCost(
         num_documents=num_documents,
@@ -88,6 +98,6 @@ def cost_of(run: Run, config: Config, num_documents: Mapping[str, int], build_se
         epoch_seconds=max(0.0, epoch_seconds - validation_seconds),
         finish_seconds=finish_seconds,
         finished_bytes=size_of(run.folder.path),
-        training_bytes=size_of(run.folder.checkpoints) + weights_of_epochs,
+        training_bytes=size_of(run.folder.checkpoints) + soup_bytes(config, run),
         hardware=run.hardware.describe(),
     )

@@ -86,7 +86,7 @@ def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
     del run  # on a GPU, one run may need most of the memory
     sizes = second_sizes(probed, sizes, evaluate_seconds, shared)
     _, run = build(probed, folder / "second", subset(corpus, sizes))
-    num_steps = max(MIN_STEPS, round(TRAIN_SECONDS / (train_seconds * config.batch_size)))
+    num_steps = num_measured_steps(config, train_seconds)
     most = config.epochs * len(corpus.train)
     train_seconds, measured, warm_up_seconds = train(run.trainer, num_steps, TRAIN_SECONDS, most)
     cost = RunCost(
@@ -97,10 +97,17 @@ def measure_run(config: Config, folder: Path, shared: SharedCost) -> RunCost:
         hardware=run.hardware.describe(),
     )
     cost = with_ending(cost, run)
-    if config.trainer.greedy_soup:
-        weights_of_epochs = config.epochs * size_of(run.folder.checkpoints / "best")
-        cost = replace(cost, training_bytes=cost.training_bytes + weights_of_epochs)
-    return cost
+    return replace(cost, training_bytes=cost.training_bytes + soup_bytes(config, run))
+
+
+def num_measured_steps(config: Config, train_seconds: float) -> int:
+    """Return the number of steps that take about `TRAIN_SECONDS`, from the seconds per document in the first pass."""
+    return max(MIN_STEPS, round(TRAIN_SECONDS / (train_seconds * config.batch_size)))
+
+
+def soup_bytes(config: Config, run: Run) -> int:
+    """Return the size of the weights that a run keeps after each epoch for a soup; 0 without a soup."""
+    return config.epochs * size_of(run.folder.checkpoints / "best") if config.trainer.greedy_soup else 0
 
 
 def first_sizes(config: Config) -> dict[str, int]:

@@ -16,9 +16,9 @@ from imdbcls.config.space import Choices, Dimension, trials_study
 from imdbcls.config.tune_settings import TuneSettings
 from imdbcls.printable import duration
 from imdbcls.runtime import console
-from imdbcls.runtime.text_table import text_table, wrapped
+from imdbcls.runtime.text_table import text_table
 from imdbcls.sweeps.cost import Estimate, GroupEstimate
-from imdbcls.sweeps.cost_table import NOT_INCLUDED, WIDTH, disk_sentences, failures, measurement
+from imdbcls.sweeps.cost_table import NOT_INCLUDED, disk_sentences, failures, measurement, page
 from imdbcls.sweeps.estimate import WITHOUT_SPEED, estimate
 from imdbcls.sweeps.slots import num_jobs
 
@@ -71,9 +71,7 @@ def report(found: Estimate, config: Config, values: Sequence[str], settings: Tun
         *measurement(trials, seconds),
         NOT_INCLUDED,
     )
-    head = f"Estimate before anything trains: about {duration(seconds)} on this machine."
-    lines = [head, "", table, "", *sentences]
-    return "\n".join(line if line is table else wrapped(line, width or WIDTH) for line in lines)
+    return page(f"about {duration(seconds)} on this machine", table, sentences, width)
 
 
 def trials_of(found: Estimate, settings: TuneSettings) -> Estimate:
