@@ -24,6 +24,9 @@ CONDITIONS = {  # keys of result.json, and the consequence if runs differ in the
     "precision": "accuracy differences may come from the precision",
     "hardware": "do not compare times, latencies and memory; the last digits of metrics may differ",
 }
+WITHOUT_METRIC = (
+    "Without --metric, the metric of the study's plan decides the comparison, or accuracy if there is no plan."
+)
 
 
 def confounds(groups: Sequence[Group]) -> Iterator[str]:
@@ -73,14 +76,11 @@ def differing_metrics(groups: Sequence[Group]) -> Iterator[str]:
     if len(counts) > 1:
         found = "; ".join(f"{name} in {counted(count, 'run')}" for name, count in counts.most_common(MAX_CHOICES_NAMED))
         more = "; and others" if len(counts) > MAX_CHOICES_NAMED else ""
-        yield (
-            f"Different metrics selected the best epochs of the runs ({found}{more}). Without --metric, the "
-            "metric of the study's plan decides the comparison, or accuracy if there is no plan."
-        )
+        yield f"Different metrics selected the best epochs of the runs ({found}{more}). {WITHOUT_METRIC}"
     elif unknown := counts.keys() - TITLES.keys():
         yield (
             f"This version of imdbcls does not know the metric that selected the best epochs ({unknown.pop()}). "
-            "Without --metric, the metric of the study's plan decides the comparison, or accuracy if there is no plan."
+            f"{WITHOUT_METRIC}"
         )
 
 
