@@ -105,6 +105,7 @@ def explain_texts(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) 
             f"imdbcls.explain --disagreement {folders[0]} {folders[1]}"
         )
     require_options(arguments)
+    logger.info(f"{arguments.run}: loading the model")  # the imports below take seconds
     from imdbcls.api import load_run
     from imdbcls.explanations import explain
     from imdbcls.explanations.attribution import require_captum
@@ -210,6 +211,7 @@ def explain_disagreement(arguments: argparse.Namespace) -> None:
         raise UserError(f"--disagreement {first} {second}: the two runs are the same. Pass two different runs.")
     output = default_output(first, second) if arguments.output is None else arguments.output
     require_output(output, None)
+    logger.info(f"{first} and {second}: loading the documents and the models")  # the imports below take seconds
     from imdbcls.api import load_run
     from imdbcls.explanations.attribution import require_captum
     from imdbcls.explanations.disagreement import disagreement_page

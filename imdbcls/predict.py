@@ -111,6 +111,7 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
     folders, arguments.texts = leading_folders([str(arguments.run), *arguments.texts])
     folders, arguments.texts = folders or [arguments.run], arguments.texts if folders else arguments.texts[1:]
     require_text_options(arguments)
+    logger.info(f"{' and '.join(map(str, folders))}: loading the model")  # the imports below take seconds
     from imdbcls.api import load_ensemble, load_run
     from imdbcls.data.token_counts import losses
 

@@ -105,7 +105,7 @@ class TextWriter:
                 self._write()
             except OSError as error:
                 raise UserError(
-                    f"The texts have more than {self._max_characters:,} characters, so they are written to a file in "
+                    f"A column has more than {self._max_characters:,} characters, so it is written to a file in "
                     f"{default_cache_dir() / 'texts'}, but this failed ({error}). Set IMDBCLS_CACHE to another folder."
                 ) from error
 

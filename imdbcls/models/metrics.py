@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from imdbcls.printable import counted
 from imdbcls.runs.record import NUM_CALIBRATION_BINS
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def accuracy_warning(confusion: Sequence[Sequence[int]], label_names: Sequence[s
     correct = sum(confusion[index][index] for index in range(len(confusion)))
     if (name := only_class(confusion, label_names)) is not None:
         return (
-            f"the model predicts the class {name} for all {total:,} documents; its accuracy of "
-            f"{correct / total:.2%} is the share of that class."
+            f"the model predicts the class {name} for {'the' if total == 1 else 'all'} {counted(total, 'document')}; "
+            f"its accuracy of {correct / total:.2%} is the share of that class."
         )
     most = max(in_class)
     if correct <= most:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from imdbcls.printable import duration
 
-MIN_SECONDS = 60.0  # shorter epochs have no log lines; also the minimum time between two lines within an epoch
+MIN_SECONDS = 60.0  # between two lines within an epoch; also the shortest first epoch that gives each epoch a line
+MAX_SECONDS = 300.0  # after this time without a line, the end of the next epoch has a line
 # Modules whose messages describe the start or the end of one run. A sweep logs other lines instead.
 START, END = "imdbcls.train", "imdbcls.training.closing"
 PROGRESS, EPOCHS = "imdbcls.runtime.progress", "imdbcls.runtime.progress.epochs"
@@ -41,8 +42,8 @@ class JobMessages:
     """Decide which messages of one job are shown on stderr. Trackers still record all messages.
 
     A text that several jobs log is shown once, unless it is an error. With `has_overview`, the sweep itself logs the
-    start and the end of the run. The lines about epochs are then shown only if the first epoch takes `MIN_SECONDS` or
-    more: a run has either all of these lines or none.
+    start and the end of the run. All lines about epochs are then shown if the first epoch takes `MIN_SECONDS` or more.
+    Otherwise, at most one of them is shown in `MAX_SECONDS`.
     """
 
     def __init__(self, shared: SharedMessages, has_overview: bool) -> None:
@@ -66,12 +67,16 @@ class JobMessages:
         If `epoch_seconds` is None, the line is about steps within an epoch.
         """
         now = time.monotonic()
-        if epoch_seconds is not None and self._has_long_epochs is None:
-            self._has_long_epochs = epoch_seconds >= MIN_SECONDS
-        is_shown = self._has_long_epochs if epoch_seconds is not None else now - self._shown_at >= MIN_SECONDS
+        if epoch_seconds is None:
+            is_shown = now - self._shown_at >= MIN_SECONDS
+        elif self._has_long_epochs is None:
+            is_shown = self._has_long_epochs = epoch_seconds >= MIN_SECONDS
+            self._shown_at = now  # the time for loading does not count
+        else:
+            is_shown = self._has_long_epochs or now - self._shown_at >= MAX_SECONDS
         if is_shown:
             self._shown_at = now
-        return bool(is_shown)
+        return is_shown
 
 
 def label(number: int, num_expected: int) -> str:

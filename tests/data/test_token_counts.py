@@ -157,6 +157,7 @@ def test_the_card_the_run_and_predict_report_losses(tmp_path: Path, capsys: pyte
     [
         ([[40, 10], [5, 45]], None),
         ([[95, 0], [5, 0]], "the model predicts the class common for all 100 documents; its accuracy of 95.00% is"),
+        ([[0, 1], [0, 0]], "the model predicts the class rare for the 1 document; its accuracy of 0.00% is"),
         ([[0, 95], [0, 5]], "the model predicts the class rare for all 100 documents; its accuracy of 5.00% is"),
         (
             [[94, 1], [4, 1]],

@@ -1,6 +1,5 @@
 """A sweep shows shared messages once, and a line with the number, the result and the time of each run."""
 
-import itertools
 import logging
 import os
 import re
@@ -44,15 +43,23 @@ def test_errors_are_always_shown_and_progress_rarely(monkeypatch: pytest.MonkeyP
     assert alone(record(closing, "a: test accuracy")) and alone(step) and alone(step)
 
 
-@pytest.mark.parametrize("first_epoch", [59.0, 60.0])
-def test_a_run_shows_all_lines_about_epochs_or_none(first_epoch: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overview.time, "monotonic", itertools.count(step=1000).__next__)  # slow loading
+@pytest.mark.parametrize(
+    ("first_epoch", "expected"),
+    [(60.0, [True] * 8), (59.0, [False] * 5 + [True] + [False] * 2)],
+)
+def test_short_epochs_are_shown_every_five_minutes(
+    first_epoch: float, expected: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(overview.time, "monotonic", lambda: now[0])
     shows, shown = JobMessages(SharedMessages(), has_overview=True), []
-    for seconds in (first_epoch, 10.0, 300.0):
+    now[0] += 1000.0  # slow loading
+    for seconds in (first_epoch, *[61.0] * 7):  # the length of the first epoch decides
+        now[0] += seconds
         epoch = record("imdbcls.runtime.progress.epochs", "epoch")
         epoch.epoch_seconds = seconds
         shown.append(shows(epoch))
-    assert shown == [first_epoch == 60.0] * 3
+    assert shown == expected
 
 
 def test_time_left_is_shared_by_parallel_jobs() -> None:
