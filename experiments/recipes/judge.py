@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("data", help="value of data.path for IMDB")
     parser.add_argument("recipes", nargs="*", metavar="recipe", help=f"default: all of {', '.join(RECIPES)}")
     parser.add_argument("--pretrained", metavar="RUN", help="a run of imdbcls.pretrain: adds the recipe `pretrained`")
+    parser.add_argument("--reference", default="default", help="the recipe that `table` compares the others with")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further overrides for all runs")
     parser.add_argument("--trials", type=int, default=TRIALS, help="trials of each recipe (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds of each winner (default: %(default)s)")
@@ -53,7 +54,7 @@ def main() -> None:
     if arguments.pretrained is not None:
         recipes["pretrained"] = (f"backbone.path={arguments.pretrained}",)
     chosen = arguments.recipes or list(recipes)
-    if unknown := sorted(set(chosen) - recipes.keys()):
+    if unknown := sorted({*chosen, arguments.reference} - recipes.keys()):
         parser.error(f"unknown recipe: {', '.join(unknown)}; choose from {', '.join(recipes)}")
     if arguments.action == "run":
         budget = (f"budget.trials={arguments.trials}", f"winners.seeds={arguments.seeds}")
@@ -64,22 +65,22 @@ def main() -> None:
             subprocess.run(command, check=False)  # if a recipe fails, continue; the table reports it as missing
     else:
         with user_errors():
-            show(chosen, arguments.set)
+            show(chosen, arguments.reference, arguments.set)
 
 
-def show(names: list[str], further: list[str]) -> None:
-    """Print the comparison of the recipes with the default, and the recipes that have no finished winner."""
+def show(names: list[str], reference: str, further: list[str]) -> None:
+    """Print the comparison of the recipes with `reference`, and the recipes that have no finished winner."""
     root = [text for text in further if text.startswith("runs_dir=")]
     groups: dict[str, Group] = {}
-    for name in dict.fromkeys(["default", *names]):
+    for name in dict.fromkeys([reference, *names]):
         folder = imdbcls.compose(*root, f"study=judged_{name}").folder.parent
         try:
             (groups[name],) = read_study(folder).groups
         except (UserError, ValueError) as error:
             print(f"- {name} has no single winner with finished runs: {error}")
-    if "default" not in groups:
-        sys.exit("The recipe default has no finished winner. Train it first: judge.py run IMDB default")
-    print("\n".join(comparison(groups)))
+    if reference not in groups:
+        sys.exit(f"The recipe {reference} has no finished winner. Train it first: judge.py run IMDB {reference}")
+    print("\n".join(comparison(groups, reference)))
 
 
 if __name__ == "__main__":

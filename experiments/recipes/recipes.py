@@ -86,17 +86,17 @@ def table(common: list[str]) -> Iterator[str]:
     yield from (f"- {name} was not run or failed." for name in RECIPES if groups[name] is None)
 
 
-def comparison(groups: dict[str, Group]) -> Iterator[str]:
-    """Yield the table of all groups, then the verdict on each group except `default`. `default` must be in `groups`."""
+def comparison(groups: dict[str, Group], reference: str = "default") -> Iterator[str]:
+    """Yield the table of all groups, then the verdict on each group against the group `reference` of `groups`."""
     found = {name: replace(group, name=name) for name, group in groups.items()}
     metric, names = METRICS["accuracy"], list(found)
     samples = samples_of(list(found.values()), metric, units_of(list(found.values())))
     yield "| recipe | test accuracy | difference, points | 95 % interval | p | seeds | training, s | memory, MB |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    against_default = [(i, names.index("default")) for i, name in enumerate(names) if name != "default"]
-    results, _ = compare_pairs(list(found.values()), samples, metric, MARGIN, against_default)
+    against_reference = [(i, names.index(reference)) for i, name in enumerate(names) if name != reference]
+    results, _ = compare_pairs(list(found.values()), samples, metric, MARGIN, against_reference)
     pairs = {pair.a: pair for pair in results}
-    for name in ("default", *sorted(pairs, key=lambda name: -pairs[name].difference)):
+    for name in (reference, *sorted(pairs, key=lambda name: -pairs[name].difference)):
         accuracy = samples[names.index(name)].values_S.mean()
         pair = pairs.get(name)
         against = ["", "", ""] if pair is None else differences(pair)
