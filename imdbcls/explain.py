@@ -105,14 +105,15 @@ def explain_texts(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) 
             f"imdbcls.explain --disagreement {folders[0]} {folders[1]}"
         )
     require_options(arguments)
-    logger.info(f"{arguments.run}: loading the model")  # the imports below take seconds
     from imdbcls.api import load_run
+
+    run = load_run(arguments.run, plugins=arguments.plugins, device=arguments.device)
+    logger.info(f"{arguments.run}: loading the model")  # the imports below take seconds
     from imdbcls.explanations import explain
     from imdbcls.explanations.attribution import require_captum
     from imdbcls.explanations.html import Section, Side, about, page_html
 
     require_captum()
-    run = load_run(arguments.run, plugins=arguments.plugins, device=arguments.device)
     if (note := precision_note(run.config)) is not None:
         logger.info(note)
     sections: list[Section] = []
@@ -211,14 +212,15 @@ def explain_disagreement(arguments: argparse.Namespace) -> None:
         raise UserError(f"--disagreement {first} {second}: the two runs are the same. Pass two different runs.")
     output = default_output(first, second) if arguments.output is None else arguments.output
     require_output(output, None)
-    logger.info(f"{first} and {second}: loading the documents and the models")  # the imports below take seconds
     from imdbcls.api import load_run
+
+    loaded = [load_run(path, plugins=arguments.plugins, device=arguments.device) for path in (first, second)]
+    logger.info(f"{first} and {second}: loading the documents and the models")  # the imports below take seconds
     from imdbcls.explanations.attribution import require_captum
     from imdbcls.explanations.disagreement import disagreement_page
     from imdbcls.runtime.progress import Progress
 
     require_captum()
-    loaded = [load_run(path, plugins=arguments.plugins, device=arguments.device) for path in (first, second)]
     one, other = (with_data(run, arguments.data) for run in loaded)
     page = disagreement_page((one, other), arguments.count or COUNT, Progress().for_split("explaining"))
     write_page(output, page)

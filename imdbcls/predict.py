@@ -111,7 +111,6 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
     folders, arguments.texts = leading_folders([str(arguments.run), *arguments.texts])
     folders, arguments.texts = folders or [arguments.run], arguments.texts if folders else arguments.texts[1:]
     require_text_options(arguments)
-    logger.info(f"{' and '.join(map(str, folders))}: loading the model")  # the imports below take seconds
     from imdbcls.api import load_ensemble, load_run
     from imdbcls.data.token_counts import losses
 
@@ -122,6 +121,7 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
         logger.info(model.cost)
     given = texts_of(arguments, stdin, config.data.source.arguments)
     target = Target(arguments.output, stdout, arguments.format)
+    logger.info(f"{' and '.join(map(str, folders))}: loading the model")  # PyTorch and the weights take seconds
     tally = classify(given, model, target, shard=arguments.shard, calibrated=not arguments.uncalibrated)
     if tally.counts is not None:
         for loss in losses(tally.counts, config.max_length, config.data.truncation, what="texts"):
