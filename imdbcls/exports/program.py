@@ -22,7 +22,8 @@ from imdbcls.models.classifier import layers_read
 from imdbcls.runtime import limits
 
 INPUTS = ("input_ids", "attention_mask")
-EXAMPLE = (3, 24)  # documents and tokens; torch.export would treat a size of 0 or 1 as a constant
+# The example has at most this many documents and tokens. torch.export would treat a size of 0 or 1 as a constant.
+EXAMPLE_DOCUMENTS, EXAMPLE_TOKENS = 3, 24
 MAX_DOCUMENTS = 1 << 20
 
 
@@ -133,11 +134,11 @@ def with_traced_recurrence(head: nn.Module) -> nn.Module:
 def trace(source: ExportSource) -> ExportedProgram:
     """Trace the exported model. Raise UserError if PyTorch cannot trace an encoder or a head."""
     model = MeanProgram(source.members) if source.is_ensemble else Program(source.members[0])
-    num_tokens = EXAMPLE[1]
-    ids_BT = torch.full(EXAMPLE, int(source.tokenizer.pad_token_id))
-    mask_BT = torch.ones(EXAMPLE, dtype=torch.int64)
+    num_tokens = min(EXAMPLE_TOKENS, source.config.max_length)  # `weight_avg` has one weight per position
+    ids_BT = torch.full((EXAMPLE_DOCUMENTS, num_tokens), int(source.tokenizer.pad_token_id))
+    mask_BT = torch.ones_like(ids_BT)
     mask_BT[1, num_tokens // 2 :] = 0
-    dynamic = {0: Dim.DYNAMIC(max=MAX_DOCUMENTS), 1: Dim.DYNAMIC(max=max(num_tokens, source.config.max_length))}
+    dynamic = {0: Dim.DYNAMIC(max=MAX_DOCUMENTS), 1: Dim.DYNAMIC(max=source.config.max_length)}
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -66,16 +66,19 @@ def test_head_of_a_plugin_loses_the_ranges_of_its_settings(tmp_path: Path, monke
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["gru", "bilstm", "cnn"])
-def test_traced_head_accepts_batches_of_any_size(head: str) -> None:
-    config = imdbcls.compose("backbone=tiny", f"head={head}", "max_length=64", "backbone.fast=false")
+@pytest.mark.parametrize(
+    ("head", "max_length"),
+    [("gru", 64), ("bilstm", 64), ("cnn", 64), ("weight_avg", 16), ("weight_avg_plain", 8)],
+)
+def test_traced_head_accepts_batches_of_any_size(head: str, max_length: int) -> None:
+    config = imdbcls.compose("backbone=tiny", f"head={head}", f"max_length={max_length}", "backbone.fast=false")
     backbone = sections.build_backbone(config)
     model = sections.build_model(config, backbone, 2).eval()
     member = SimpleNamespace(model=model, run=SimpleNamespace(temperature=2.0))
     source: Any = SimpleNamespace(members=[member], is_ensemble=False, tokenizer=backbone.tokenizer, config=config)
     traced = with_library_operators(trace(source))
     assert "imdbcls" not in str(traced.graph)
-    for lengths in ([2], [40, 3], [64, 1, 5, 64]):
+    for lengths in ([2], [max_length // 2 + 1, 3], [max_length, 1, 4, max_length]):
         mask_BT = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
         ids_BT = torch.randint(5, 50, mask_BT.shape) * mask_BT
         with torch.no_grad():
