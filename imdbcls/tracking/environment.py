@@ -30,6 +30,7 @@ IGNORED = {
     "WANDB_RESUME": "a run resumes if its folder has a checkpoint",
     "WANDB_DIR": "the logs are in the study's folder (runs_dir=FOLDER)",
 }
+OLD_MODES = {"dryrun": "offline", "run": "online"}  # names that wandb still accepts in WANDB_MODE and in its settings
 USED_IN_SWEEPS = ("WANDB_RUN_ID", "WANDB_RESUME")  # not ignored in a W&B sweep, whose agent sets the run id
 SET_IN_SWEEPS = ("WANDB_DIR",)  # ignored without a warning in a W&B sweep, whose agent sets it
 MAX_ID_LENGTH = 128
@@ -59,6 +60,11 @@ def mode_of(mode: str) -> str:
     return "disabled" if mode == "auto" and _is_set_to("WANDB_DISABLED", "1", "true", "yes", "on") else mode
 
 
+def current_mode(name: str) -> str:
+    """Return the current name of a mode in wandb's settings: `offline` for `dryrun`, and `online` for `run`."""
+    return OLD_MODES.get(name, name)
+
+
 def _is_set_to(variable: str, *values: str) -> bool:
     return os.environ.get(variable, "").strip().lower() in values
 
@@ -77,7 +83,7 @@ def ignored(mode: str) -> str | None:
         if os.environ.get(name) and not (in_sweep() and name in (*USED_IN_SWEEPS, *SET_IN_SWEEPS))
     }
     wanted = os.environ.get("WANDB_MODE")
-    if wanted and mode != "auto" and wanted != mode:
+    if wanted and mode != "auto" and current_mode(wanted) != mode:
         reasons["WANDB_MODE"] = f"tracker.mode={mode} is set"
     if _is_set_to("WANDB_SILENT", "0", "false", "no", "off"):
         reasons["WANDB_SILENT"] = "the messages of wandb are never shown"

@@ -16,6 +16,7 @@ from imdbcls.comparison.views.wording import headline
 from imdbcls.runtime.preloading import preload
 from imdbcls.runtime.text_table import joined
 from imdbcls.runtime.waiting import within
+from imdbcls.tracking.environment import current_mode
 from imdbcls.tracking.log_comparison import comparison_session, figures_of_run, log_views
 from imdbcls.tracking.panels import PanelSection, sections_of
 from imdbcls.tracking.reasons import first_line
@@ -142,7 +143,7 @@ def urls_text(urls: Mapping[str, str]) -> str:
 
 def publish_command(folder: Path) -> str:
     """Return the command that publishes the comparison of a study folder, even if WANDB_MODE is set to offline."""
-    mode = "" if os.environ.get("WANDB_MODE", "online") == "online" else " --wandb-mode online"
+    mode = "" if current_mode(os.environ.get("WANDB_MODE", "online")) == "online" else " --wandb-mode online"
     return f"python -m imdbcls.compare {shlex.quote(str(folder))} --wandb{mode}"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imdbcls.runtime.waiting import is_reachable, within
-from imdbcls.tracking.environment import mode_of
+from imdbcls.tracking.environment import current_mode, mode_of
 from imdbcls.tracking.reasons import first_line
 
 PROBE_SECONDS = 5.0
@@ -70,8 +70,8 @@ def effective_mode(mode: str) -> str:
 
     settings = wandb_setup.singleton().settings  # `wandb.setup` would start a process
     wandb.termsetup(wandb.Settings(silent=True), None)  # keeps wandb from printing where it found the key
-    if mode == "auto" and settings.mode in ("offline", "disabled"):
-        return str(settings.mode)
+    if mode == "auto" and current_mode(settings.mode) in ("offline", "disabled"):
+        return current_mode(settings.mode)
     return "online" if why_not_online(settings) is None else "offline"
 
 
@@ -82,8 +82,9 @@ def describe_auto() -> str:
     from wandb.sdk import wandb_setup
 
     settings = wandb_setup.singleton().settings  # `wandb.setup` would start a process
-    if settings.mode in ("offline", "disabled"):
-        effect = "logged offline" if settings.mode == "offline" else "not logged"
+    mode = current_mode(settings.mode)
+    if mode in ("offline", "disabled"):
+        effect = "logged offline" if mode == "offline" else "not logged"
         return f"WANDB_MODE={settings.mode}: runs are {effect} until WANDB_MODE is unset"
     problem = why_not_online(settings)
     if problem is not None:

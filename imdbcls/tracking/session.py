@@ -177,8 +177,9 @@ class Session:
         """
         if self._mode == "offline":
             return "offline"
-        if self._mode == "auto" and settings.mode in ("offline", "disabled"):
-            return str(settings.mode)
+        mode = environment.current_mode(settings.mode)
+        if self._mode == "auto" and mode in ("offline", "disabled"):
+            return mode
         problem = why_not_online(settings)
         if problem is None:
             return "online"

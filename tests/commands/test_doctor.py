@@ -12,6 +12,7 @@ from support.limits import HANG_SECONDS
 from support.runs import ROOT
 
 from imdbcls import doctor
+from imdbcls.tracking.server import effective_mode
 
 CHECKS = (
     *("device", "numerics", "kernels", "threads", "encoders", "hub", "W&B", "TensorBoard", "MLflow"),
@@ -87,19 +88,25 @@ def test_available_resources_are_found_and_no_key_is_shown(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("variables", "words"),
+    ("variables", "mode", "words"),
     [
         (
             {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"},
+            "online",
             "http://127.0.0.1:9 does not answer: runs",
         ),
-        ({"WANDB_API_KEY": "a" * 40, "WANDB_MODE": "offline"}, "WANDB_MODE=offline: runs are logged offline"),
-        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "`wandb login` to use https://wandb.example.org"),
-        ({"WANDB_DISABLED": "true"}, "WANDB_DISABLED is set: nothing is logged"),
+        (
+            {"WANDB_API_KEY": "a" * 40, "WANDB_MODE": "offline"},
+            "offline",
+            "WANDB_MODE=offline: runs are logged offline",
+        ),
+        ({"WANDB_API_KEY": "a" * 40, "WANDB_MODE": "dryrun"}, "offline", "WANDB_MODE=dryrun: runs are logged offline"),
+        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "offline", "`wandb login` to use https://wandb.example.org"),
+        ({"WANDB_DISABLED": "true"}, "disabled", "WANDB_DISABLED is set: nothing is logged"),
     ],
 )
 def test_wandb_status_matches_training(
-    variables: dict[str, str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str], mode: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from wandb.sdk import wandb_setup
     from wandb.sdk.lib import wbauth
@@ -113,6 +120,7 @@ def test_wandb_status_matches_training(
     wbauth.unauthenticate_session(update_settings=False)  # an earlier test may have used a key
     found = doctor.wandb()
     assert words in found and "aaaa" not in found
+    assert effective_mode("auto") == mode
 
 
 def test_more_threads_than_the_quota_allows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -302,9 +302,17 @@ def silent_port() -> Iterator[socket.socket]:
         yield listening
 
 
-def test_offline_mode_contacts_no_server(silent_port: socket.socket, netrc_key: Callable[[str], None]) -> None:
+@pytest.mark.parametrize(("mode", "variable"), [("offline", "online"), ("auto", "dryrun")])
+def test_offline_mode_contacts_no_server(
+    mode: str,
+    variable: str,
+    silent_port: socket.socket,
+    netrc_key: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     netrc_key(f"http://127.0.0.1:{silent_port.getsockname()[1]}")
-    with tracker(mode="offline") as run:
+    monkeypatch.setenv("WANDB_MODE", variable)
+    with tracker(mode=mode, connect_seconds=2) as run:
         train(run)
         end(run)
     silent_port.settimeout(0.5)
@@ -519,6 +527,14 @@ def test_command_line_overrides_the_environment(
     assert (record["project"], record["entity"], record["notes"]) == ("asked", "us", "new")
     assert {"a", "b"} <= set(record["tags"])
     assert "WANDB_MODE (tracker.mode=offline is set)" in capfd.readouterr().err
+
+
+def test_an_old_name_of_the_chosen_mode_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, chosen, other in (("dryrun", "offline", "online"), ("run", "online", "offline")):
+        monkeypatch.setenv("WANDB_MODE", name)
+        assert environment.ignored(chosen) is None
+        assert environment.ignored(other) == f"W&B: ignoring WANDB_MODE (tracker.mode={other} is set)."
+        monkeypatch.setattr(environment, "_logged", set())
 
 
 def test_wandb_disabled_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
