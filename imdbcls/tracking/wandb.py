@@ -1,8 +1,5 @@
 """`tracker=wandb`: log a run to Weights & Biases. A failure of W&B never stops training."""
 
-import json
-import subprocess
-import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,19 +16,16 @@ from imdbcls.runtime.messages import queue_of_messages, record_message
 from imdbcls.runtime.signals import Interrupted
 from imdbcls.tracking import artifacts
 from imdbcls.tracking.console import ConsoleLog
+from imdbcls.tracking.earlier_logs import last_logged_step, replace_logs
 from imdbcls.tracking.metrics import COPIES, copies_of, define_metrics
 from imdbcls.tracking.once import once
 from imdbcls.tracking.pages import mistakes_table
 from imdbcls.tracking.protocol import RunIdentity, Table, Tracker
 from imdbcls.tracking.server import PROBE_SECONDS
 from imdbcls.tracking.session import Session
-from imdbcls.tracking.torn_log import remove_incomplete_record
 
 # wandb imports the second module when it opens a run, and the third when it logs a table.
 IMPORTED_LATER = ("wandb", "wandb.sdk.launch.inputs.internal", "requests")
-
-
-INSPECT_SECONDS = 60.0  # time limit for reading a local log, which takes seconds on a busy machine
 # The fields of `result.json` that describe an artifact.
 ARTIFACT_FIELDS = ("name", "head", "backbone", "seed", "group_label", "group_hash", "split_hash", "test/accuracy")
 
@@ -103,11 +97,8 @@ class WandbTracker(Tracker):
     def __enter__(self) -> Self:
         self._session.open()
         run = self._session.run
-        if run is not None and run.offline:
-            self._sent_step = self._earlier_step(own_log=Path(run.dir).parent)
-        elif run is not None and run.resumed:
-            self._sent_step = run.step - 1
         if run is not None:
+            self._sent_step = self._earlier_step(run)
             with self._session.guarded("could not define its metrics"):
                 define_metrics(run)
             if self._resumed_step is not None:
@@ -243,25 +234,14 @@ class WandbTracker(Tracker):
         is_stopped = isinstance(error, Interrupted) and error.stopped_by is not None
         self._session.close(exit_code=int(error is not None and not is_stopped), hurried=is_interrupted)
 
-    def _earlier_step(self, own_log: Path) -> int:
-        """Return the last step in the local logs of earlier processes of this run.
-
-        Return -1 for a new run, or if there are no such logs. The log of a killed process may lack the last steps. If
-        a log ends inside a record, the record is removed. If a log cannot be read, its last step is assumed to be
-        `resumed_step`.
-        """
+    def _earlier_step(self, run: Any) -> int:
+        """Return the last step that earlier processes of this run have logged, or -1 if there is no such step."""
+        own_folder = Path(run.dir).parent.resolve()
+        logs = [log for log in self._session.logs() if log.parent.resolve() != own_folder]
+        replaced = self._folder / "wandb" / f"{run.id}.replaced"
         if self._resumed_step is None:
-            return -1
-        last_step = -1
-        for log in self._session.logs():
-            if log.parent.resolve() == own_log.resolve():
-                continue
-            command = [sys.executable, "-m", "wandb", "leet", "inspect", str(log), "--summary", "--json"]
-            try:
-                remove_incomplete_record(log)
-                answer = subprocess.run(command, capture_output=True, timeout=INSPECT_SECONDS, check=True).stdout
-                logged = json.loads(answer)["step"]
-                last_step = max(last_step, -1 if logged is None else logged)
-            except (OSError, subprocess.SubprocessError, ValueError, KeyError):
-                last_step = max(last_step, self._resumed_step)
-        return last_step
+            with self._session.guarded("could not mark its earlier logs as replaced"):
+                replace_logs(logs, replaced)
+        elif run.offline:
+            return last_logged_step(logs, replaced, self._resumed_step)
+        return run.step - 1 if run.resumed else -1

@@ -202,6 +202,17 @@ def test_killed_run_resumes_without_sending_steps_twice() -> None:
     assert before + after == list(range(1, 401))
 
 
+def test_only_logs_since_the_last_start_are_continued() -> None:
+    """A finished run whose folder was moved away, or a run without a checkpoint, starts from the beginning."""
+    starts = ((None, 1, 20), (None, 1, 15), (None, 1, 10), (8, 9, 12), (12, 13, 20))
+    for resumed_step, first, last in starts:
+        with tracker(mode="offline", resumed_step=resumed_step) as run:
+            train(run, first, last)
+        time.sleep(1.1)  # W&B's folder names have a resolution of one second
+    expected = [range(1, 21), range(1, 16), range(1, 11), range(11, 13), range(13, 21)]
+    assert [steps(log) for log in logs()] == [list(each) for each in expected]
+
+
 def logged_step() -> int:
     """Return the last step in the only log, or 0 if there is none yet."""
     try:

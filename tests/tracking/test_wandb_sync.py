@@ -1,6 +1,7 @@
 """`wandb sync` uploads offline runs completely: history, config, summary, tables and artifacts."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from support.fake_wandb import PATIENT, FakeWandb
 from support.fake_wandb.store import Run
 from support.processes import EVERY_STEP, TIMES, TINY, kill_at, run
+from support.trackers import logs, tracker, train
 
 STUDY = (*TINY, "tracker=wandb", *PATIENT, "trainer.log_every=1", "study=uploaded")
 
@@ -77,6 +79,23 @@ def test_killed_and_resumed_run_has_each_step_once(mode: str, fake_wandb: FakeWa
     assert (uploaded.state, len(recorded(tmp_path, uploaded))) == ("finished", 144)
     assert_same_history(tmp_path, uploaded, with_times=False)
     assert uploaded.summary["status"] == "done"
+
+
+@pytest.mark.slow
+def test_sync_uploads_the_last_start_of_a_run(
+    fake_wandb: FakeWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was killed before its first checkpoint has left a log that ends inside a record."""
+    monkeypatch.chdir(tmp_path)
+    with tracker(mode="offline") as killed:
+        train(killed, last=40)
+    (torn,) = logs()
+    torn.write_bytes(torn.read_bytes()[:5_000])
+    time.sleep(1.1)  # W&B's folder names have a resolution of one second
+    with tracker(mode="offline") as started_again:
+        train(started_again)
+    fake_wandb.run_client(["-m", "wandb", "sync", "runs/first/wandb"], tmp_path)
+    assert fake_wandb.steps() == list(range(1, 21))
 
 
 @pytest.mark.slow
