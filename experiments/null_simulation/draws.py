@@ -85,7 +85,7 @@ def draw_outcomes(setting: Setting, generator: np.random.Generator) -> list[NDAr
 def sample_of_outcomes(correct_SN: NDArray[np.bool_], units: Units) -> Sample:
     """Return the accuracies of a head as a sample. `imdbcls.comparison.samples.sample_of` does this for predictions."""
     values_S = correct_SN.mean(axis=1)
-    return Sample.of(values_S, (correct_SN - values_S[:, None].astype(np.float32)).T, units, step=1.0)
+    return Sample.of(values_S, (correct_SN - values_S[:, None].astype(np.float32)).T, units, change=1.0)
 
 
 def draw_samples(setting: Setting, generator: np.random.Generator, units: Units) -> list[Sample]:

@@ -61,7 +61,7 @@ def metric_studies(share: float, generator: np.random.Generator, num_studies: in
                     [value for value, _ in head],
                     np.stack([influence for _, influence in head], 1),
                     units,
-                    step=metric.step(models[0]),
+                    change=metric.step(models[0]),
                 )
                 for models, head in zip(heads, evaluated, strict=True)
             ]

@@ -93,19 +93,19 @@ class Units:
         bias = float((squares_G * (1 - 2 * shares_G + (shares_G**2).sum())).sum() / max(1.0, squares_G.sum()))
         return 1 / (bias * self.num_documents**2) if bias > 1e-12 else 0.0
 
-    def design_effect(self, influence_NS: NDArray, sums_GS: NDArray) -> float:
+    def design_effect(self, squares_of_documents: float, squares_of_units: float) -> float:
         """Return the variance of a mean with clusters, divided by its variance if all documents were independent.
 
-        The result is at least 1. If all influences are zero, return the largest possible value, which assumes that all
-        documents of a cluster have the same outcome.
+        The arguments are the sums of the squared influences of all documents and of all units. The result is at least
+        1. If all influences are zero, return the largest possible value, which assumes that all documents of a cluster
+        have the same outcome.
         """
         if self.codes_N is None:
             return 1.0
         largest = self.num_documents / (self.degrees_of_freedom + 1)
-        of_documents = float((influence_NS.astype(np.float64) ** 2).sum())
-        if of_documents == 0:
+        if squares_of_documents == 0:
             return largest
-        return float(np.clip((sums_GS.astype(np.float64) ** 2).sum() / of_documents, 1.0, largest))
+        return float(np.clip(squares_of_units / squares_of_documents, 1.0, largest))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +116,8 @@ class Sample:
     sums_GS: NDArray[np.floating]  # influence of each unit on each value; zero on average over documents
     units: Units  # samples that share this object are paired: they have the same documents in the same order
     collapsed_S: NDArray[np.bool_] | None = None  # seeds that predict one class for nearly all documents; None: no seed
-    step: float = 0.0  # change of a value if the prediction for one independent document changes; 0: no smallest change
-    effective_size: float = float("inf")  # number of independent documents; only used if `step` is not 0
+    squares_S: NDArray[np.float64] | None = None  # squared influences, summed over documents; None if `change` is 0
+    change: float = 0.0  # influence of a changed prediction, e.g. 1 for accuracy; 0: no smallest change
 
     @classmethod
     def of(
@@ -126,28 +126,43 @@ class Sample:
         influence_NS: NDArray,
         units: Units,
         collapsed_S: NDArray[np.bool_] | None = None,
-        step: float = 0.0,
+        change: float = 0.0,
     ) -> "Sample":
-        """Build a sample. `step` is the influence of a changed prediction: 1 for accuracy, 0 without a smallest change.
-
-        Clustered documents have less information than independent ones. The effective size is therefore the number of
-        documents divided by the design effect: the variance of a value with clusters, divided by its variance without
-        them (Kish 1965, "Survey Sampling").
-        """
-        sums_GS = units.sums(influence_NS)
+        """Build a sample from the influence of each document on each value."""
+        squares_S = None if change == 0 else (influence_NS.astype(np.float64) ** 2).sum(axis=0)
         values_S = np.asarray(values_S, dtype=np.float64)
-        if step == 0:
-            return cls(values_S, sums_GS, units, collapsed_S)
-        effective_size = units.num_documents / units.design_effect(influence_NS, sums_GS)
-        return cls(values_S, sums_GS, units, collapsed_S, step / effective_size, effective_size)
+        return cls(values_S, units.sums(influence_NS), units, collapsed_S, squares_S, change)
 
     def __len__(self) -> int:
         return len(self.values_S)
 
     def seeds(self, rows: NDArray | Sequence[int]) -> "Sample":
         """Return the sample restricted to the seeds with the indices `rows`."""
-        collapsed_S = None if self.collapsed_S is None else self.collapsed_S[rows]
-        return replace(self, values_S=self.values_S[rows], sums_GS=self.sums_GS[:, rows], collapsed_S=collapsed_S)
+        return replace(
+            self,
+            values_S=self.values_S[rows],
+            sums_GS=self.sums_GS[:, rows],
+            collapsed_S=None if self.collapsed_S is None else self.collapsed_S[rows],
+            squares_S=None if self.squares_S is None else self.squares_S[rows],
+        )
+
+    @cached_property
+    def effective_size(self) -> float:
+        """The number of independent documents with the same information; infinite without a smallest change.
+
+        Clustered documents have less information than independent ones. The effective size is therefore the number of
+        documents divided by the design effect: the variance of a value with clusters, divided by its variance without
+        them (Kish 1965, "Survey Sampling").
+        """
+        if self.squares_S is None:
+            return float("inf")
+        squares_of_units = float((self.sums_GS.astype(np.float64) ** 2).sum())
+        return self.units.num_documents / self.units.design_effect(float(self.squares_S.sum()), squares_of_units)
+
+    @property
+    def step(self) -> float:
+        """The change of a value if the prediction for one independent document changes; 0 without a smallest change."""
+        return self.change / self.effective_size
 
     @property
     def num_collapsed(self) -> int:

@@ -72,5 +72,5 @@ def drawn_samples(
         influence_US = scale * (group_U[:, None] + noise_US)
         luck_S = SEED_SD * generator.standard_normal(len(plan.seeds))
         values_S = shift + luck_S + influence_US.mean(axis=0)
-        samples.append(Sample.of(values_S, influence_US - influence_US.mean(axis=0), units, step=scale**2))
+        samples.append(Sample.of(values_S, influence_US - influence_US.mean(axis=0), units, change=scale**2))
     return samples

@@ -215,6 +215,36 @@ def test_seeds_beyond_a_look_do_not_matter() -> None:
         assert [each.standings for each in part] == [each.standings for each in whole if each.num_seeds <= num_seeds]
 
 
+def test_seeds_beyond_a_look_do_not_matter_with_clusters() -> None:
+    """The design effect of a look uses only the seeds of this look."""
+    num_documents, num_seeds = 600, 6
+    clusters_N = np.arange(num_documents) % 60
+    units = Units(num_documents, clusters_N)
+    plan = plan_of(3, num_seeds, first_look=2, margin=0.03, futility=0.1)
+    for study in (6, 118):
+        generator = np.random.default_rng(study)
+        difficulty_N = generator.normal(size=num_documents) + 0.3 * generator.normal(size=60)[clusters_N]
+        outcomes = []
+        for _ in range(3):
+            of_group_N = difficulty_N + 0.25 * generator.normal(size=num_documents)
+            of_run_SN = of_group_N + 0.3 * generator.normal(size=(num_seeds, num_documents))
+            of_seed_S = generator.normal(scale=0.01, size=num_seeds)
+            outcomes.append((of_run_SN + of_seed_S[:, None] > -1.3).astype(float))
+        whole = race(clustered(outcomes, units), plan)
+        for trained in range(2, num_seeds + 1):
+            part = race(clustered([correct_SN[:trained] for correct_SN in outcomes], units), plan)
+            assert [states([each]) for each in part] == [states([each]) for each in whole[: len(part)]]
+
+
+def clustered(outcomes: Sequence[np.ndarray], units: Units) -> list[Sample]:
+    """Return the accuracies of groups, given the outcome (S, N) of each document."""
+    samples = []
+    for correct_SN in outcomes:
+        values_S = correct_SN.mean(axis=1)
+        samples.append(Sample.of(values_S, (correct_SN - values_S[:, None]).T, units, change=1.0))
+    return samples
+
+
 def random_samples(num_groups: int, num_seeds: int, generator: np.random.Generator) -> list[Sample]:
     samples = []
     for _ in range(num_groups):

@@ -32,7 +32,7 @@ def accuracies(*groups: np.ndarray, clusters_N: np.ndarray | None = None) -> lis
     """Return the accuracies of groups, given their outcomes (S, N)."""
     units = Units(groups[0].shape[1], clusters_N)
     return [
-        Sample.of(correct_SN.mean(axis=1), (correct_SN - correct_SN.mean(axis=1, keepdims=True)).T, units, step=1.0)
+        Sample.of(correct_SN.mean(axis=1), (correct_SN - correct_SN.mean(axis=1, keepdims=True)).T, units, change=1.0)
         for correct_SN in groups
     ]
 
