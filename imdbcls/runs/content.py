@@ -24,6 +24,7 @@ from imdbcls.runtime.model_files import architecture, is_run, local_model, weigh
 # Only files with these extensions affect what a model computes. A README, for example, has no effect.
 MODEL_FILES = (".json", ".safetensors", ".txt", ".model")
 UNLABELLED_AUTO = ("unlabelled", "auto")  # `data.unlabelled=auto` does not name a path
+TEXT_KEYS = ("text_separator", "delimiter")  # keys of `data` whose slashes are text; so are those of every `*_column`
 MAX_FILES = 200_000  # a folder with more files is identified by its path
 # A digest is not cached within this time after the last change, because another change within the same tick of the file
 # system's clock could go unnoticed.
@@ -34,9 +35,9 @@ def with_content_hashes(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a nested config in which paths to existing files and folders are replaced by content hashes.
 
     `backbone.path`, the path keys of `data` (except `data.unlabelled=auto`), and every other string with a slash are
-    treated as paths. If nothing exists at a path, as for a hub id, the string is unchanged. A path key of `data` can
-    also be a pattern or a list. If it names several files, it is replaced by the list of their hashes, in order. If it
-    names a single file, it is replaced by one hash.
+    treated as paths, except separators and names of columns. If nothing exists at a path, as for a hub id, the string
+    is unchanged. A path key of `data` can also be a pattern or a list. If it names several files, it is replaced by the
+    list of their hashes, in order. If it names a single file, it is replaced by one hash.
     """
     return {key: _replace_paths(value, (key,)) for key, value in config.items()}
 
@@ -52,7 +53,8 @@ def _replace_paths(value: Any, key: tuple[str, ...]) -> Any:
         return value
     if key == ("backbone", "path"):
         return model_content_hash(value)
-    return content_hash(value) if is_data_path or os.sep in value else value
+    is_text = key[0] == "data" and (key[-1] in TEXT_KEYS or key[-1].endswith("_column"))
+    return content_hash(value) if is_data_path or (os.sep in value and not is_text) else value
 
 
 def model_content_hash(path: str) -> str:

@@ -23,7 +23,6 @@ from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.sweeps.multirun import Train, start_job
 from imdbcls.sweeps.planning import fix_plan, locked, make_plan
 from imdbcls.sweeps.publishing import publish_study
-from imdbcls.sweeps.slots import num_jobs
 from imdbcls.sweeps.slurm_job import FOLDER, JobFiles
 from imdbcls.sweeps.study_report import StudyReport
 from imdbcls.sweeps.study_runs import PlannedRun, StudyRuns
@@ -195,9 +194,9 @@ class AdaptiveStudy:
                 continue
             self._recorded.add(index)
             run = self._started[index]
-            if outcome.seconds is not None:
-                share = 1 if self.cluster is not None else num_jobs(self.runs.config(run))
-                self.runs.times.add(outcome.name, outcome.seconds / share)
+            seconds = outcome.seconds if outcome.share is None else outcome.share
+            if seconds is not None:
+                self.runs.times.add(outcome.name, seconds)
             if outcome.state == "done":
                 self.runs.result(run)
             elif self.sweep.stopped_by is None:

@@ -44,13 +44,14 @@ class Outcome:
 
     `detail` is one line: the validation and test metric of a finished run (only validation for a trial), or the reason
     why a run is not done. It is empty for a running job. `seconds` is the wall time of the job's process; None if it
-    was not started or is still running.
+    was not started or is still running. `share` is the job's share of the wall time: while n jobs run, each has 1 / n.
     """
 
     name: str
     state: str
     detail: str
     seconds: float | None = None
+    share: float | None = None  # None if `seconds` is None, and for jobs on a cluster
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,10 @@ class Sweep:
         self.messages = messages  # None: no job has started
         self._table: LiveTable | None = None  # created with the first of several parallel jobs on a terminal
         self.slot = 0  # in the process of a job: its number among the jobs that run at the same time
+        self._jobs = 1  # the largest number of jobs that run at the same time
         self._running: dict[int, Running] = {}  # by process id
+        self._shares: dict[int, float] = {}  # `Outcome.share` of each running job until `_shared_until`, by process id
+        self._shared_until = 0.0  # a time by `time.monotonic`
         self._handlers: dict[int, Any] = {}  # the signal handlers before the first job was started
 
     def add_to_study(self, study: Path, config: "Config") -> None:
@@ -120,8 +124,9 @@ class Sweep:
             self.wait()  # the same run is in progress: wait, so that it is finished when this job starts
         if self.stopped_by is None and not self._prepared(name, prepare):
             return
+        self._jobs = jobs
         self._start(name, job, read_result, jobs, progress)
-        self._wait(fewer_than=jobs, jobs=jobs)
+        self._wait(fewer_than=jobs)
 
     def report(self, name: str, job: Callable[[], object], read_result: Callable[[], Mapping[str, Any] | None]) -> None:
         """Run the job of a finished run in this process. The job only logs that the run is finished."""
@@ -202,8 +207,11 @@ class Sweep:
                     os._exit(code)
             if self.has_overview and jobs == 1:
                 logger.info(f"{label(self.num_ended + 1, self.num_expected)} {name}")
-            now = time.monotonic()
-            self._running[child] = Running(len(self.outcomes), slot, error_pipe, read_result, now, progress)
+            self._share_time()
+            self._running[child] = Running(
+                len(self.outcomes), slot, error_pipe, read_result, self._shared_until, progress
+            )
+            self._shares[child] = 0.0
             self.outcomes.append(Outcome(name, "running", ""))
             if self._table is not None:
                 self._table.paint(self._shown_jobs())
@@ -220,37 +228,42 @@ class Sweep:
         """Wait for all running jobs."""
         self._wait(fewer_than=1)
 
-    def _wait(self, fewer_than: int, jobs: int = 1) -> None:
-        """Wait until fewer than `fewer_than` job processes run. Record and log the outcome of each job that ends.
-
-        `jobs` is the number of parallel jobs.
-        """
+    def _wait(self, fewer_than: int) -> None:
+        """Wait until fewer than `fewer_than` job processes run. Record and log the outcome of each job that ends."""
         while len(self._running) >= fewer_than:
             process, status = self._wait_for_one()
+            self._share_time()
             running = self._running.pop(process)
             if self._table is not None:
                 self._table.relay()
                 self._table.paint(self._shown_jobs())
-            seconds = time.monotonic() - running.started
+            seconds, share = self._shared_until - running.started, self._shares.pop(process)
             # Reading must not block: the job may have left a child process that still has the pipe open for writing.
             os.set_blocking(running.error_pipe, False)
             with open(running.error_pipe, "rb", buffering=0) as pipe:
                 reason = (pipe.read(_MAX_REASON_BYTES) or b"").decode(errors="replace")
             name, exit_code = self.outcomes[running.index].name, os.waitstatus_to_exitcode(status)
             outcome = outcome_of(name, exit_code, reason, running.read_result())
-            self.outcomes[running.index] = replace(outcome, seconds=seconds)
+            self.outcomes[running.index] = replace(outcome, seconds=seconds, share=share)
             if self.has_overview:
-                self._log_end(running.index, jobs)
+                self._log_end(running.index)
         if not self._running:
             set_handlers(self._handlers)
             self._handlers = {}
 
-    def _log_end(self, index: int, jobs: int) -> None:
+    def _share_time(self) -> None:
+        """Divide the time since the last call between the running jobs."""
+        now = time.monotonic()
+        for process in self._running:
+            self._shares[process] += (now - self._shared_until) / len(self._running)
+        self._shared_until = now
+
+    def _log_end(self, index: int) -> None:
         """Log how a job has ended, and the expected time until the sweep ends."""
         outcome = self.outcomes[index]
         times = [each.seconds for each in self.outcomes if each.seconds is not None and each.state == "done"]
         num_left = self.num_expected - self.num_ended
-        left = None if self.stopped_by is not None else seconds_left(times, num_left, jobs)
+        left = None if self.stopped_by is not None else seconds_left(times, num_left, self._jobs)
         detail = outcome.detail if outcome.state == "done" else f"{outcome.state}  {outcome.detail}".rstrip()
         number = label(self.num_ended, self.num_expected)
         logger.info(end_line(number, outcome.name, detail, outcome.seconds or 0.0, left))

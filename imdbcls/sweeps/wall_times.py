@@ -18,9 +18,9 @@ FILE = "wall_times.json"
 class WallTimes:
     """The seconds that each named run took, including the start of the process, loading and evaluation.
 
-    If several runs train on this machine at the same time, the time of each run is divided by the number of parallel
-    jobs. If a run was interrupted and continued, its times are added. If a command is killed, the times of the runs
-    that it was training on this machine are lost.
+    While n runs train on this machine at the same time, each of them gets 1 / n of the time. If a run was interrupted
+    and continued, its times are added. If a command is killed, the times of the runs that it was training on this
+    machine are lost.
     """
 
     def __init__(self, study: Path) -> None:

@@ -122,6 +122,16 @@ def test_strings_that_are_not_paths_are_unchanged(tmp_path: Path, monkeypatch: p
     assert content.with_content_hashes(plugin)["head"] == {"name": "mine", "embeddings": content.content_hash("text")}
 
 
+@pytest.mark.parametrize("key", ["text_separator", "text_column", "pair_column"])
+def test_slash_in_a_separator_or_column_name_is_not_a_path(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`data.text_separator=/` named the root folder, and each run read the names of all files on the disk."""
+    monkeypatch.setattr(content, "content_hash", lambda path: pytest.fail(f"{path} was read"))
+    data = {"name": "files", key: "/", "source": {key: f"{tmp_path}/"}}
+    assert content.with_content_hashes({"data": data}) == {"data": data}
+
+
 def test_output_folders_are_not_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run folders and caches are large and change."""
     read: list[str] = []

@@ -237,6 +237,20 @@ def test_the_wall_time_of_each_job_is_recorded(jobs: int) -> None:
     assert max(short, long) <= elapsed and (jobs == 2 or short + long <= elapsed)
 
 
+@pytest.mark.parametrize("jobs", [1, 2, 8])
+def test_parallel_jobs_share_the_wall_time(jobs: int) -> None:
+    """With `jobs=8` and two jobs, half of the time belongs to each job, not an eighth."""
+    sweep, began = Sweep(), time.monotonic()
+    for name, seconds in (("short", 0.2), ("long", 0.6)):
+        sweep.run(name, lambda: None, lambda seconds=seconds: time.sleep(seconds), lambda: None, jobs)
+    sweep.wait()
+    elapsed = time.monotonic() - began
+    short, long = (outcome.share or 0.0 for outcome in sweep.outcomes)
+    assert 0.6 <= short + long <= elapsed
+    assert long >= (0.6 if jobs == 1 else 0.5 * 0.2 + 0.4) - 0.05
+    assert short >= (0.2 if jobs == 1 else 0.5 * 0.2)
+
+
 def test_failed_fork_is_recorded_as_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> int:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
