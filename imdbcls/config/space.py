@@ -4,20 +4,18 @@ Swept groups (`head=cls,lstm`) are compared. Swept keys are the search space, wh
 `lr='interval(1e-5,1e-3)'`, `lr='tag(log,interval(1e-5,1e-3))'`, `epochs='range(1,6)'` or `batch_size=16,32`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 
 from imdbcls.config.assignments import Assignment
 from imdbcls.config.grid import GridGroup, groups_of
 from imdbcls.config.key_types import Neutral, SeedKey
-from imdbcls.config.options import groups as config_groups
-from imdbcls.config.overrides import examine
+from imdbcls.config.overrides import Examined, examine
 from imdbcls.config.schema import declared
 from imdbcls.errors import UserError
 
@@ -50,6 +48,17 @@ class Interval:
         """Return the override that sets the key to a value of the interval."""
         return f"{self.prefix}{self.key}={int(value) if self.is_whole else float(value)!r}"
 
+    @property
+    def size(self) -> float:
+        """The number of values; infinite for an interval of real numbers without a step."""
+        step = 1 if self.step is None and self.is_whole else self.step
+        return math.inf if step is None else 1 + math.floor((self.high - self.low) / step + 1e-8)
+
+    def value_at(self, index: int) -> float:
+        """Return the value with an index from 0 to `size` - 1 of an interval with a step."""
+        value = self.low + index * (1 if self.step is None else self.step)
+        return int(value) if self.is_whole else value
+
     def described(self) -> dict[str, Any]:
         """Return the interval as plain values, for a JSON file."""
         ends = [int(self.low), int(self.high)] if self.is_whole else [self.low, self.high]
@@ -67,6 +76,15 @@ class Choices:
     def override(self, value: Any) -> str:
         """Return the override that sets the key to one of the values."""
         return f"{self.prefix}{self.key}={value}"
+
+    @property
+    def size(self) -> float:
+        """The number of values."""
+        return len(self.values)
+
+    def value_at(self, index: int) -> str:
+        """Return the value with an index from 0 to `size` - 1."""
+        return self.values[index]
 
     def described(self) -> dict[str, Any]:
         """Return the list as plain values, for a JSON file."""
@@ -90,8 +108,9 @@ def read_tuning(
 ) -> TuningGrid:
     """Check the overrides of a tuning study.
 
-    `folder` is the value of --config-dir. `default_space` has the overrides that are the search space if no key is
-    swept; it is empty if the command's own keys have mistakes. Messages can suggest `command_keys`.
+    `folder` is the value of --config-dir. `default_space` has the overrides that are the search space if neither the
+    command nor its experiment sweeps a key; it is empty if the command's own keys have mistakes. Messages can suggest
+    `command_keys`.
     """
     refused, accepted = [], []
     for text in overrides:
@@ -99,13 +118,17 @@ def read_tuning(
             refused.append(f"{text}: Hydra does not run the jobs of this command. Leave this setting out.")
         else:
             accepted.append(text)
-    lines = with_default_space(accepted, folder, default_space)
+    assigned = {text.lstrip("+~").partition("=")[0] for text in accepted}
     try:
-        examined = examine(lines, "tune", folder, command_keys)
+        examined = examine(accepted, "tune", folder, command_keys)
+        assignments = tuned(examined, assigned)
+        if not any(map(is_searched, assignments)):
+            known = assigned | {each.key for each in assignments}
+            defaults = [each for each in default_space if each.partition("=")[0] not in known]
+            examined = examine([*accepted, *defaults], "tune", folder, command_keys)
+            assignments = tuned(examined, assigned)
     except UserError as error:  # a mistake that only Hydra detects
         return TuningGrid((), (), (*refused, *str(error).splitlines()))
-    assigned = {text.lstrip("+~").partition("=")[0] for text in accepted}
-    assignments = [each for each in examined.assignments if each.key != SEED or SEED in assigned]
     mistakes = [*refused, *examined.mistakes, *refused_sweeps(assignments)]
     space, wrong = read_space([each for each in assignments if is_searched(each)])
     mistakes += wrong
@@ -118,22 +141,9 @@ def read_tuning(
     return TuningGrid(() if mistakes else grid.groups, space, tuple(dict.fromkeys(mistakes)))
 
 
-def with_default_space(overrides: Sequence[str], folder: str | None, default_space: Sequence[str]) -> list[str]:
-    """Return the overrides. If they sweep no key, add the default space without the keys that they set."""
-    known = config_groups([Path(folder)] if folder else [])
-    parsed = [override for text in overrides for override in parsed_overrides(text)]
-    if any(each.is_sweep_override() and each.key_or_group not in known for each in parsed):
-        return list(overrides)
-    own = {each.key_or_group for each in parsed}
-    return [*overrides, *(each for each in default_space if each.partition("=")[0] not in own)]
-
-
-def parsed_overrides(text: str) -> list[Override]:
-    """Parse an override. If that fails, return an empty list, because `examine` reports the error."""
-    try:
-        return OverridesParser.create().parse_overrides([text])
-    except HydraException:
-        return []
+def tuned(examined: Examined, assigned: Set[str]) -> list[Assignment]:
+    """Return the assignments without the seeds of an experiment, because all trials have the same seed."""
+    return [each for each in examined.assignments if each.key != SEED or SEED in assigned]
 
 
 def is_searched(assignment: Assignment) -> bool:
@@ -210,6 +220,11 @@ def limits(swept: IntervalSweep | RangeSweep, assignment: Assignment) -> tuple[f
 def described(space: Sequence[Dimension]) -> Mapping[str, Any]:
     """Return the search space as a JSON object, with a plain value for each key."""
     return {each.key: each.described() for each in space}
+
+
+def size_of(space: Sequence[Dimension]) -> float:
+    """Return the number of combinations of values; infinite if a key has infinitely many values."""
+    return math.prod(each.size for each in space)
 
 
 def trials_study(study: str) -> str:

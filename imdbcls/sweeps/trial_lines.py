@@ -1,6 +1,7 @@
 """The parts of the lines that a tuning study logs about its trials."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from statistics import fmean
 from typing import Any
 
@@ -28,6 +29,16 @@ def values_text(values: Mapping[str, Any]) -> str:
     )
 
 
+def limit_text(budget: TuneBudget, size: float) -> str:
+    """Return the budget of a group, such as `20 trials`. `size` is the number of combinations in the search space."""
+    whole = "" if size == inf else f"{counted(int(size), 'trial')} (the whole search space)"
+    if budget.hours is None:
+        assert budget.max_trials is not None  # one of the two limits is set
+        return whole if size < budget.max_trials else counted(budget.max_trials, "trial")
+    hours = f"{budget.hours:g} hour{'' if budget.hours == 1 else 's'}"
+    return f"at most {hours} or {whole}" if whole else hours
+
+
 def score_text(trials: GroupTrials, trial: FrozenTrial, metric: str) -> str:
     """Return the score of a finished or pruned trial, next to the best score of the finished trials of its group.
 
@@ -46,14 +57,17 @@ def score_text(trials: GroupTrials, trial: FrozenTrial, metric: str) -> str:
 def number_of(groups: Sequence[GroupTrials], budget: TuneBudget) -> str:
     """Return the number of ended trials of all groups, with the number of all trials if it is known: `[3/40]`."""
     num_ended = sum(len(ended(trials)) for trials in groups)
-    return f"[{num_ended}]" if budget.max_trials is None else label(num_ended, len(groups) * budget.max_trials)
+    if budget.max_trials is None:
+        return f"[{num_ended}]"
+    return label(num_ended, sum(trials.max_trials or 0 for trials in groups))
 
 
 def seconds_left(groups: Sequence[GroupTrials], budget: TuneBudget, jobs: int) -> float | None:
     """Return the expected time until all groups have used their budget, with `jobs` trials at a time.
 
-    With a budget in trials, each trial that has not ended is expected to take the mean time of the ended trials of its
-    group, or of all ended trials if the group has none. Return None if no trial has ended or no time is left.
+    Each trial that has not ended is expected to take the mean time of the ended trials of its group, or of all ended
+    trials if the group has none. A budget in hours limits this time. Return None if no trial has ended or no time is
+    left.
     """
     every = [seconds_of(trial) for trials in groups for trial in ended(trials)]
     if not every:
@@ -62,11 +76,10 @@ def seconds_left(groups: Sequence[GroupTrials], budget: TuneBudget, jobs: int) -
     for trials in groups:
         times = [seconds_of(trial) for trial in ended(trials)]
         mean = fmean(times or every)
-        if budget.max_trials is None:
-            assert budget.hours is not None
-            total += max(0.0, budget.hours * SECONDS_PER_HOUR - sum(map(seconds_of, trials.trials())))
-        else:
-            total += mean * max(0, budget.max_trials - len(times))
+        left = inf if trials.max_trials is None else mean * max(0, trials.max_trials - len(times))
+        if budget.hours is not None:
+            left = min(left, max(0.0, budget.hours * SECONDS_PER_HOUR - sum(map(seconds_of, trials.trials()))))
+        total += left
     return total / jobs if total > 0 else None
 
 

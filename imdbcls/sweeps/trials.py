@@ -7,9 +7,11 @@ trials.
 import contextlib
 import hashlib
 import logging
+import math
+import random
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from imdbcls.config.space import Dimension, Interval
+from imdbcls.config.space import Dimension, Interval, size_of
 from imdbcls.config.tune_settings import TuneSettings
 from imdbcls.errors import UserError
 from imdbcls.runs.selection import LOWER_IS_BETTER
@@ -33,12 +35,14 @@ HOURS = "hours"  # attribute of an Optuna study: the last `budget.hours`
 ONLY_CLASS = "only_class"  # attribute of a trial: the class that it predicts for all validation documents, if any
 MOST_COMMON = "most_common_class"  # attribute of a trial: name and share of the most common validation class
 PRUNED = "pruned"  # attribute of a trial: the epoch after which it is pruned
-SURPLUS = "surplus"  # attribute of a trial that is not trained, because other machines have just used up the budget
+SURPLUS = "surplus"  # attribute of a trial that is not trained, because it repeats a trial or exceeds the budget
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
 logger = logging.getLogger(__name__)
+
+Combination = frozenset[tuple[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ class GroupTrials:
         self._storage = storage
         self._settings = settings
         self._space = space
+        self.size = size_of(space)  # the largest number of different trials
         self._opened = storage.open()
         self._study = optuna.create_study(
             storage=self._opened,
@@ -165,32 +170,61 @@ class GroupTrials:
         replaced = {trial.user_attrs.get("replaces") for trial in every}
         return [trial for trial in every if trial.number not in replaced and SURPLUS not in trial.user_attrs]
 
+    @property
+    def max_trials(self) -> int | None:
+        """The largest number of trials in the budget and in the search space; None if only hours limit it."""
+        limit = self._settings.budget.max_trials
+        most = min(self.size, math.inf if limit is None else limit)
+        return None if most == math.inf else int(most)
+
     def has_room(self) -> bool:
-        """Return whether the budget allows another trial, or a trial waits to be trained again."""
+        """Return whether the budget and the search space allow another trial, or a trial waits to be trained again."""
         trials, budget = self.trials(), self._settings.budget
         if any(trial.state is TrialState.WAITING for trial in trials):
             return True
+        if self.size < math.inf and len(set(map(combination, trials))) >= self.size:
+            return False
         if budget.max_trials is not None:
             return len(trials) < budget.max_trials
         assert budget.hours is not None
         return sum(seconds_of(trial) for trial in trials) < 3600 * budget.hours
 
     def ask(self, place: str) -> Trial | None:
-        """Begin the next trial and return it; None if other machines have just used up the budget.
+        """Begin the next trial and return it, or return None.
+
+        The result is None if other machines have just used up the budget. It is also None if the sampler repeats the
+        values of an earlier trial: the next call then begins a trial with random values that no trial has.
 
         `place` is the id of the folder in which the trial is trained (see `tuning.place_of`).
         """
         trial = self._study.ask()
-        earlier = sum(each.number < trial.number for each in self.trials())
+        earlier = [each for each in self.trials() if each.number < trial.number]
         limit = self._settings.budget.max_trials
-        if limit is not None and earlier >= limit:
-            trial.set_user_attr(SURPLUS, True)
-            self._study.tell(trial, state=TrialState.FAIL)
+        if limit is not None and len(earlier) >= limit:
+            self._withdraw(trial)
             return None
         self.complete_proposal(trial)
+        tried = set(map(combination, earlier))
+        if combination(trial) in tried:
+            self._withdraw(trial)
+            if len(tried) < self.size:
+                self._study.enqueue_trial(self._untried(tried, trial.number))
+            return None
         trial.set_user_attr("place", place)
         self.show_life(trial)
         return trial
+
+    def _withdraw(self, trial: Trial) -> None:
+        trial.set_user_attr(SURPLUS, True)
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def _untried(self, tried: Set[Combination], number: int) -> dict[str, Any]:
+        """Return random values of a finite search space that no trial has. The values depend on the trial's number."""
+        generator = random.Random(f"{self._settings.sampler_seed} {self.group} {number}")
+        while True:
+            values = {each.key: each.value_at(generator.randrange(int(each.size))) for each in self._space}
+            if as_combination(values) not in tried:
+                return values
 
     def complete_proposal(self, trial: Trial) -> None:
         """Propose a value for each key that has none.
@@ -242,6 +276,15 @@ class GroupTrials:
         finished = [trial for trial in self.trials() if trial.state is TrialState.COMPLETE]
         sign = 1 if self._study.direction is optuna.study.StudyDirection.MINIMIZE else -1
         return min(finished, key=lambda trial: sign * value_of(trial), default=None)
+
+
+def combination(trial: FrozenTrial | Trial) -> Combination:
+    return as_combination(trial.params)
+
+
+def as_combination(values: Mapping[str, Any]) -> Combination:
+    """Return the values of a trial in a form that can be compared. Steps of an interval have rounding errors."""
+    return frozenset((key, f"{value:.12g}" if isinstance(value, float) else value) for key, value in values.items())
 
 
 def value_of(trial: FrozenTrial) -> float:

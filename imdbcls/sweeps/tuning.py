@@ -25,13 +25,15 @@ from imdbcls.comparison.tuning_results import (
 )
 from imdbcls.config.grid import GridGroup, composed
 from imdbcls.config.schema import Config
-from imdbcls.config.space import Dimension, described, trials_study
+from imdbcls.config.space import Dimension, described, size_of, trials_study
 from imdbcls.config.tune_settings import TuneSettings
 from imdbcls.errors import UserError
 from imdbcls.models.metrics import only_class
 from imdbcls.printable import counted, duration
 from imdbcls.runs.folder import RunFolder, run_folder
 from imdbcls.runs.identity import config_hash
+from imdbcls.runs.plan import FILE as PLAN_FILE
+from imdbcls.runs.plan import has_plan
 from imdbcls.runs.record import problem_of_trial
 from imdbcls.runs.selection import TITLES, as_text, metric_of
 from imdbcls.runtime.atomic import write_atomically
@@ -107,6 +109,7 @@ class Tuning:
             self._place = place_of(self.folder)
             self._trials = [self._open(group) for group in groups]
             self._require_budget()
+            self._require_no_plan()
 
     def _open(self, group: GridGroup) -> GroupTrials:
         """Open the trials of a group. Raise UserError if earlier trials were proposed with other settings."""
@@ -149,6 +152,18 @@ class Tuning:
                 )
         for trials in self._trials:
             trials.record_hours(budget.hours)
+
+    def _require_no_plan(self) -> None:
+        """Raise UserError if further trials could change winners that the plan of a study has fixed."""
+        winners, plan = self._settings.winners, Path(self.groups[0].config.runs_dir) / self.study
+        if not (winners.study and winners.num_seeds > 0 and has_plan(plan)):
+            return
+        if (trials := next((each for each in self._trials if each.has_room()), None)) is not None:
+            raise UserError(
+                f"{plan / PLAN_FILE} fixes the winners, but the budget allows further trials of {trials.group}, which "
+                "could find another winner. Repeat the earlier command, or choose another study=NAME, or train only "
+                "trials with winners.seeds=0."
+            )
 
     def run(self) -> None:
         """Train trials until every group has used its budget, or until a signal stops the sweep."""
@@ -343,8 +358,8 @@ class Tuning:
 
     def _log_start(self) -> None:
         """Log the budget, the metric, and the number of trials that ended earlier."""
-        budget, num_ended = self._settings.budget, sum(len(trial_lines.ended(trials)) for trials in self._trials)
-        limit = f"{budget.hours:g} hours" if budget.max_trials is None else counted(budget.max_trials, "trial")
+        num_ended = sum(len(trial_lines.ended(trials)) for trials in self._trials)
+        limit = trial_lines.limit_text(self._settings.budget, size_of(self._space))
         done = f"; {counted(num_ended, 'trial')} ended earlier" if num_ended else ""
         logger.info(
             f"{self.folder}: {counted(len(self.groups), 'group')} with {limit} each, compared by validation "

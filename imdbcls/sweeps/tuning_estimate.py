@@ -12,7 +12,7 @@ from typing import Any
 
 from imdbcls.config.grid import GridGroup, composed
 from imdbcls.config.schema import Config
-from imdbcls.config.space import Choices, Dimension, trials_study
+from imdbcls.config.space import Choices, Dimension, size_of, trials_study
 from imdbcls.config.tune_settings import TuneSettings
 from imdbcls.printable import duration
 from imdbcls.runtime import console
@@ -35,10 +35,10 @@ def estimate_tuning(groups: Sequence[GridGroup], space: Sequence[Dimension], set
     config = next(iter(configs.values()))
     # In the study of the trials, no run counts as finished, so every group is measured.
     configs = {name: each.with_changes(study=trials_study(each.study)) for name, each in configs.items()}
-    most = settings.budget.max_trials
+    most, size = settings.budget.max_trials, size_of(space)
     measured = {name: [each] * (num_jobs(each) if most is None else most) for name, each in configs.items()}
     found = estimate(measured)
-    console.write_out(report(found, config, values, settings, console.columns_of(sys.stdout)))
+    console.write_out(report(found, config, values, settings, size, console.columns_of(sys.stdout)))
     return int(any(group.problem for group in found.groups))
 
 
@@ -53,12 +53,15 @@ def middle(dimension: Dimension) -> Any:
     return min(max(found, low), high)
 
 
-def report(found: Estimate, config: Config, values: Sequence[str], settings: TuneSettings, width: int | None) -> str:
+def report(
+    found: Estimate, config: Config, values: Sequence[str], settings: TuneSettings, size: float, width: int | None
+) -> str:
     """Return the estimate as text. `values` are the overrides of the measured configurations.
 
-    `width` is the width of the terminal in characters; None if there is no terminal.
+    `size` is the number of combinations in the search space, or infinite. `width` is the width of the terminal in
+    characters; None if there is no terminal.
     """
-    trials, winners = trials_of(found, settings), winners_of(found, settings)
+    trials, winners = trials_of(found, settings, size), winners_of(found, settings)
     seconds = trials.seconds + winners.seconds
     disk = replace(winners, shared=found.shared)
     rows = [row(*pair) for pair in zip(trials.groups, winners.groups, strict=True)]
@@ -74,12 +77,12 @@ def report(found: Estimate, config: Config, values: Sequence[str], settings: Tun
     return page(f"about {duration(seconds)} on this machine", table, sentences, width)
 
 
-def trials_of(found: Estimate, settings: TuneSettings) -> Estimate:
+def trials_of(found: Estimate, settings: TuneSettings, size: float) -> Estimate:
     """Return the estimate of the trials, including the work that is done only once."""
-    return replace(found, groups=tuple(trials_of_group(group, settings) for group in found.groups))
+    return replace(found, groups=tuple(trials_of_group(group, settings, size) for group in found.groups))
 
 
-def trials_of_group(group: GroupEstimate, settings: TuneSettings) -> GroupEstimate:
+def trials_of_group(group: GroupEstimate, settings: TuneSettings, size: float) -> GroupEstimate:
     """Return the estimate of a group's trials if none is pruned. Their folders are small when they have ended."""
     cost, budget = group.cost, settings.budget
     if cost is None:
@@ -91,6 +94,7 @@ def trials_of_group(group: GroupEstimate, settings: TuneSettings) -> GroupEstima
         num_trials = budget.max_trials
     else:
         num_trials = math.ceil(3600 * budget.hours / seconds)  # a trial that has begun is finished
+    num_trials = int(min(num_trials, size))
     during = cost.finished_bytes + cost.training_bytes
     cost = replace(cost, finished_bytes=0.0, training_bytes=during, prediction_bytes=0.0)
     return replace(group, num_runs=num_trials, num_done=0, cost=cost, seconds=seconds)

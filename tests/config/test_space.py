@@ -105,3 +105,19 @@ def test_a_folder_of_own_yaml_files_is_read(tmp_path: Path) -> None:
     found = read_tuning(["experiment=mine", "head=cls,lstm", "data=sample"], str(tmp_path), DEFAULT, ())
     assert not found.mistakes, found.mistakes
     assert found.groups[0].config.lr == 1e-3
+
+
+def test_an_experiment_that_sweeps_a_key_has_its_own_search_space(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "mine.yaml"
+    start = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      head: cls,lstm\n      seed: 0,1\n"
+
+    file.write_text(f"{start}      lr: 0.001,0.003\n      batch_size: 8,16\n")
+    found = read_tuning(["experiment=mine"], str(tmp_path), DEFAULT, ())
+    assert not found.mistakes
+    assert found.space == (Choices("batch_size", ("8", "16")), Choices("lr", ("0.001", "0.003")))
+
+    file.write_text(f"{start}      lr: 1e-3\n")
+    found = read_tuning(["experiment=mine"], str(tmp_path), DEFAULT, ())
+    assert found.space == (Interval("optimizer.head_lr", 1, 100, is_whole=False, log=True),)
+    assert all(group.config.lr == 1e-3 for group in found.groups)

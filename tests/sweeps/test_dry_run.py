@@ -5,6 +5,7 @@ import re
 import signal
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -230,14 +231,16 @@ def test_trials_and_winners_have_costs_of_their_own() -> None:
     group = GroupEstimate("cls", num_runs=10, num_done=0, jobs=2, cost=cost, seconds=100)
     found = Estimate((group, replace(group, name="lstm", seconds=25)), (), start_seconds=10, measured_seconds=1)
     settings = tuning_settings(TuneBudget(trials=10, hours=None), num_seeds=1)
-    trials, winners = trials_of(found, settings), winners_of(found, settings)
+    trials, winners = trials_of(found, settings, inf), winners_of(found, settings)
     assert [each.seconds for each in trials.groups] == [85, 10] and trials.seconds == 10 + 10 * (85 + 10) / 2
     assert winners.seconds == 100, "the two winners train at the same time"
     assert trials.bytes == 0 and trials.peak_bytes == 2 * 5e6, "two trials at a time have checkpoints"
     assert winners.bytes == 2 * cost.bytes
 
-    by_time = trials_of(found, tuning_settings(TuneBudget(trials=None, hours=0.05), num_seeds=0))
+    by_time = trials_of(found, tuning_settings(TuneBudget(trials=None, hours=0.05), num_seeds=0), inf)
     assert [each.num_runs for each in by_time.groups] == [3, 18], "a trial that has begun is finished"
+    few = trials_of(found, tuning_settings(TuneBudget(trials=None, hours=0.05), num_seeds=0), 4)
+    assert [each.num_runs for each in few.groups] == [3, 4], "the search space has four combinations"
     assert winners_of(found, tuning_settings(TuneBudget(trials=None, hours=0.05), num_seeds=0)).seconds == 0
 
 

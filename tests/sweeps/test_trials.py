@@ -56,6 +56,25 @@ def test_proposals_depend_only_on_the_seed_the_group_and_the_results(sampler: st
     assert {each["batch_size"] for each in first} == {"16", "32"} and all(1 <= each["epochs"] <= 5 for each in first)
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("budget", ["budget.hours=1", "budget.trials=50"])
+def test_a_finite_space_is_tried_once_and_ends_the_group(sampler: str, budget: str, tmp_path: Path) -> None:
+    space = (
+        Choices("batch_size", ("16", "32", "64")),
+        Interval("dropout", 0.1, 0.4, step=0.1),
+        Interval("epochs", 2, 3, is_whole=True),
+    )
+    opened = GroupTrials(Storage(None, tmp_path), "s", "cls", "accuracy", settings(budget, f"sampler={sampler}"), space)
+    while opened.has_room():
+        if (trial := opened.ask("here")) is not None:
+            opened.tell(trial, TrialState.COMPLETE, float(trial.params["batch_size"] == "16"))
+    tried = [
+        (each.params["batch_size"], round(each.params["dropout"], 6), each.params["epochs"]) for each in opened.trials()
+    ]
+    assert opened.max_trials == 24 and len(tried) == len(set(tried)) == 24
+    assert opened.ask("here") is None and len(opened.trials()) == 24
+
+
 def test_a_trial_killed_while_proposing_gets_the_same_values(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     whole = group(tmp_path / "a").ask("here")

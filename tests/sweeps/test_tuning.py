@@ -198,6 +198,12 @@ def test_values_that_cannot_be_combined_count_as_failed(folder: Path) -> None:
     assert "trainer.micro_batch_size=8 is larger than batch_size=2" in output and len(trials(folder)) == 6
 
 
+def test_hours_end_when_the_whole_search_space_is_tried(folder: Path) -> None:
+    output = finish(folder, "head=mean", "lr=1e-3,1e-2", "budget.hours=1", "winners.seeds=0")
+    assert "1 group with at most 1 hour or 2 trials (the whole search space) each" in output
+    assert sorted(each["values"]["lr"] for each in trials(folder)) == ["0.001", "0.01"]
+
+
 def test_wandb_names_pruned_trials(folder: Path) -> None:
     arguments = [each for each in (*TINY, *SEARCH) if each not in ("tracker=none", "head=mean,max")]
     wandb = ("tracker=wandb", "tracker.mode=offline", "head=mean", "budget.trials=4", "winners.seeds=0")
@@ -213,3 +219,7 @@ def test_winners_can_be_compared_by_a_planned_study(folder: Path) -> None:
     plan = json.loads((folder / "runs/s/plan.json").read_text())
     assert len(plan["groups"]) == 2 and "Look" in output
     assert {result["seed"] for result in results(folder, "s")} == {1, 2}
+    output = finish(folder, *SEARCH, "budget.trials=2", "winners.study=true", "winners.seeds=2", code=2)
+    assert "runs/s/plan.json fixes the winners, but the budget allows further trials of mean, which could" in output
+    assert len(trials(folder)) == 2, "no trial begins before the error"
+    assert "the study is over" in finish(folder, *SEARCH, "budget.trials=1", "winners.study=true", "winners.seeds=2")
