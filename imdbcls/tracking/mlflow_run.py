@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.validation import (
+    MAX_ENTITY_KEY_LENGTH,
     MAX_METRICS_PER_BATCH,
     MAX_PARAM_VAL_LENGTH,
     MAX_PARAMS_TAGS_PER_BATCH,
@@ -24,6 +24,7 @@ from mlflow.utils.validation import (
 
 from imdbcls.runtime.atomic import write_atomically
 from imdbcls.runtime.locks import build_lock
+from imdbcls.tracking.mlflow_names import valid_names
 from imdbcls.tracking.pages import spelled
 from imdbcls.tracking.protocol import Table
 
@@ -79,9 +80,8 @@ class MlflowRun:
         return max((each.step for each in self._client.get_metric_history(self.id, "epoch")), default=-1)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
-        """Log params. In the keys, `_` replaces each character that MLflow does not allow."""
-        valid = {re.sub(r"[^\w.\- ]", "_", key): value for key, value in values.items()}
-        params = [Param(key, spelled(value)[:MAX_PARAM_VAL_LENGTH]) for key, value in valid.items()]
+        names = valid_names(values, MAX_ENTITY_KEY_LENGTH)
+        params = [Param(names[key], spelled(value)[:MAX_PARAM_VAL_LENGTH]) for key, value in values.items()]
         for first in range(0, len(params), MAX_PARAMS_TAGS_PER_BATCH):
             self._client.log_batch(self.id, params=params[first : first + MAX_PARAMS_TAGS_PER_BATCH])
 
@@ -94,8 +94,9 @@ class MlflowRun:
 
         Each point is a pair: the time in milliseconds, and a mapping of names to values, including `step`.
         """
+        names = valid_names({name for _, point in points for name in point}, MAX_ENTITY_KEY_LENGTH)
         metrics = [
-            Metric(name, float(value), milliseconds, int(point["step"]))
+            Metric(names[name], float(value), milliseconds, int(point["step"]))
             for milliseconds, point in points
             for name, value in point.items()
             if name != "step"

@@ -158,11 +158,26 @@ def test_variables_of_other_trackers_have_no_effect(launch: Launch, tmp_path: Pa
 
 
 def test_every_label_can_be_part_of_a_param() -> None:
-    with tracker(config={"lr": 3e-5, "loss": {"class_weights": {"good!": 1, "très <b> a/b": 5}}}) as logged:
+    class_weights = {"good!": 1, "good?": 2, "good": 3, "très <b> a/b": 5}
+    with tracker(config={"lr": 3e-5, "loss": {"class_weights": class_weights}}) as logged:
         train(logged, range(1, 3))
     (run,) = runs()
-    weights = {"loss.class_weights.good_": "1", "loss.class_weights.très _b_ a_b": "5"}
-    assert run.data.params == {"lr": "3e-05", **weights}
+    weights = {"good_-9183ce74": "1", "good_-b1f2b383": "2", "good": "3", "très _b_ a/b": "5"}
+    assert run.data.params == {"lr": "3e-05", **{f"loss.class_weights.{name}": v for name, v in weights.items()}}
+
+
+def test_every_part_of_the_test_split_has_its_own_metrics() -> None:
+    parts = ("(none)", "c#", "c+", "c_", "news & views", "v1.0", "/", "a//b", "../b", "e\u0301", "x" * 300)
+    result = {"test/accuracy": 0.75, "test/parts": {part: {"accuracy": i / 100} for i, part in enumerate(parts)}}
+    with tracker() as logged:
+        train(logged, range(1, 3))
+        logged.finish(result, STUDY / NAME)
+    (run,) = runs()
+    assert run.data.metrics["test/accuracy"] == 0.75
+    found = {name: value for name, value in run.data.metrics.items() if name.startswith("test/parts.")}
+    assert sorted(found.values()) == [i / 100 for i in range(len(parts))]
+    for part, i in (("_none_", 0), ("c_", 3), ("news _ views", 4), ("v1.0", 5), ("a/_/b", 7), ("../b", 8), ("e_", 9)):
+        assert found[f"test/parts.{part}.accuracy"] == i / 100
 
 
 def test_online_needs_a_server() -> None:
