@@ -24,7 +24,8 @@ class EvaluationModel:
 
     The initial weights, with an untrained head, are not part of the average. With adapters, `model` gets the merged
     average. `model` never has adapters. Frozen weights are not averaged; the two models share them in memory, except
-    the weights of linear layers if `lora_rank` is set.
+    the weights of linear layers if `lora_rank` is set. Buffers, such as the running mean of a batch normalization, are
+    not averaged: `model` gets those of `trained`, as `torch.optim.swa_utils.AveragedModel` does by default.
     """
 
     def __init__(
@@ -58,10 +59,16 @@ class EvaluationModel:
             num_averaged = max(num_steps - self.swa_start - 1, 0)  # if 0, the average becomes a copy of the weights
             get_swa_multi_avg_fn()(averages, weights, num_averaged)
 
+    @torch.no_grad()
     def sync(self) -> None:
-        """Merge the adapters into `model`. Without adapters, `model` is always up to date."""
+        """Merge the adapters into `model`, and copy the buffers of `trained`. Call this before each evaluation."""
         if self.has_adapters:
             lora.merge(self.average, self.model)
+        if self.model is not self.trained:
+            saved = self.model.state_dict()
+            for name, buffer in self.trained.named_buffers():
+                if name in saved:  # the encoder computes its other buffers, such as the angles of rotary embeddings
+                    saved[name].copy_(buffer)
 
     def average_state(self) -> dict[str, Tensor]:
         """Return the averages of the trained weights, keyed by name, for a checkpoint; {} without an average."""

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from support.processes import EVERY_STEP, TINY, fingerprint, kill_at, run, run_folder
 from support.small_models import make_model
 from support.trainers import DESCENT, distance, make, points, train_epoch, weights
-from torch import Tensor
+from torch import Tensor, nn
 
 from imdbcls.errors import UserError
 from imdbcls.heads.mean import MeanHead
@@ -230,6 +230,54 @@ def test_adapters_can_be_averaged() -> None:
     base = steps[0][f"{name}.base_layer.weight"]
     scored.sync()
     torch.testing.assert_close(weights(scored.model)[f"{name}.weight"], base + lora.SCALE * mean_b @ mean_a)
+
+
+# Buffers.
+
+
+class NormalizedHead(nn.Module):
+    """A head with buffers: batch normalization of the first token → Linear(D, C)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(64)
+        self.output = nn.Linear(64, 2)
+
+    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        return self.output(self.norm(hidden_BTD[:, 0]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    (
+        {"lora_rank": None, "ema_decay": 0.9},
+        {"lora_rank": None, "ema_decay": None, "swa_start": 1},
+        {"lora_rank": 2, "ema_decay": 0.9},
+        {"lora_rank": 2, "ema_decay": None},
+    ),
+    ids=("ema", "swa", "ema of adapters", "adapters"),
+)
+def test_evaluation_model_has_the_buffers_of_the_trained_model(options: dict[str, Any]) -> None:
+    """Also after a resume, which restores the trained model and the average."""
+
+    def start() -> EvaluationModel:
+        torch.manual_seed(0)
+        return EvaluationModel(Classifier(make_model("bert"), NormalizedHead()), **options)
+
+    uninterrupted, resumed = start(), start()
+    for number in (1, 2, 3):
+        uninterrupted.trained.train()(*some_tokens())
+        uninterrupted.update(number)
+    resumed.trained.load_state_dict(uninterrupted.trained.state_dict())
+    resumed.load_average_state(uninterrupted.average_state())
+    trained: Any = uninterrupted.trained.head
+    for pair in (uninterrupted, resumed):
+        pair.sync()
+        evaluated: Any = pair.model.head
+        assert evaluated.norm.num_batches_tracked == 3
+        assert torch.equal(evaluated.norm.running_mean, trained.norm.running_mean)
+        assert torch.equal(evaluated.norm.running_var, trained.norm.running_var)
+    assert not torch.equal(trained.norm.running_mean, torch.zeros(64))
 
 
 # Early stopping.
