@@ -44,7 +44,7 @@ TRUNCATION = {"head": "first", "tail": "last"}
 
 @dataclass(frozen=True)
 class Encoder:
-    """The encoder of a run. `hub_id` and `licence` are None if they are not known."""
+    """The encoder of a run. `hub_id` and `licence` are None if they are not known, or if `pretrained` is false."""
 
     name: str
     hub_id: str | None
@@ -146,14 +146,14 @@ def metadata(format_name: str, title: str, result: Mapping[str, Any], config: Co
 
 
 def encoder_of(config: Config) -> Encoder:
-    """Return the encoder of a run. Its name is the hub id or, if the hub id is not known, `backbone.name`.
+    """Return the encoder of a run. Its name is the hub id of its weights or, if there is none, `backbone.name`.
 
     A path is not used as the name, because a card is public and the path may reveal names of users and folders.
     """
     path = str(config.backbone.arguments.get("path") or config.backbone.name)
-    licence = LICENCES.get(path)
-    hub_id = None if licence is None else HUB_IDS.get(path, path)
     pretrained = bool(config.backbone.arguments.get("pretrained", True))
+    licence = LICENCES.get(path) if pretrained else None
+    hub_id = None if licence is None else HUB_IDS.get(path, path)
     return Encoder(plain(hub_id or config.backbone.name), hub_id, licence, pretrained)
 
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import imdbcls
 from imdbcls import sections
@@ -136,6 +138,19 @@ def test_card_names_the_recipe_of_a_run() -> None:
     choices = ("backbone.freeze=1", "backbone.reinit_layers=1", "loss.dropout_samples=8", "trainer.swa_start=0.5")
     found = settings(imdbcls.compose("backbone=minilm", *choices))
     assert found.endswith("frozen layers: 1, re-initialized layers: 1, dropout samples: 8, stochastic weight averaging")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_card_names_the_base_model_of_pretrained_weights(pretrained: bool, finished: Path, tmp_path: Path) -> None:
+    run = imdbcls.load_run(finished)
+    config = imdbcls.compose("backbone=minilm", f"backbone.pretrained={str(pretrained).lower()}")
+    card = card_of(replace(run, config=config), tmp_path / "run", dict(run.result))
+    metadata = yaml.safe_load(card.split("---\n", 2)[1])
+    expected = {"base_model": "sentence-transformers/all-MiniLM-L6-v2", "license": "apache-2.0"} if pretrained else {}
+    assert {key: value for key, value in metadata.items() if key in ("base_model", "license")} == expected
+    assert ("The encoder minilm was trained from random weights" in card) != pretrained
+    assert ("sentence-transformers/" in card) == pretrained
 
 
 @pytest.mark.slow
