@@ -72,7 +72,7 @@ def corpus_key(data: DataConfig) -> str:
 _kept_corpus: dict[str, Corpus] = {}  # `corpus_key` → corpus; at most one entry
 
 
-def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
+def read_texts(config: Mapping[str, Any], split_hash: str, *, is_own_data: bool = False) -> dict[str, str]:
     """Return a mapping from id to text for the test split of a finished run; `config` is its `config.yaml`.
 
     A run folder may come from someone else. So only this project's own readers are called; `_target_` cannot name
@@ -84,7 +84,7 @@ def read_texts(config: Mapping[str, Any], split_hash: str) -> dict[str, str]:
     """
     data = recorded_data(config)
     path = data.source.arguments.get("path")
-    if data.source.target == "imdbcls.data.hub.read_hub" and Path(str(path)).exists():
+    if not is_own_data and data.source.target == "imdbcls.data.hub.read_hub" and Path(str(path)).exists():
         raise UserError(
             f"data.path={path} is a local path, not a hub id. It is not read here, because a local dataset can load "
             "files from the network."

@@ -222,7 +222,8 @@ def explain_disagreement(arguments: argparse.Namespace) -> None:
 
     require_captum()
     one, other = (with_data(run, arguments.data) for run in loaded)
-    page = disagreement_page((one, other), arguments.count or COUNT, Progress().for_split("explaining"))
+    count, progress = arguments.count or COUNT, Progress().for_split("explaining")
+    page = disagreement_page((one, other), count, progress, is_own_data=arguments.data is not None)
     write_page(output, page)
 
 

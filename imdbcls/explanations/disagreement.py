@@ -32,14 +32,18 @@ class Disagreement:
 
 
 def disagreement_page(
-    runs: tuple[FinishedRun, FinishedRun], count: int, on_progress: Callable[[int, int], None]
+    runs: tuple[FinishedRun, FinishedRun],
+    count: int,
+    on_progress: Callable[[int, int], None],
+    *,
+    is_own_data: bool = False,
 ) -> str:
     """Return an HTML page with the documents on which two runs differ most, and both runs' explanations side by side.
 
-    Both sides explain the label of the document, so that their colours have the same meaning. Raise UserError as in
-    `disagreements` and `explain`.
+    Both sides explain the label of the document, so that their colours have the same meaning. `is_own_data` has the
+    same meaning as in `read_texts`. Raise UserError as in `disagreements` and `explain`.
     """
-    documents = disagreements(runs, count)
+    documents = disagreements(runs, count, is_own_data=is_own_data)
     sections = []
     for number, document in enumerate(documents, start=1):
         sides = [Side(about(run), explain(run, document.text, document.label)) for run in runs]
@@ -68,7 +72,9 @@ def correct_note(correct: Sequence[str]) -> str:
     return "Both are correct." if correct else "Both are wrong."
 
 
-def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Disagreement]:
+def disagreements(
+    runs: tuple[FinishedRun, FinishedRun], count: int, *, is_own_data: bool = False
+) -> list[Disagreement]:
     """Return up to `count` common test documents with the largest difference, largest first.
 
     The recorded predictions are compared by their calibrated probabilities. A common document has the same id, label
@@ -78,8 +84,9 @@ def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Dis
     first, second = runs
     require_same_classes(runs)
     recorded = [run.predictions("test") for run in runs]
-    texts = texts_of(first)
-    others = texts if first.result.get("split_hash") == second.result.get("split_hash") else texts_of(second)
+    texts = texts_of(first, is_own_data)
+    same_split = first.result.get("split_hash") == second.result.get("split_hash")
+    others = texts if same_split else texts_of(second, is_own_data)
     rows = [{str(id_): row for row, id_ in enumerate(each.ids)} for each in recorded]
     common = [
         id_
@@ -108,13 +115,16 @@ def disagreements(runs: tuple[FinishedRun, FinishedRun], count: int) -> list[Dis
     ]
 
 
-def texts_of(run: FinishedRun) -> dict[str, str]:
+def texts_of(run: FinishedRun, is_own_data: bool) -> dict[str, str]:
     """Map the ids of a run's test documents to their texts. `read_texts` decides which files the run may read."""
     try:
-        return read_texts(run.config.plain(), str(run.result.get("split_hash")))
+        return read_texts(run.config.plain(), str(run.result.get("split_hash")), is_own_data=is_own_data)
     except UserError as error:
+        remedy = (
+            " If the path is relative, run this command in the folder in which you started the training. You can also "
+            "read your own copy of the documents with --data PATH."
+        )
         raise UserError(
-            f"The texts of {run.folder} cannot be read from {describe_source(run.config.data.source.node)}: {error} If "
-            "the path is relative, run this command in the folder in which you started the training. You can also read "
-            "your own copy of the documents with --data PATH."
+            f"The texts of {run.folder} cannot be read from {describe_source(run.config.data.source.node)}: {error}"
+            f"{'' if is_own_data else remedy}"
         ) from error

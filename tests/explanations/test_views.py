@@ -14,7 +14,7 @@ from support.runs import TINY, Launch
 from support.terminals import on_terminal
 
 import imdbcls
-from imdbcls.explain import explain_texts, parse, precision_note
+from imdbcls.explain import explain_disagreement, explain_texts, parse, precision_note
 from imdbcls.explanations import Explanation, explain
 from imdbcls.explanations.disagreement import correct_note, disagreements
 from imdbcls.explanations.html import Section, Side, explanation_html, page_html, words_html
@@ -180,3 +180,24 @@ def test_disagreement_of_two_runs(finished: Path, run: imdbcls.FinishedRun, laun
     gaps = abs(predicted[0][:, 0] - predicted[1][:, 0])
     assert [document.difference for document in found] == pytest.approx(list(gaps), abs=0.02)  # tolerance for bf16
     assert sorted(gaps, reverse=True) == pytest.approx(list(gaps), abs=0.02) and found[0].difference > 0
+
+
+def test_disagreement_reads_a_local_dataset_only_if_the_user_names_it(launch: Launch, tmp_path: Path) -> None:
+    """With `data=hub`, a folder can name remote files. So the path in a run's config is not enough."""
+    news = tmp_path / "news"
+    news.mkdir()
+    for split, num_rows in (("train", 40), ("test", 8)):
+        rows = [f"{split} text {row},{'ab'[row % 2]}" for row in range(num_rows)]
+        (news / f"{split}.csv").write_text("\n".join(["text,label", *rows]))
+    launch(tmp_path, "train", *TINY, "epochs=1", "data=hub", f"data.path={news}", "tracker=none", "runs_dir=runs")
+    (run,) = (tmp_path / "runs").glob("*/*-s0-*")
+    shutil.copytree(run, other := run.with_name("other"))
+    arguments = ["--disagreement", str(run), str(other), "--count", "1"]
+    with pytest.raises(imdbcls.UserError, match=r"news is a local path, not a hub id.* with --data PATH"):
+        explain_disagreement(parse(arguments))
+    launch(tmp_path, "explain", *arguments, "--data", "news")
+    assert " · label: " in (run.parent / f"disagreement-{run.name}-other.html").read_text()
+    with (news / "test.csv").open("a") as file:
+        file.write("\none more,a")
+    with pytest.raises(imdbcls.UserError, match=r"the split hash is different\.$"):
+        explain_disagreement(parse([*arguments, "--data", str(news)]))
