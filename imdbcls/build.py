@@ -20,6 +20,7 @@ from imdbcls.runs.encoder_source import encoder_source_of
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.identity import resume_key
 from imdbcls.runs.metrics_log import MetricsLog
+from imdbcls.runs.read_predictions import max_documents
 from imdbcls.runtime.cache import cache_folder
 from imdbcls.runtime.device import Hardware, reset_peak_memory, seed_everything_at
 from imdbcls.runtime.distributed import Processes
@@ -119,6 +120,7 @@ def build_inputs(config: Config, folder: RunFolder, control: RunControl) -> Inpu
     reset_peak_memory(hardware.device)
     corpus = build_corpus(config.data)
     require_defined_metric(config, corpus)
+    require_readable_predictions(config, corpus)
     backbone = build_backbone(config)
     if control.processes.is_main:
         backbone.save(folder.backbone)
@@ -149,6 +151,22 @@ def require_defined_metric(config: Config, corpus: Corpus) -> None:
             f"{', '.join(missing)}. Use more validation documents (data.validation_limit, data.validation_fraction) or "
             "another metric."
         )
+
+
+def require_readable_predictions(config: Config, corpus: Corpus) -> None:
+    """Raise UserError if `compare` would refuse to read the predictions of the run, because they are too large."""
+    num_classes = len(corpus.label_names)
+    for split in ("validation", "test"):
+        ids = corpus.splits[split].ids
+        longest = max(map(len, ids))
+        limit = max_documents(num_classes, longest)
+        if len(ids) > limit:
+            key = "train_limit" if split == "validation" and config.data.validate_on_train else f"{split}_limit"
+            raise UserError(
+                f"The {split} split has {len(ids):,} documents. With {num_classes:,} classes and ids of up to "
+                f"{longest} characters, compare can read the predictions of at most {limit:,} documents. Set "
+                f"data.{key}={limit}."
+            )
 
 
 def read_from_feature_cache(config: Config, inputs: Inputs, progress: Progress, with_test: bool) -> None:

@@ -93,6 +93,14 @@ def read_predictions(path: Path, dtype: type[np.floating] = np.float64) -> Predi
     )
 
 
+def max_documents(num_classes: int, longest_id: int) -> int:
+    """Return the largest number of documents whose predictions `read_predictions` reads.
+
+    `longest_id` is the number of characters in the longest id.
+    """
+    return min(MAX_DOCUMENTS, MAX_PROBABILITIES // num_classes, MAX_ID_TOTAL // longest_id)
+
+
 def check_version(metadata: Mapping[str, str]) -> None:
     """Raise BadPredictionsError if the file has a format version that this version of imdbcls cannot read."""
     if FORMAT_VERSION not in metadata:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from pyarrow import parquet
+from support.runs import TINY
 
+import imdbcls
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.predictions import Predictions, write_predictions
@@ -76,6 +78,22 @@ def test_predictions_are_read_as_written_and_are_read_only(tmp_path: Path) -> No
             found.probabilities[0] = 0
     with pytest.raises(ValueError, match="labels of these documents are unknown"):
         write_predictions(tmp_path / "test.parquet", replace(written, labels=None))
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_DOCUMENTS", 20), ("MAX_PROBABILITIES", 40), ("MAX_ID_TOTAL", 160)])
+def test_run_whose_predictions_are_too_large_to_read_is_refused_before_training(
+    limit: str, value: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The predictions of a run with the suggested limit can be read. The longest ids have 8 characters."""
+    monkeypatch.setattr(f"imdbcls.runs.read_predictions.{limit}", value)
+    arguments = [*TINY, "epochs=1", "data.train_limit=16", "data.validation_limit=8", "tracker=none"]
+    arguments += ["progress=none", f"runs_dir={tmp_path / 'runs'}"]
+    with pytest.raises(UserError, match=r"^The test split has 21 .* at most 20 documents\. Set data\.test_limit=20\.$"):
+        imdbcls.run(imdbcls.compose(*arguments, "data.test_limit=21"))
+    assert not (tmp_path / "runs").exists()
+    if limit == "MAX_PROBABILITIES":
+        run = imdbcls.run(imdbcls.compose(*arguments, "data.test_limit=20"))
+        assert len(run.predictions("test")) == 20
 
 
 @pytest.mark.parametrize(
