@@ -1,6 +1,7 @@
 """Convert the records of a run to tables and Markdown for trackers."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from imdbcls.models.metrics import confusion_matrix
 from imdbcls.tracking.protocol import Table
 
 MAX_TEXT = 500  # characters of a document in the table of mistakes
+MAX_CLASSES = 100  # classes in W&B's confusion matrix; wandb keeps only the first 10,000 rows of a table
+MAX_CONFUSIONS = 1_000  # rows in the table that replaces this confusion matrix
 MISTAKE_COLUMNS = ("id", "text", "label", "prediction", "probability")
 
 
@@ -51,6 +54,14 @@ def confusion_table(labels: Sequence[int], predictions: Sequence[int], label_nam
     counts = confusion_matrix(np.array(labels), np.array(predictions), len(label_names))
     rows: list[list[str | int]] = [[name, *row] for name, row in zip(label_names, counts, strict=True)]
     return ["label \\ prediction", *label_names], rows
+
+
+def confusions_table(labels: Sequence[int], predictions: Sequence[int], label_names: Sequence[str]) -> Table:
+    """Return the most frequent pairs of a label and a wrong prediction as a table, with their number of documents."""
+    counts = Counter(pair for pair in zip(labels, predictions, strict=True) if pair[0] != pair[1])
+    most_frequent = sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:MAX_CONFUSIONS]
+    rows: list[list[str | int]] = [[label_names[label], label_names[wrong], n] for (label, wrong), n in most_frequent]
+    return ["label", "prediction", "documents"], rows
 
 
 def mistakes_table(mistakes: Sequence[Mapping[str, Any]]) -> Table:

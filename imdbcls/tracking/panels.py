@@ -11,10 +11,12 @@ from typing import Any
 from imdbcls.comparison.metrics import Metric
 from imdbcls.comparison.results import Comparison
 from imdbcls.comparison.views.quantities import upper_first
+from imdbcls.tracking.pages import MAX_CLASSES
 from imdbcls.tracking.runsets import GROUP_LABEL
 
 FIGURE = "comparison/figures/{}"
 CONFUSION_TABLE = "view/test_confusion_matrix_table"
+CONFUSIONS_TABLE = "view/test_confusions"
 MISTAKES_TABLE = "view/test_mistakes"
 COSTS = {  # keys of a run's W&B summary
     "train_seconds": "training time (s)",
@@ -48,7 +50,7 @@ def sections_of(comparison: Comparison, figures: Iterable[str], swept: Mapping[s
         PanelSection("Training size", media(names, "sizes", "Metric by training size"), num_columns=1),
         PanelSection("Cost", cost_panels(metric, names)),
         PanelSection("Settings", settings_panels(metric, swept), num_columns=1),
-        PanelSection("Confusion matrices", confusion_panels(names), num_columns=1),
+        PanelSection("Confusion matrices", confusion_panels(names, len(comparison.label_names)), num_columns=1),
         PanelSection("Calibration", calibration_panels(names)),
         PanelSection("Mistakes", mistake_panels(names), num_columns=1),
     ]
@@ -118,10 +120,15 @@ def settings_panels(metric: Metric, swept: Mapping[str, bool]) -> list[Any]:
     return [parallel, comparer] if swept else [comparer]
 
 
-def confusion_panels(figures: list[str]) -> list[Any]:
-    """Return a panel with the confusion matrix of each group, and a chart with the matrix of the selected runs."""
+def confusion_panels(figures: list[str], num_classes: int) -> list[Any]:
+    """Return a panel with the confusion matrix of each group, and a chart with the matrix of the selected runs.
+
+    With more than `MAX_CLASSES` classes, return only a table of the most frequent confusions.
+    """
     import wandb_workspaces.reports.v2 as reports
 
+    if num_classes > MAX_CLASSES:
+        return [reports.WeavePanelSummaryTable(table_name=CONFUSIONS_TABLE, layout=reports.Layout(**WIDE))]
     columns = ("Actual", "Predicted", "nPredictions")
     chart = reports.CustomChart(
         query={"summaryTable": {"tableKey": CONFUSION_TABLE}},

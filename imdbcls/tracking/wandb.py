@@ -1,5 +1,6 @@
 """`tracker=wandb`: log a run to Weights & Biases. A failure of W&B never stops training."""
 
+import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,12 @@ from imdbcls.tracking.console import ConsoleLog
 from imdbcls.tracking.earlier_logs import last_logged_step, replace_logs
 from imdbcls.tracking.metrics import COPIES, copies_of, define_metrics
 from imdbcls.tracking.once import once
-from imdbcls.tracking.pages import mistakes_table
+from imdbcls.tracking.pages import MAX_CLASSES, confusions_table, mistakes_table
 from imdbcls.tracking.protocol import RunIdentity, Table, Tracker
 from imdbcls.tracking.server import PROBE_SECONDS
 from imdbcls.tracking.session import Session
+
+logger = logging.getLogger(__name__)
 
 # wandb imports the second module when it opens a run, and the third when it logs a table.
 IMPORTED_LATER = ("wandb", "wandb.sdk.launch.inputs.internal", "requests")
@@ -160,6 +163,8 @@ class WandbTracker(Tracker):
     ) -> None:
         """Log the confusion matrix, the metrics of each class and the worst mistakes on the test split.
 
+        With more than `MAX_CLASSES` classes, log the most frequent confusions instead of the matrix.
+
         `labels` and `predictions` are indices into `label_names`. Each of the `mistakes` has the keys `id`, `text`,
         `label`, `prediction` and `probability` (of the predicted class). The most confident mistake comes first.
         """
@@ -176,14 +181,20 @@ class WandbTracker(Tracker):
                 self._session.run.summary.update(
                     {f"test/{name}/{label_names[c]}": float(value) for c, value in enumerate(values)}
                 )
-            confusion = wandb.plot.confusion_matrix(
-                y_true=list(labels),
-                preds=list(predictions),
-                class_names=list(label_names),
-                title="Confusion matrix, test split",
-            )
-            table = wandb.Table(*mistakes_table(mistakes))
-            views = {"view/test_confusion_matrix": confusion, "view/test_mistakes": table}
+            views: dict[str, Any] = {"view/test_mistakes": wandb.Table(*mistakes_table(mistakes))}
+            if len(label_names) <= MAX_CLASSES:
+                views["view/test_confusion_matrix"] = wandb.plot.confusion_matrix(
+                    y_true=list(labels),
+                    preds=list(predictions),
+                    class_names=list(label_names),
+                    title="Confusion matrix, test split",
+                )
+            else:
+                views["view/test_confusions"] = wandb.Table(*confusions_table(labels, predictions, label_names))
+                logger.info(
+                    f"W&B: the confusion matrix of {len(label_names)} classes is not logged, because the limit is "
+                    f"{MAX_CLASSES} classes. The table view/test_confusions has the most frequent confusions."
+                )
             self._session.log_views(views, patience=0.5)
 
     def finish(self, result: Mapping[str, Any], run_folder: Path) -> None:

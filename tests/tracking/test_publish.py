@@ -30,7 +30,14 @@ from imdbcls.sweeps import publishing
 from imdbcls.sweeps.jobs import Outcome, Sweep
 from imdbcls.tracking import publish
 from imdbcls.tracking.log_comparison import figures_of_run, tracker_settings
-from imdbcls.tracking.panels import CONFUSION_TABLE, FIGURE, MISTAKES_TABLE, sections_of
+from imdbcls.tracking.panels import (
+    CONFUSION_TABLE,
+    CONFUSIONS_TABLE,
+    FIGURE,
+    MISTAKES_TABLE,
+    confusion_panels,
+    sections_of,
+)
 from imdbcls.tracking.report import build_report
 from imdbcls.tracking.runsets import group_colours, literal, runs_of, select_runs, swept_keys, wandb_id
 from imdbcls.tracking.saved_views import Place, title_of
@@ -256,6 +263,12 @@ def test_panels_use_keys_that_the_tracker_logs(
         for key in panel.get("mediaKeys", ())
     }
     assert keys <= {FIGURE.format(name) for name in figures}
+
+
+def test_many_classes_have_a_table_of_confusions_instead_of_a_chart() -> None:
+    (chart,), (table,) = (confusion_panels([], num_classes) for num_classes in (100, 101))
+    assert chart.query["summaryTable"]["tableKey"] == CONFUSION_TABLE
+    assert table.table_name == CONFUSIONS_TABLE
 
 
 def test_saved_views_of_another_project_are_not_replaced(tmp_path: Path) -> None:

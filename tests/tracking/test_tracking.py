@@ -88,6 +88,26 @@ def test_tables_are_in_the_study_folder_not_in_the_home_folder() -> None:
     assert no_helper_runs()
 
 
+def test_many_classes_have_a_table_of_confusions_instead_of_a_matrix(capfd: pytest.CaptureFixture[str]) -> None:
+    names = [f"class {number}" for number in range(120)]
+    labels, predictions = [*range(120), 7, 7, 119], [*range(119), 3, 5, 5, 3]
+    for num_classes, expected in (
+        (100, {"view/test_confusion_matrix_table": 10_000}),
+        (120, {"view/test_confusions": 2}),
+    ):
+        with tracker(f"cls-s0-{num_classes}", mode="offline") as run:
+            pairs = [each for each in zip(labels, predictions, strict=True) if max(each) < num_classes]
+            run.log_test(*zip(*pairs, strict=True), names[:num_classes], [])
+        (log,) = logs(name=f"cls-s0-{num_classes}")
+        logged = summary(log)["summary"]
+        assert {key: logged[key]["nrows"] for key in logged if key.startswith("view/test_conf")} == expected
+        assert ("confusion matrix of" in capfd.readouterr().err) == (num_classes == 120)
+    (confusions,) = log.parent.glob("files/media/table/view/test_confusions*")
+    table = json.loads(confusions.read_text())
+    assert table["columns"] == ["label", "prediction", "documents"]
+    assert table["data"] == [["class 7", "class 5", 2], ["class 119", "class 3", 2]]
+
+
 def test_a_crash_is_recorded_as_failed() -> None:
     with pytest.raises(ZeroDivisionError), tracker() as run:
         train(run, last=3)
