@@ -78,6 +78,11 @@ class Tokens:
         return first if self.second is None else first + np.diff(self.second.offsets)
 
     @property
+    def has_types(self) -> bool:
+        """Whether the model gets token types. Only pairs of texts have them."""
+        return self.second is not None and self.second.types is not None
+
+    @property
     def num_special(self) -> int:
         separator = () if self.second is None else self.second.separator
         return len(self.prefix) + len(separator) + len(self.suffix)

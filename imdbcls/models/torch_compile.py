@@ -27,8 +27,10 @@ def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tenso
     return torch.compile(function, dynamic=True)
 
 
-def compile_training(model: Classifier, hardware: Hardware, max_length: int) -> None:
+def compile_training(model: Classifier, hardware: Hardware, max_length: int, has_types: bool) -> None:
     """Compile the encoder of `model` for training. The names of the parameters do not change.
+
+    `has_types`: the batches have token types.
 
     Raise UserError if this machine cannot compile, or if the encoder uses the fast CPU layers.
     """
@@ -45,7 +47,7 @@ def compile_training(model: Classifier, hardware: Hardware, max_length: int) -> 
     if device not in ("cpu", "cuda"):
         raise UserError(f"compile=true supports CUDA and the CPU, but not device={device}. Set compile=false.")
     model.compile_encode = compiled
-    warm_up(model, hardware, max_length)
+    warm_up(model, hardware, max_length, has_types)
 
 
 def compiler() -> str | None:
@@ -53,7 +55,7 @@ def compiler() -> str | None:
     return next((path for name in names if (path := shutil.which(name)) is not None), None)
 
 
-def warm_up(model: Classifier, hardware: Hardware, max_length: int) -> None:
+def warm_up(model: Classifier, hardware: Hardware, max_length: int, has_types: bool) -> None:
     """Run a forward and backward pass over dummy documents at each of two padded lengths. Then reset all gradients."""
     was_training = model.training
     model.train()
@@ -62,8 +64,9 @@ def warm_up(model: Classifier, hardware: Hardware, max_length: int) -> None:
         mask_BT = torch.arange(width) < lengths_B.unsqueeze(1)
         token_indices_N = token_indices(mask_BT).to(hardware.device)
         mask_BT = mask_BT.to(hardware.device)
+        types_BT = torch.zeros_like(mask_BT, dtype=torch.int64) if has_types else None
         with hardware.autocast():
-            hidden_BTD = model.encode(mask_BT.long(), mask_BT, token_indices_N)
+            hidden_BTD = model.encode(mask_BT.long(), mask_BT, token_indices_N, types_BT)
         if hidden_BTD.requires_grad:
             hidden_BTD.sum().backward()
     model.zero_grad(set_to_none=True)

@@ -49,6 +49,21 @@ def test_new_lengths_do_not_compile_again(tmp_path: Path, counter: CompileCounte
 
 
 @pytest.mark.slow
+def test_warm_up_compiles_the_graph_for_pairs(tmp_path: Path, counter: CompileCounterWithBackend) -> None:
+    path = tmp_path / "pairs.csv"
+    rows = [f"{'a word ' * (1 + row % 5)}{row},another {row},{'yes' if row % 2 else 'no'}" for row in range(40)]
+    path.write_text("\n".join(["premise,hypothesis,label", *rows]))
+    columns = ("data.text_column=premise", "data.pair_column=hypothesis")
+    trainer = make(tmp_path, *SETTINGS, "backbone=minilm", "data=files", f"data.train={path}", *columns, "compile=true")
+    graphs = counter.frame_count
+    batches = list(trainer.batches.train.epoch(0))
+    assert all(batch.token_types_BT is not None for batch in batches)
+    for batch in batches:
+        trainer.step(batch)
+    assert counter.frame_count == graphs >= 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["roberta", "modernbert"])
 def test_unpadded_layers_are_compiled(
     model_type: str, counter: CompileCounterWithBackend, monkeypatch: pytest.MonkeyPatch
