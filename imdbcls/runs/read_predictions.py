@@ -98,7 +98,7 @@ def max_documents(num_classes: int, longest_id: int) -> int:
 
     `longest_id` is the number of characters in the longest id.
     """
-    return min(MAX_DOCUMENTS, MAX_PROBABILITIES // num_classes, MAX_ID_TOTAL // longest_id)
+    return min(MAX_DOCUMENTS, MAX_PROBABILITIES // num_classes, MAX_ID_TOTAL // max(1, longest_id))
 
 
 def check_version(metadata: Mapping[str, str]) -> None:
