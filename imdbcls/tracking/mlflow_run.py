@@ -80,6 +80,7 @@ class MlflowRun:
         return max((each.step for each in self._client.get_metric_history(self.id, "epoch")), default=-1)
 
     def log_params(self, values: Mapping[str, Any]) -> None:
+        """Log params. `valid_names` replaces keys that MLflow does not allow."""
         names = valid_names(values, MAX_ENTITY_KEY_LENGTH)
         params = [Param(names[key], spelled(value)[:MAX_PARAM_VAL_LENGTH]) for key, value in values.items()]
         for first in range(0, len(params), MAX_PARAMS_TAGS_PER_BATCH):

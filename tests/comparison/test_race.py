@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from draws import sample_of_outcomes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rules import without
@@ -229,20 +230,11 @@ def test_seeds_beyond_a_look_do_not_matter_with_clusters() -> None:
             of_group_N = difficulty_N + 0.25 * generator.normal(size=num_documents)
             of_run_SN = of_group_N + 0.3 * generator.normal(size=(num_seeds, num_documents))
             of_seed_S = generator.normal(scale=0.01, size=num_seeds)
-            outcomes.append((of_run_SN + of_seed_S[:, None] > -1.3).astype(float))
-        whole = race(clustered(outcomes, units), plan)
+            outcomes.append(of_run_SN + of_seed_S[:, None] > -1.3)
+        whole = race([sample_of_outcomes(correct_SN, units) for correct_SN in outcomes], plan)
         for trained in range(2, num_seeds + 1):
-            part = race(clustered([correct_SN[:trained] for correct_SN in outcomes], units), plan)
+            part = race([sample_of_outcomes(correct_SN[:trained], units) for correct_SN in outcomes], plan)
             assert [states([each]) for each in part] == [states([each]) for each in whole[: len(part)]]
-
-
-def clustered(outcomes: Sequence[np.ndarray], units: Units) -> list[Sample]:
-    """Return the accuracies of groups, given the outcome (S, N) of each document."""
-    samples = []
-    for correct_SN in outcomes:
-        values_S = correct_SN.mean(axis=1)
-        samples.append(Sample.of(values_S, (correct_SN - values_S[:, None]).T, units, change=1.0))
-    return samples
 
 
 def random_samples(num_groups: int, num_seeds: int, generator: np.random.Generator) -> list[Sample]:

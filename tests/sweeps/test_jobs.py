@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from support.processes import (
 )
 
 from imdbcls.runtime.signals import SIGNALS, StopRequest, stop_requests
-from imdbcls.sweeps.jobs import Running, Sweep
+from imdbcls.sweeps.jobs import Outcome, Running, Sweep
 
 
 def sweep(folder: Path, *options: str, fault: str = "") -> Command:
@@ -224,14 +224,19 @@ def requests_that_end_by(act: Callable[[StopRequest], None]) -> Callable[[], Abs
     return requests
 
 
+def slept(times: Sequence[float], jobs: int) -> tuple[list[Outcome], float]:
+    """Return the outcomes of jobs that sleep for `times`, in seconds, and the wall time of the sweep."""
+    sweep, began = Sweep(), time.monotonic()
+    for number, seconds in enumerate(times):
+        sweep.run(f"job {number}", lambda: None, lambda seconds=seconds: time.sleep(seconds), lambda: None, jobs)
+    sweep.wait()
+    return sweep.outcomes, time.monotonic() - began
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_wall_time_of_each_job_is_recorded(jobs: int) -> None:
-    sweep, began = Sweep(), time.monotonic()
-    for name, seconds in (("short", 0.1), ("long", 0.5)):
-        sweep.run(name, lambda: None, lambda seconds=seconds: time.sleep(seconds), lambda: None, jobs)
-    sweep.wait()
-    elapsed = time.monotonic() - began
-    short, long = (outcome.seconds for outcome in sweep.outcomes)
+    outcomes, elapsed = slept((0.1, 0.5), jobs)
+    short, long = (outcome.seconds for outcome in outcomes)
     assert short is not None and long is not None
     assert short >= 0.1 and long >= 0.5
     assert max(short, long) <= elapsed and (jobs == 2 or short + long <= elapsed)
@@ -240,12 +245,8 @@ def test_the_wall_time_of_each_job_is_recorded(jobs: int) -> None:
 @pytest.mark.parametrize("jobs", [1, 2, 8])
 def test_parallel_jobs_share_the_wall_time(jobs: int) -> None:
     """With `jobs=8` and two jobs, half of the time belongs to each job, not an eighth."""
-    sweep, began = Sweep(), time.monotonic()
-    for name, seconds in (("short", 0.2), ("long", 0.6)):
-        sweep.run(name, lambda: None, lambda seconds=seconds: time.sleep(seconds), lambda: None, jobs)
-    sweep.wait()
-    elapsed = time.monotonic() - began
-    short, long = (outcome.share or 0.0 for outcome in sweep.outcomes)
+    outcomes, elapsed = slept((0.2, 0.6), jobs)
+    short, long = (outcome.share or 0.0 for outcome in outcomes)
     assert 0.6 <= short + long <= elapsed
     assert long >= (0.6 if jobs == 1 else 0.5 * 0.2 + 0.4) - 0.05
     assert short >= (0.2 if jobs == 1 else 0.5 * 0.2)
