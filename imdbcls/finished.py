@@ -15,6 +15,7 @@ from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.untrusted import require_no_links, tensor_shapes
 from imdbcls.runtime.limits import require_address_space
+from imdbcls.runtime.model_files import NO_WEIGHTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -161,7 +162,12 @@ def load_finished(path: Path, config: "Config", label_names: Sequence[str]) -> F
     from imdbcls.sections import build_hardware, build_model, build_pipeline
     from imdbcls.training import checkpoint
 
-    hardware, checkpoints = build_hardware(config), RunFolder(path).checkpoints
+    checkpoints = RunFolder(path).checkpoints
+    if not checkpoints.exists():
+        raise UserError(
+            f"{path} {NO_WEIGHTS}. Move the folder away and run its training command again with checkpoint.keep=best."
+        )
+    hardware = build_hardware(config)
     try:
         backbone = rebuild_backbone(config, path)
         model = build_model(config, backbone, len(label_names))

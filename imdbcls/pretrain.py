@@ -131,6 +131,8 @@ def unfit(config: Config, settings: PretrainSettings | None) -> Iterator[str]:
         )
     if config.trainer.score_test_each_epoch:
         yield "trainer.score_test_each_epoch=true: pretraining does not evaluate the test split. Leave it out."
+    if config.checkpoint.keep == "none":
+        yield "checkpoint.keep=none would remove the pretrained weights. Use all or best."
     if settings is not None and settings.data.unlabelled not in (None, AUTO):
         try:
             for place in require_tables(settings.data.unlabelled, KEY, WITH_LINES):
@@ -174,6 +176,7 @@ def fit(config: Config, settings: PretrainSettings, folder: RunFolder, stop: Sto
         result = folder.write_result({**result_of(run), "links": dict(tracker.links)})
         tracker.finish(result, folder.path)
         log_result(run, result)
+    folder.discard_checkpoints(config.checkpoint.keep)
     return result
 
 

@@ -150,6 +150,7 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest, proces
         tracker.log_test(test.true_labels.tolist(), test.predicted.tolist(), run.corpus.label_names, mistakes)
         tracker.finish(result, folder.path)
         closing.log_result(run, result)  # while the tracker is open, so that the tracker also logs these messages
+    folder.discard_checkpoints(config.checkpoint.keep)
     return result
 
 

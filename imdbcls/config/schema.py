@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Le, MinLen, Unit, doc
 from omegaconf import OmegaConf
 from pydantic import ConfigDict, ValidationError
 
-from imdbcls.config.choices import Device, MetricName, Precision, TrackerMode, Truncation
+from imdbcls.config.choices import Device, KeptCheckpoints, MetricName, Precision, TrackerMode, Truncation
 from imdbcls.config.key_types import (
     MAX_COUNT,
     MAX_LENGTH,
@@ -182,6 +182,7 @@ class TrainerConfig(Section):
 
 class CheckpointConfig(Section):
     every_minutes: Annotated[Positive | None, Unit("minutes")]
+    keep: Annotated[KeptCheckpoints, AddedLater("all")]
 
 
 class Config(Section):

@@ -28,6 +28,7 @@ from imdbcls.runtime.model_files import weights_of_run
 from imdbcls.runtime.sweep_agent import in_sweep
 
 if TYPE_CHECKING:
+    from imdbcls.config.choices import KeptCheckpoints
     from imdbcls.config.schema import Config
 
 logger = logging.getLogger(__name__)
@@ -278,9 +279,12 @@ class RunFolder:
             number += 1
         return self._result.rename(backup)
 
-    def discard_checkpoints(self) -> None:
-        """Remove the checkpoints of a finished trial, because only its result is used."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+    def discard_checkpoints(self, keep: "KeptCheckpoints" = "none") -> None:
+        """Remove the checkpoints of a finished run or trial, except those in `keep`."""
+        if keep == "none":
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        elif keep == "best":
+            shutil.rmtree(self.checkpoints / "last", ignore_errors=True)
 
     def write_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write `result.json` with its format version, and return its content."""

@@ -10,6 +10,7 @@ from imdbcls.printable import shown
 from imdbcls.runtime.hub_ids import HUB_FORM, is_hub_id
 
 PACKAGE_PREFIX = "package:"
+NO_WEIGHTS = "has no weights, because it was trained with checkpoint.keep=none or its checkpoints were deleted"
 
 
 def local_model(path: Any) -> Path | None:

@@ -86,7 +86,11 @@ def disk_sentences(estimate: Estimate, config: Config, peak_bytes: float) -> Ite
         if existing(runs).stat().st_dev == existing(cache).stat().st_dev:
             needed += estimate.feature_bytes
     if needed > free:
-        yield f"Warning: the disk of {runs} is too small. Free some space, or set runs_dir to a folder on another disk."
+        fewer = ", or keep fewer checkpoints (checkpoint.keep=best)" if config.checkpoint.keep == "all" else ""
+        yield (
+            f"Warning: the disk of {runs} is too small. Free some space, or set runs_dir to a folder on another "
+            f"disk{fewer}."
+        )
 
 
 def feature_sentences(estimate: Estimate, config: Config, cache: Path) -> Iterator[str]:

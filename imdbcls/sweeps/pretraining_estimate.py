@@ -27,6 +27,7 @@ from imdbcls.sweeps.probe import (
     MANY,
     MIN_STEPS,
     TRAIN_SECONDS,
+    discard_checkpoints,
     finish_epoch,
     num_measured_steps,
     probe_config,
@@ -88,6 +89,8 @@ def cost_of(run: Run, config: Config, num_documents: Mapping[str, int], build_se
     evaluate_seconds = validation_seconds / trainer.batches.validation.num_documents
     epoch_seconds, _ = timed(partial(finish_epoch, trainer))
     finish_seconds, _ = timed(partial(trainer.saver.load_best, trainer.state))
+    checkpoints = size_of(run.folder.checkpoints)
+    discarded = discard_checkpoints(run.folder, config)
     before_training = evaluate_seconds * num_documents["validation"]
     return RunCost(
         num_documents=num_documents,
@@ -98,6 +101,6 @@ def cost_of(run: Run, config: Config, num_documents: Mapping[str, int], build_se
         epoch_seconds=max(0.0, epoch_seconds - validation_seconds),
         finish_seconds=finish_seconds,
         finished_bytes=size_of(run.folder.path),
-        training_bytes=size_of(run.folder.checkpoints) + soup_bytes(config, run),
+        training_bytes=checkpoints + discarded + soup_bytes(config, run),
         hardware=run.hardware.describe(),
     )

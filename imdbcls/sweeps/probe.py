@@ -146,6 +146,7 @@ def with_ending(cost: RunCost, run: Run) -> RunCost:
     evaluate_seconds, probabilities = evaluate(run)
     checkpoints = size_of(run.folder.checkpoints)
     finish_seconds, _ = timed(partial(finish, run, probabilities))
+    discarded = discard_checkpoints(run.folder, run.config)
     predictions = size_of(run.folder.path / "predictions")
     return replace(
         cost,
@@ -153,9 +154,16 @@ def with_ending(cost: RunCost, run: Run) -> RunCost:
         epoch_seconds=max(0.0, epoch_seconds - evaluate_seconds * num_validation),
         finish_seconds=finish_seconds,
         finished_bytes=size_of(run.folder.path) - predictions,
-        training_bytes=checkpoints,  # while new checkpoints are written, the previous ones still exist
+        training_bytes=checkpoints + discarded,  # while new checkpoints are written, the previous ones still exist
         prediction_bytes=predictions / (num_validation + num_test),
     )
+
+
+def discard_checkpoints(folder: RunFolder, config: Config) -> int:
+    """Remove the checkpoints that a finished run does not keep, and return their size in bytes."""
+    before = size_of(folder.checkpoints)
+    folder.discard_checkpoints(config.checkpoint.keep)
+    return before - size_of(folder.checkpoints)
 
 
 def between(least: int, value: float, most: int) -> int:

@@ -112,6 +112,7 @@ CHOICES = {
     "progress": ("auto", "live", "plain", "none"),
     "data.truncation": ("head", "tail", "head_tail", "windows"),
     "tracker.mode": ("auto", "online", "offline", "disabled"),
+    "checkpoint.keep": ("all", "best", "none"),
 }
 FLAGS = (
     *("deterministic", "compile", "backbone.pretrained", "backbone.fast", "backbone.cache"),

@@ -70,6 +70,14 @@ def test_a_limit_that_the_runs_would_exceed_is_named(
     assert warning.format(tmp_path) in report(ESTIMATE, limited, width=10_000)
 
 
+def test_fewer_checkpoints_are_proposed_for_a_small_disk(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9))
+    proposal = "or keep fewer checkpoints (checkpoint.keep=best)."
+    assert proposal in report(ESTIMATE, config, width=10_000)
+    fewer = config.with_changes(checkpoint={"keep": "best"})
+    assert "checkpoint.keep" not in report(ESTIMATE, fewer, width=10_000)
+
+
 def test_a_busy_machine_is_mentioned(config: Config) -> None:
     text = report(replace(ESTIMATE, load=1_000.0), config, width=10_000)
     assert "Warning: other programs used the processors (load 1000.0 on " in text

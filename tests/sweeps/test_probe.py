@@ -81,6 +81,24 @@ def test_the_estimate_of_a_run_is_the_time_and_size_of_the_run(tmp_path: Path, m
     assert num_bytes == pytest.approx(size_of(run_folder(config).path), rel=0.05)
 
 
+@pytest.mark.parametrize("freeze", (False, True))
+def test_the_estimated_size_depends_on_the_checkpoints_to_keep(freeze: bool, tmp_path: Path) -> None:
+    costs = {}
+    for keep in ("all", "best", "none"):
+        config = config_in(tmp_path / keep, f"checkpoint.keep={keep}", f"backbone.freeze={freeze}")
+        prepare_jobs(config)
+        shared = measure_shared(config, tmp_path / keep / "shared")
+        construction._kept_corpus.clear()
+        costs[keep] = measure_run(config, tmp_path / keep / "probe", shared)
+        construction._kept_corpus.clear()
+        train(config)
+        assert costs[keep].bytes == pytest.approx(size_of(run_folder(config).path), rel=0.05)
+        construction._kept_corpus.clear()
+    peak = costs["all"].finished_bytes + costs["all"].training_bytes
+    for keep in ("best", "none"):
+        assert costs[keep].finished_bytes + costs[keep].training_bytes == pytest.approx(peak, rel=0.01)
+
+
 def test_a_frozen_encoder_is_measured_once_for_all_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "FEW", 16)
     monkeypatch.setattr(probe, "time", CpuClock)

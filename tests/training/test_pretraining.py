@@ -158,6 +158,7 @@ def test_the_result_lists_the_epochs_of_a_soup(tmp_path: Path) -> None:
         ("seed=0,1", "seed=0,1 has several values: set one value"),
         ("backbone.freeze=true", "backbone.freeze=true: pretraining trains the encoder."),
         ("backbone.lora_rank=4", "backbone.lora_rank=4: pretraining does not support LoRA."),
+        ("checkpoint.keep=none", "checkpoint.keep=none would remove the pretrained weights. Use all or best."),
         ("trainer.head_first_epochs=1", "trainer.head_first_epochs=1: pretraining trains the encoder in every epoch."),
         ("lrr=1", "lrr: there is no such key; closest: lr."),
         ("max_length=4096", "max_length=4096 is more than the 512 tokens that backbone=tiny accepts."),
