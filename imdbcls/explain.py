@@ -85,7 +85,8 @@ def argument_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar=("RUN", "RUN2"),
         help="write a page with the test documents on which two runs differ most (default file: "
-        "disagreement-<name>-<name>.html in the study folder)",
+        "disagreement-<name>-<name>.html in the study folder, or in the current folder if the runs are from different "
+        "studies)",
     )
     parser.add_argument("--count", type=at_least(1), help=f"number of documents for --disagreement (default: {COUNT})")
     parser.add_argument("--data", metavar="PATH", help="for --disagreement: read the documents from your copy at PATH")

@@ -47,8 +47,8 @@ Continue the pretraining of an encoder with masked tokens, on the training docum
 
 The encoder never learns from test documents: a document with the same text as a test document is left out. The
 validation documents are held out: the masked loss on them selects the best epoch. The same command continues after an
-interruption. All other keys are keys of python -m imdbcls.train (see its --help). Keys for the head and the labels are
-not accepted.
+interruption. All other keys are keys of python -m imdbcls.train (see its --help). Keys for the head, the loss and the
+metric, jobs, debug and data.test_limit are not accepted.
 An experiment for imdbcls.train sets the documents, the encoder and max_length. Its recipe is ignored.
 
 Keys of pretraining, with their defaults:"""
