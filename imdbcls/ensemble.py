@@ -1,7 +1,7 @@
 """Average the probabilities of several finished runs, such as the seeds of one head."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +69,7 @@ class Ensemble:
 
         After each batch, `on_progress` gets the number of documents done and the total, over all runs.
         """
-        texts = texts if isinstance(texts, str) else list(texts)
+        texts = list(texts) if isinstance(texts, Iterator) else texts  # every run reads the texts
         found, counts = [], []
         for index, run in enumerate(self.runs):
             shown = None if on_progress is None else part_of_progress(on_progress, index, len(self.runs))

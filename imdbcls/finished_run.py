@@ -118,7 +118,7 @@ class FinishedRun:
         calls reuse the model. The probabilities of a document do not depend on the other documents, except for rounding
         differences between batches.
 
-        Raise UserError if `texts` is empty, or contains an empty text or a value of the wrong type.
+        Raise UserError if `texts` is empty, is a table, or contains an empty text or a value of the wrong type.
         """
         return self.predict_with_counts(texts, calibrated=calibrated)[0]
 
@@ -138,9 +138,14 @@ class FinishedRun:
         from imdbcls.data.documents import Documents
         from imdbcls.printable import half_a_character, is_unicode
 
+        num_texts = 2 if self.config.data.reads_pairs else 1
+        if is_table(texts):  # iterating over it gives the names of its columns
+            column = 'frame["text"]' if num_texts == 1 else 'zip(frame["premise"], frame["hypothesis"])'
+            raise UserError(
+                f"predict was given a table ({type(texts).__name__}). Pass only its texts, such as predict({column})."
+            )
         single = isinstance(texts, str)
         given = list(texts)
-        num_texts = 2 if self.config.data.reads_pairs else 1
         rows = [(text,) if isinstance(text, str) else tuple(text) if is_pair(text) else () for text in given]
         if single or not rows or not all(len(row) == num_texts and all(map(str.strip, row)) for row in rows):
             example = '["A quiet, patient film."]' if num_texts == 1 else '[("A man sleeps.", "Nobody is awake.")]'
@@ -227,6 +232,11 @@ class FinishedRun:
     def _model(self) -> FinishedModel:
         prepare_process()
         return load_finished(self.folder, self.config, self.label_names)
+
+
+def is_table(value: object) -> bool:
+    """Return whether a value is a data frame, a dict or another table of named columns."""
+    return isinstance(value, Mapping) or hasattr(type(value), "columns")
 
 
 def is_pair(value: object) -> bool:

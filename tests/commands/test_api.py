@@ -6,10 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from omegaconf import OmegaConf
 from support.api import TINY
@@ -197,6 +201,16 @@ def test_unpaired_surrogate_is_rejected(run: imdbcls.FinishedRun) -> None:
 def test_predict_rejects_anything_but_texts(run: imdbcls.FinishedRun, texts: object) -> None:
     with pytest.raises(imdbcls.UserError, match="predict expects a list of non-empty strings"):
         run.predict(texts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("of_columns", [dict, pd.DataFrame, pa.table])
+def test_predict_refuses_a_table(run: imdbcls.FinishedRun, of_columns: Callable[[object], Any]) -> None:
+    table = of_columns({"text": ["A quiet film.", "Two hours, lost."]})
+    for model in (run, imdbcls.Ensemble((run, replace(run, folder=Path("copy"))))):
+        with pytest.raises(
+            imdbcls.UserError, match=r'given a table \(\w+\)\. Pass only its texts, .*\(frame\["text"\]\)'
+        ):
+            model.predict(table)
 
 
 def test_a_folder_without_a_finished_run(tmp_path: Path) -> None:

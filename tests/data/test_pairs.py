@@ -148,6 +148,8 @@ def test_a_run_on_pairs(launch: Launch, tmp_path: Path) -> None:
     assert run.evaluate(tmp_path / "new.csv", skip_empty=True).documents == 5
     with pytest.raises(UserError, match="predict expects a list of non-empty pairs of strings"):
         run.predict(["one text"])
+    with pytest.raises(UserError, match=r"a table \(dict\).*predict\(zip\(frame"):
+        run.predict({"premise": ["a b"], "hypothesis": ["c d"]})
     for refuse in (lambda: require_one_row(run.config), lambda: load_models([folder])):
         with pytest.raises(UserError, match=r"data\.pair_column"):
             refuse()
