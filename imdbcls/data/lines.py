@@ -21,7 +21,7 @@ MARKS = {
     codecs.BOM_UTF16_BE: ("utf-16", "utf-16-be"),
 }
 GZIP = b"\x1f\x8b"  # the first bytes of a gzip file
-FIRST_BYTES = 2**20  # bytes of a file in which `doubts` looks for signs of another encoding
+SAMPLE_BYTES = 2**20  # minimum length of the blocks in `encoding_sample`
 BLOCK = 2**18  # bytes to decode at a time
 ADVICE = "Save it as UTF-8"
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # Excel may write `sep=;` as the first line
@@ -55,13 +55,14 @@ def encoding_of(path: Path, request: Request) -> str:
     UserError if the byte order mark contradicts the requested encoding.
     """
     with path.open("rb") as file:
-        start = file.read(FIRST_BYTES if request.prefers_utf8 else 4)
+        start = file.read(4)
     marked, with_order = next((names for mark, names in MARKS.items() if start.startswith(mark)), (None, None))
     if request.encoding == AUTO:
         return marked or "utf-8"
     encoding = known_encoding(request)
-    encoding = "utf-8" if encoding == "utf-8-sig" else encoding
-    if request.prefers_utf8 and (marked == "utf-8" or is_evidently_utf8(start, encoding)):
+    if encoding in ("utf-8", "utf-8-sig"):
+        encoding = "utf-8"
+    elif request.prefers_utf8 and (marked == "utf-8" or is_evidently_utf8(encoding_sample(path), encoding)):
         return "utf-8"
     # In another encoding, the bytes of the mark would be characters such as "ÿþ", with which no text begins.
     if marked is not None and with_order is not None and encoding not in (marked, with_order):
@@ -96,33 +97,44 @@ def doubts(path: Path, request: Request) -> Iterator[str]:
         if encoding != "utf-8":
             yield f"{path}: the encoding is {encoding.upper()}, according to the byte order mark."
         return
-    if request.prefers_utf8 and encoding == "utf-8" and known_encoding(request) not in ("utf-8", "utf-8-sig"):
-        yield f"{path}: {request.assignment('encoding', request.encoding)} is ignored, because the file is UTF-8."
+    if encoding == "utf-8":
+        if request.prefers_utf8 and known_encoding(request) not in ("utf-8", "utf-8-sig"):
+            yield f"{path}: {request.assignment('encoding', request.encoding)} is ignored, because the file is UTF-8."
         return
-    with path.open("rb") as file:
-        start = file.read(FIRST_BYTES)
-    if encoding != "utf-8" and _ONE_BYTE.search(start) and is_utf8(start):
+    sample = encoding_sample(path)
+    if _ONE_BYTE.search(sample) and is_utf8(sample):
         yield (
             f"{path}: the file is also valid UTF-8, so {request.assignment('encoding', request.encoding)} may garble "
             f"its characters. If it does, use {request.assignment('encoding', 'utf-8')}."
         )
-    elif encoding == "iso8859-1" and _C1.search(start):
+    elif encoding == "iso8859-1" and _C1.search(sample):
         yield (
             f"{path}: the file has bytes from 0x80 to 0x9f, which are control characters in latin-1. If it comes from "
             f"Windows, use {request.assignment('encoding', 'cp1252')}."
         )
 
 
-def is_evidently_utf8(start: bytes, encoding: str) -> bool:
-    """Return whether the start of a file is UTF-8 and not `encoding`; False if both are possible, as with ASCII."""
-    is_both = start.isascii() and "a".encode(encoding) == b"a"
-    return b"\0" not in start and is_utf8(start) and not is_both
+def encoding_sample(path: Path) -> bytes:
+    """Return the first block of a file. If this block is ASCII, append the first later block that is not ASCII.
+
+    Each block ends with a line, so that it contains no part of a UTF-8 character.
+    """
+    with path.open("rb") as file:
+        first = block = file.read(SAMPLE_BYTES) + file.readline()
+        while block and block.isascii():
+            block = file.read(SAMPLE_BYTES) + file.readline()
+    return first if first is block else first + block
+
+
+def is_evidently_utf8(sample: bytes, encoding: str) -> bool:
+    """Return whether a sample of a file is UTF-8 and not `encoding`; False if both are possible, as with ASCII."""
+    is_both = sample.isascii() and "a".encode(encoding) == b"a"
+    return b"\0" not in sample and is_utf8(sample) and not is_both
 
 
 def is_utf8(raw: bytes) -> bool:
-    """Return whether bytes are UTF-8. The last character may be incomplete."""
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(raw)
+        raw.decode("utf-8")
     except UnicodeDecodeError:
         return False
     return True

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from imdbcls.data.columns import AUTO, DELIMITERS, Quoting, Request
-from imdbcls.data.lines import FIRST_BYTES, MARKS, is_evidently_utf8, known_encoding
+from imdbcls.data.lines import MARKS, encoding_sample, is_evidently_utf8, known_encoding
 from imdbcls.data.table_paths import DELIMITED, TEXT_FILES
 from imdbcls.data.tables import require_columns
 from imdbcls.errors import UserError
@@ -65,12 +65,11 @@ def fits(path: Path, encoding: str) -> bool:
     """Return whether a file may have the given encoding; False if it has a byte order mark or is evidently UTF-8."""
     try:
         known_encoding(Request((), encoding=encoding))
-        with path.open("rb") as file:
-            start = file.read(FIRST_BYTES)
+        sample = encoding_sample(path)
     except (UserError, OSError):
         return False  # reading the file reports the error
-    if start.startswith(tuple(MARKS)):
+    if sample.startswith(tuple(MARKS)):
         return False
-    if b"\0" in start:  # UTF-16 or UTF-32
+    if b"\0" in sample:  # UTF-16 or UTF-32
         return "a".encode(encoding) != b"a"
-    return "a".encode(encoding) == b"a" and not is_evidently_utf8(start, encoding)
+    return "a".encode(encoding) == b"a" and not is_evidently_utf8(sample, encoding)

@@ -53,6 +53,27 @@ def test_the_format_is_that_of_the_run_unless_the_file_has_another(
     assert list(documents.texts) == texts
 
 
+@pytest.mark.parametrize("name", ["new.csv", "new.txt", "new.jsonl"])
+@pytest.mark.parametrize("late", [False, True])
+def test_the_encoding_is_detected_at_the_first_character_that_is_not_ascii(
+    late: bool, name: str, tmp_path: Path
+) -> None:
+    data, path = {"text_column": "text", "encoding": "cp1252"}, tmp_path / name
+    texts = [*(["plain ascii " * 100] * 1000 if late else []), "café"]  # 1000 texts have more than one block
+    rows = [f'{{"text": "{text}"}}' if name == "new.jsonl" else text for text in texts]
+    content = "\n".join(["text"] * (name == "new.csv") + rows)  # the last character is the last byte of some files
+    for encoding in ("utf-8", "cp1252"):
+        path.write_bytes(content.encode(encoding))
+        assert texts_in(path, data)[-1] == "café"
+        notes = list[str]()
+        assert read_unlabelled(str(path), "imdbcls.data.files.read_files", data, notes).texts[-1] == "café"
+        assert any("encoding=cp1252 is ignored" in note for note in notes) == (encoding == "utf-8")
+    path.write_bytes(content.encode())
+    if name != "new.txt":
+        table = read_table(str(path), "k", Request((("text_column", "text"),), encoding="cp1252"))
+        assert any("is also valid UTF-8, so data.encoding=cp1252 may garble" in note for note in table.notes)
+
+
 def test_options_come_before_the_format_of_the_run(tmp_path: Path) -> None:
     path = tmp_path / "new.csv"
     path.write_bytes('Müll|x;t\n"ä|1";a\n'.encode("cp1252"))
