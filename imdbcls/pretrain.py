@@ -12,7 +12,7 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from imdbcls.data.table_paths import require_tables
 from imdbcls.data.tables import require_columns
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder, run_folder
-from imdbcls.runs.result import recording_failures
+from imdbcls.runs.result import recording_failures, run_fields
 from imdbcls.runtime import console, entry, limits
 from imdbcls.runtime.messages import recorded_messages
 from imdbcls.runtime.process import prepare_process
@@ -152,14 +152,20 @@ def pretrain(config: Config, settings: PretrainSettings) -> dict[str, Any]:
         result = folder.open_for_pretraining()
         if result is not None:
             return result
-        with recorded_messages(), stop_requests() as stop, recording_failures(config, folder):
+        identity = run_fields(config, folder.path.name)
+        with recorded_messages(), stop_requests() as stop, recording_failures(identity, folder):
             logger.info(f"{folder.path}: loading the documents and the encoder")  # the imports below take seconds
             prepare_process()
-            return fit(config, settings, folder, stop)
+            return fit(config, settings, folder, identity, stop)
 
 
-def fit(config: Config, settings: PretrainSettings, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-    """Build the run, resume it from a checkpoint if there is one, train it, and return the recorded result."""
+def fit(
+    config: Config, settings: PretrainSettings, folder: RunFolder, identity: Mapping[str, Any], stop: StopRequest
+) -> dict[str, Any]:
+    """Build the run, resume it from a checkpoint if there is one, train it, and return the recorded result.
+
+    `identity` is what `run_fields` returned when the folder was opened.
+    """
     from imdbcls.pretraining import build_pretraining, log_result, log_start, result_of
     from imdbcls.sections import build_tracker
 
@@ -173,7 +179,7 @@ def fit(config: Config, settings: PretrainSettings, folder: RunFolder, stop: Sto
         if resumed_step is None:
             run.trainer.evaluate_before_training(tracker)
         run.trainer.fit(tracker)
-        result = folder.write_result({**result_of(run), "links": dict(tracker.links)})
+        result = folder.write_result({**identity, **result_of(run), "links": dict(tracker.links)})
         tracker.finish(result, folder.path)
         log_result(run, result)
     folder.discard_checkpoints(config.checkpoint.keep)

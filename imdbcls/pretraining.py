@@ -23,7 +23,6 @@ from imdbcls.models.masked_lm import masked_language_model
 from imdbcls.models.masked_scores import masked_metrics, masked_scores
 from imdbcls.runs.folder import PRETRAINED, RunFolder
 from imdbcls.runs.metrics_log import read_points
-from imdbcls.runs.result import run_fields
 from imdbcls.runs.selection import selected_epochs
 from imdbcls.runtime import console
 from imdbcls.runtime.device import reset_peak_memory
@@ -148,11 +147,13 @@ def log_start(run: Run) -> None:
 
 
 def result_of(run: Run) -> dict[str, Any]:
-    """Return the content of `result.json`. `val/*` is for the saved weights, `before/*` for the initial weights."""
+    """Return the content of `result.json`, without the fields of `run_fields`.
+
+    `val/*` is for the saved weights, `before/*` for the initial weights.
+    """
     initial = next(read_points(run.folder.path / "metrics.jsonl"))
     best = run.trainer.evaluator.metrics("val", run.trainer.batches.validation, run.trainer.final_validation())
     return {
-        **run_fields(run.config, run.folder.path.name),
         "status": PRETRAINED,
         **selection_of(run),
         **{f"before/{name.removeprefix('val/')}": initial[name] for name in best},

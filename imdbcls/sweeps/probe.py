@@ -27,6 +27,7 @@ from imdbcls.data.subset import subset
 from imdbcls.models.inference import LATENCY_DOCUMENTS, measure_latency
 from imdbcls.models.metrics import metrics_of
 from imdbcls.runs.folder import RunFolder
+from imdbcls.runs.result import run_fields
 from imdbcls.runtime.device import share_threads
 from imdbcls.runtime.signals import StopRequest
 from imdbcls.sweeps.cost import RunCost, SharedCost
@@ -251,7 +252,8 @@ def finish(run: Run, test: NDArray[np.float64]) -> None:
     run.trainer.saver.load_best(run.trainer.state)
     predictions = report.record_predictions(run, {"validation": run.trainer.best_validation, "test": test})
     latency_ms = measure_latency(run.model, run.batches.test, run.hardware, LATENCY_DOCUMENTS)
-    run.folder.write_result(report.result_of(run, predictions, latency_ms))
+    found = report.result_of(run, predictions, latency_ms)
+    run.folder.write_result({**run_fields(run.config, run.folder.path.name), **found})
 
 
 def size_of(folder: Path) -> int:

@@ -17,7 +17,6 @@ from imdbcls.models.temperature import apply_temperature, fit_temperature
 from imdbcls.printable import counted
 from imdbcls.runs.predictions import Predictions, write_predictions
 from imdbcls.runs.record import checksums_of_predictions, path_of_predictions
-from imdbcls.runs.result import run_fields
 from imdbcls.runs.selection import DEFAULT, LOWER_IS_BETTER, TITLES
 from imdbcls.runtime.command_line import command_line
 from imdbcls.runtime.device import peak_memory_mb
@@ -102,7 +101,7 @@ def record_predictions(run: Run, probabilities: Mapping[str, NDArray[np.float64]
 
 
 def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapping[str, float]) -> dict[str, Any]:
-    """Return the content of `result.json` for a finished run.
+    """Return the content of `result.json` for a finished run, without the fields of `run_fields`.
 
     `latency_ms` contains percentiles in milliseconds from `measure_latency`. The unit of `peak_memory_mb` is 10^6
     bytes. The rows of `test/confusion_matrix` are the true classes. The predictions must already be on disk, because
@@ -110,7 +109,6 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
     """
     corpus, validation, test = run.corpus, predictions["validation"], predictions["test"]
     return {
-        **run_fields(run.config, run.folder.path.name),
         "status": "done",
         **classification_of(run),
         **split_metrics("val", validation),
@@ -128,11 +126,13 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
 
 
 def result_of_trial(run: Run, probabilities_NC: NDArray[np.float64]) -> dict[str, Any]:
-    """Return the content of `result.json` for a finished or pruned trial, from the probabilities on validation."""
+    """Return the content of `result.json` for a finished or pruned trial, from the probabilities on validation.
+
+    The fields of `run_fields` are not included.
+    """
     labels_N = run.trainer.batches.validation.labels
     metrics = metrics_of(labels_N, probabilities_NC)
     return {
-        **run_fields(run.config, run.folder.path.name),
         "status": "pruned" if run.trainer.is_pruned else "trial",
         **classification_of(run),
         "epochs": run.trainer.state.epoch,

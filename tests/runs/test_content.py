@@ -17,8 +17,12 @@ from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.study import read_study
 from imdbcls.comparison.summary import compare_study
 from imdbcls.data.sample import read_sample
+from imdbcls.pretrain import pretrain, read_command
 from imdbcls.runs import content
+from imdbcls.runs.folder import run_folder
 from imdbcls.runs.identity import choices_hash, config_hash, group_hash
+from imdbcls.train import train
+from imdbcls.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -167,6 +171,42 @@ def test_file_is_hashed_once_and_damaged_digest_is_recomputed(
     shutil.rmtree(own_cache)
     assert hashes(f"data.train={path}") == first
     assert not own_cache.exists()
+
+
+@pytest.mark.parametrize("kind", ("run", "failed run", "trial", "pretraining"))
+def test_file_that_changes_during_training_does_not_change_the_identity_of_the_run(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_csv(tmp_path / "c.csv")
+    documents, fit = path.read_bytes(), Trainer.fit
+    small = [choice for choice in TINY if not choice.startswith("data")]
+    asked = read_command([*small, "data=files", f"data.train={path}", f"runs_dir={tmp_path}"])
+    chosen = imdbcls.compose(*small, "data=files", f"data.train={path}", f"runs_dir={tmp_path}")
+    folder = run_folder(asked.config if kind == "pretraining" else chosen)
+
+    def command() -> dict[str, Any]:
+        if kind == "pretraining":
+            return pretrain(asked.config, asked.settings)
+        return train(chosen, (lambda epoch, value: False) if kind == "trial" else None)
+
+    def changing_fit(*arguments: Any) -> None:
+        path.write_bytes(documents + b"a late row,1\n")
+        if kind == "failed run":
+            raise RuntimeError("the head failed")
+        fit(*arguments)
+
+    monkeypatch.setattr(Trainer, "fit", changing_fit)
+    if kind == "failed run":
+        with pytest.raises(RuntimeError):
+            command()
+    else:
+        command()
+    recorded = folder.result()
+    assert recorded is not None
+    path.write_bytes(documents)
+    assert recorded["config_hash"] == config_hash(asked.config if kind == "pretraining" else chosen)
+    if kind != "failed run":
+        assert command() == recorded, "the finished run must not be trained again"
 
 
 def test_only_runs_on_the_same_documents_form_a_group(
