@@ -165,7 +165,8 @@ def load_finished(path: Path, config: "Config", label_names: Sequence[str]) -> F
     checkpoints = RunFolder(path).checkpoints
     if not checkpoints.exists():
         raise UserError(
-            f"{path} {NO_WEIGHTS}. Move the folder away and run its training command again with checkpoint.keep=best."
+            f"{path} {NO_WEIGHTS}. Restore them from a copy, or move {path} away and run its training command again "
+            "with checkpoint.keep=best."
         )
     hardware = build_hardware(config)
     try:

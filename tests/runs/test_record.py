@@ -180,7 +180,7 @@ def test_finished_run_without_weights_is_still_done(copied: Path, steps: list[in
     shutil.rmtree(copied / "checkpoints")
     again = train_again(copied)
     assert steps == [] and again.result["status"] == "done"
-    with pytest.raises(UserError, match=rf"is missing.*move {copied} away and run its training command again"):
+    with pytest.raises(UserError, match=rf"has no weights.*move {copied} away and run its training command again"):
         again.predict(["A quiet, patient film."])
 
 
