@@ -23,8 +23,8 @@ _BAD_PATH = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno
 _NUMBER_IN_TEXT = re.compile(r"(?:os error |\[?errno ?)(\d+)\b|code: (\d+),", re.IGNORECASE)
 _NO_MEMORY_TEXT = re.compile(
     r"can.?t allocate memory|cannot allocate memory|not enough memory|out of memory|std::bad_alloc|bad allocation"
-    r"|CUBLAS_STATUS_ALLOC_FAILED|failed to map segment from shared object|malloc of size|realloc of size"
-    r"|cannot allocate memory in static TLS block|unable to allocate",
+    r"|CU(BLAS|DNN)_STATUS_\w*ALLOC(ATION)?_FAILED|failed to map segment from shared object|malloc of size"
+    r"|realloc of size|cannot allocate memory in static TLS block|unable to allocate",
     re.IGNORECASE,
 )
 _NO_THREADS_TEXT = re.compile(

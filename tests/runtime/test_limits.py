@@ -42,6 +42,9 @@ def caused(error: Exception, cause: BaseException) -> Exception:
         (SafetensorError("Error while mapping: Cannot allocate memory (os error 12)"), "not enough memory"),
         (ArrowMemoryError("malloc of size 4294967296 failed"), "not enough memory"),
         (RuntimeError("std::bad_alloc"), "not enough memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "not enough memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "not enough memory"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), "not enough memory"),
         (RuntimeError("can't start new thread"), "No more threads or processes can be started"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "No more threads or processes"),
         (
