@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # A process may have to wait a long time while another one downloads or encodes documents. If a process ends, its
-# connections close, so the other processes notice at once.
+# connections close. Gloo then fails at once. NCCL may keep waiting until torchrun stops the other processes.
 TIMEOUT = datetime.timedelta(days=1)
 _LOST = re.compile(r"connection (closed|reset|refused)|broken pipe|gloo|nccl|socket", re.IGNORECASE)
 
@@ -160,7 +160,10 @@ def joined_processes(device: str) -> Iterator[Processes]:
 
 @contextlib.contextmanager
 def explained(processes: Processes) -> Iterator[None]:
-    """If a process of the run ends, raise ProcessLostError in the main process, and exit in all other processes."""
+    """If a connection between processes fails, raise ProcessLostError in the main process, and exit in the others.
+
+    The error contains the last line of PyTorch's error. For NCCL, this line is the reason, such as a full /dev/shm.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -168,9 +171,10 @@ def explained(processes: Processes) -> Iterator[None]:
             raise
         if not processes.is_main:
             exit_after_main_process()
+        reason = str(error).strip().splitlines()[-1].strip()
         raise ProcessLostError(
-            "Another process of this run has ended; torchrun shows which one. The same command continues the run from "
-            "its last checkpoint."
+            f"Another process of this run has ended or cannot be reached ({reason}). If a process has ended, torchrun "
+            "shows which one. The same command continues the run from its last checkpoint."
         ) from error
 
 

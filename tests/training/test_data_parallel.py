@@ -32,7 +32,7 @@ from support.runs import PERSONAL
 
 from imdbcls.runs.read_predictions import read_predictions
 from imdbcls.runs.record import path_of_predictions
-from imdbcls.runtime.distributed import Processes
+from imdbcls.runtime.distributed import Processes, ProcessLostError, explained
 
 # 90 training documents make 11 batches of 8 documents and one batch of 2, which 4 processes cannot share evenly.
 SETTINGS = (*TINY, "data.train_limit=90", "trainer.log_every=1")
@@ -252,6 +252,19 @@ def test_an_error_of_one_process_while_it_builds_the_run_ends_all(failing: int) 
     assert "the disk is full" in errors[failing]
     assert ("ProcessLostError: Process 1 of 2 has failed" in errors[0]) == (failing == 1)
     assert "Error" not in errors[1] or failing == 1
+
+
+FULL = """NCCL error in: ProcessGroupNCCL.cpp:3356, unhandled system error, NCCL version 2.27.5
+ncclSystemError: System call (e.g. socket, malloc) or external library call failed or device error.
+Last error:
+Error while creating shared memory segment /dev/shm/nccl-1 (size 9637888), error: No space left on device (28)
+"""
+
+
+def test_an_error_of_nccl_keeps_its_reason() -> None:
+    reason = r"\(Error while creating shared memory segment /dev/shm/nccl-1 .*No space left on device \(28\)\)"
+    with pytest.raises(ProcessLostError, match=reason), explained(Processes(0, 2)):
+        raise RuntimeError(FULL)
 
 
 @pytest.mark.slow
