@@ -139,13 +139,19 @@ class Batch:
         }
 
     def to(self, device: torch.device) -> "Batch":
-        """Return a copy on a device, or the batch itself for the CPU. A copy to CUDA does not block (pinned memory)."""
+        """Return a copy on a device, or the batch itself for the CPU.
+
+        A copy to CUDA does not block: its source is pinned, and PyTorch keeps pinned memory until the copy is done. The
+        source must be contiguous, because PyTorch copies strided tensors through unpinned memory. On other devices, the
+        source could be freed before an asynchronous copy is done, so the copy blocks.
+        """
         if device.type == "cpu":
             return self
 
         def move(tensor: Tensor) -> Tensor:
-            pinned = tensor.pin_memory() if device.type == "cuda" else tensor
-            return pinned.to(device, non_blocking=True)
+            if device.type == "cuda":
+                return tensor.contiguous().pin_memory().to(device, non_blocking=True)
+            return tensor.to(device)
 
         return replace(
             self,

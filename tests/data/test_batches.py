@@ -139,6 +139,29 @@ def test_micro_batches_add_up_to_the_batch() -> None:
                 start += len(part)
 
 
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_only_contiguous_pinned_tensors_are_copied_without_blocking(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned: list[Tensor] = []
+    copies = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        pinned.append(torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).copy_(tensor))
+        return pinned[-1]
+
+    def copy(tensor: Tensor, device: torch.device, non_blocking: bool = False) -> Tensor:
+        is_pinned = any(tensor is each for each in pinned)
+        copies.append((is_pinned, non_blocking, is_pinned and tensor.is_contiguous()))
+        return tensor
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    monkeypatch.setattr(Tensor, "to", copy)
+    for micro_batch in next(make_train(100).epoch(0)).split(4):
+        assert same(micro_batch.to(torch.device(device)), micro_batch)
+    assert len(copies) >= 4 * 4 and set(copies) == {(device == "cuda",) * 3}
+
+
 def test_evaluation_has_every_document_once_longest_first() -> None:
     lengths = np.random.default_rng(1).integers(3, 900, 1001)
     labels = np.arange(1001) % 2
