@@ -27,8 +27,9 @@ PASS_TOKENS = 8192  # tokens in one pass of the model
 class Attribution:
     """The attribution of the logit of class `target` to the tokens.
 
-    `scores_WT` are the integrated gradients, summed over the embedding dimensions. The exact scores would sum to the
-    logit of the text minus the logit of the baseline. `error` is the absolute difference from this value.
+    `scores_WT` are the integrated gradients, summed over the embedding dimensions (float64, on the CPU). The
+    exact scores would sum to the logit of the text minus the logit of the baseline. `error` is the absolute difference
+    from this value.
     """
 
     target: int
@@ -66,7 +67,7 @@ def integrated_gradients(model: Classifier, batch: Batch, baseline_ids_WT: Tenso
             method="gausslegendre",
             internal_batch_size=max(PASS_TOKENS // batch.input_ids_BT.numel(), 1),
         )
-        scores_WT = gradients_1WTD[0].detach().double().sum(dim=2)
+        scores_WT = gradients_1WTD[0].detach().cpu().double().sum(dim=2)  # MPS has no float64
         error = abs(float(scores_WT.sum()) - difference)
         if error <= tolerance or steps >= MOST_STEPS:
             return Attribution(chosen, scores_WT, logits_C, baseline_logits_C, error, tolerance, steps)

@@ -76,13 +76,13 @@ def _explain(run: FinishedRun, text: str, target: int | None) -> Explanation:
     pooling, special = pooling_of(finished.model, batch, reading)
     probabilities, of_baseline = (
         dict(zip(run.label_names, torch.softmax(logits_C.double() / run.temperature, dim=0).tolist(), strict=True))
-        for logits_C in (found.logits_C, found.baseline_logits_C)
+        for logits_C in (found.logits_C.cpu(), found.baseline_logits_C.cpu())
     )
     return Explanation(
         text=text,
         words=tuple(text[start:end] for start, end in reading.spans),
         spans=tuple(reading.spans),
-        scores=tuple(reading.sum_by_word(found.scores_WT.cpu()).tolist()),
+        scores=tuple(reading.sum_by_word(found.scores_WT).tolist()),
         label=run.label_names[int(found.logits_C.argmax())],
         probabilities=probabilities,
         target=run.label_names[found.target],
@@ -120,8 +120,8 @@ def pooling_of(model: Classifier, batch: Batch, reading: Reading) -> tuple[tuple
     if weigh is None:
         return None, None
     hidden = model.encode(batch.input_ids_BT, batch.mask_BT, batch.token_indices_N)
-    weights_WT: Tensor = weigh(hidden, batch.mask_BT).double().cpu()
-    lengths_W = batch.mask_BT.sum(dim=1).double().cpu()
+    weights_WT: Tensor = weigh(hidden, batch.mask_BT).cpu().double()
+    lengths_W = batch.mask_BT.sum(dim=1).cpu().double()
     weights_WT = weights_WT * (lengths_W / lengths_W.sum()).unsqueeze(1)
     words = reading.sum_by_word(weights_WT)
     return tuple(words.tolist()), float(weights_WT.sum() - words.sum())

@@ -39,7 +39,7 @@ def masked_scores(
         labels_M = batch.masked.labels_M.to(hardware.device)
         losses_M = functional.cross_entropy(logits_MV, labels_M, reduction="none")
         correct_M = (logits_MV.argmax(dim=1) == labels_M).float()
-        scores_M3 = torch.stack([losses_M, correct_M, torch.ones_like(losses_M)], dim=1).double().cpu()
+        scores_M3 = torch.stack([losses_M, correct_M, torch.ones_like(losses_M)], dim=1).cpu().double()
         rows_M = batch.masked.rows_M if batch.documents_W is None else batch.documents_W[batch.masked.rows_M]
         scores_N3.index_add_(0, torch.from_numpy(batch.rows)[rows_M], scores_M3)
     processes.add(scores_N3)  # each row is zero in all processes except one

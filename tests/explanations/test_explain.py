@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from support.float64 import Float64OnCpuOnly
 from support.runs import TINY, Launch
 from torch import Tensor, nn
 
@@ -82,7 +83,10 @@ def test_logits_are_those_of_predict_and_scores_are_complete(
     head: str, text: str, runs: dict[str, imdbcls.FinishedRun], lstm: imdbcls.FinishedRun
 ) -> None:
     run = lstm if head == "lstm" else runs[head]
-    found = explain(run, text)
+    run.plain_model  # noqa: B018 - load it first: loading a model may use float64 on the CPU
+    with Float64OnCpuOnly() as watched:
+        found = explain(run, text)
+    assert watched.num_conversions >= 3
     predicted = run.predict([text])
     assert found.label == found.target == predicted.names[0]
     assert list(found.probabilities) == list(run.label_names)

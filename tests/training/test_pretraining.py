@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.float64 import Float64OnCpuOnly
 from support.processes import EVERY_STEP, digest, kill_at, points, run, run_folder
 from support.runs import Launch
 from support.small_models import make_folder
@@ -128,7 +129,9 @@ def test_scores_of_documents_are_independent_of_the_batch(tmp_path: Path) -> Non
     metrics = []
     for size in (1, 40):
         run = make(tmp_path / str(size), f"eval_batch_size={size}", f"data.cache_dir={tmp_path}")
-        scores_N3 = run.trainer.evaluator.scores("validation", run.batches.validation)
+        with Float64OnCpuOnly() as watched:
+            scores_N3 = run.trainer.evaluator.scores("validation", run.batches.validation)
+        assert watched.num_conversions > 0
         assert scores_N3.shape == (20, 3) and (scores_N3[:, 2] >= 1).all()
         metrics.append(run.trainer.evaluator.metrics("val", run.batches.validation, scores_N3))
     assert metrics[0] == pytest.approx(metrics[1], rel=1e-5)
