@@ -79,7 +79,10 @@ class FinishedRun:
             raise UserError(f"split={split!r} is not one of {', '.join(SPLITS)}.")
         path = path_of_predictions(self.folder, split)
         if (problem := problem_of_predictions(self.folder, self.result, split)) is not None:
-            raise UserError(f"{self.folder}: {problem}. Run the training command again to rewrite the predictions.")
+            advice = "Run the training command again to rewrite the predictions."
+            if not (self.folder / "checkpoints" / "last").is_dir():
+                advice += " The run is then trained from the beginning, because checkpoints/last is missing."
+            raise UserError(f"{self.folder}: {problem}. {advice}")
         try:
             found = read_predictions(path)
         except BadPredictionsError as error:

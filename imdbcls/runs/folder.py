@@ -200,6 +200,7 @@ class RunFolder:
                 f"{self.path} is already done: test accuracy {result['test/accuracy']:.2%}. Nothing was run. To train "
                 "the run again, for example after a code change, move the folder away."
             )
+            self._discard_leftover_checkpoints()
             return result
         stopped = self.result()
         if in_sweep() and stopped is not None and stopped.get("status") == "stopped":
@@ -240,6 +241,7 @@ class RunFolder:
                 f"{self.path} is already done: masked loss {result['val/loss']:.4f}. Nothing was run. To pretrain "
                 "again, for example after a code change, move the folder away."
             )
+            self._discard_leftover_checkpoints()
             return result
         self._set_damage_aside()
         return None
@@ -285,6 +287,14 @@ class RunFolder:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
         elif keep == "best":
             shutil.rmtree(self.checkpoints / "last", ignore_errors=True)
+
+    def _discard_leftover_checkpoints(self) -> None:
+        """Remove checkpoints of a finished run that a process left because it was killed after writing the result.
+
+        `checkpoint.keep` in the run's `config.yaml` decides. Without this key, keep all checkpoints.
+        """
+        with suppress(UserError, LookupError, TypeError):  # config.yaml is damaged, or from an earlier version
+            self.discard_checkpoints(self.config()["checkpoint"]["keep"])
 
     def write_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write `result.json` with its format version, and return its content."""

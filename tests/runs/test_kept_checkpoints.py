@@ -1,5 +1,6 @@
 """`checkpoint.keep` removes checkpoints when a run has ended, and changes nothing else."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,19 @@ def test_a_run_with_few_checkpoints_is_complete(runs: dict[str, Path], capsys: p
         config = imdbcls.compose(*TINY, "epochs=1", f"runs_dir={runs[keep].parent.parent}", f"study={keep}")
         train(config)
         assert "is already done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("all", ["best", "last"]), ("best", ["best"]), ("none", [])])
+def test_checkpoints_left_by_a_killed_process_are_removed(
+    keep: str, kept: list[str], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """The config in the run's folder decides, not the config of the command that finds the finished run."""
+    run = shutil.copytree(runs["all"], tmp_path / "killed" / runs["all"].name)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("  keep: all", f"  keep: {keep}"))
+    other = "all" if keep == "none" else "none"
+    train(imdbcls.compose(*TINY, "epochs=1", f"runs_dir={tmp_path}", "study=killed", f"checkpoint.keep={other}"))
+    assert sorted(path.name for path in run.glob("checkpoints/*")) == kept
 
 
 def test_the_best_weights_are_enough_to_predict(runs: dict[str, Path]) -> None:

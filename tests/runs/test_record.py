@@ -163,6 +163,10 @@ def test_damaged_predictions_are_reported_and_rewritten(
     train_again(copied)
     assert steps == [] and path.read_bytes() == before
     assert len(read_study(copied.parent).groups) == 1
+    path.unlink()
+    shutil.rmtree(copied / "checkpoints" / "last")
+    with pytest.raises(UserError, match=r"trained from the beginning, because checkpoints/last is missing\.$"):
+        imdbcls.load_run(copied).predictions(split)
 
 
 def test_predictions_without_checksums_are_checked_for_truncation(copied: Path, steps: list[int]) -> None:

@@ -65,8 +65,11 @@ def test_killed_run_continues_to_the_same_bits_and_its_encoder_is_fine_tuned(tmp
     assert found["val/loss"] < found["before/loss"] and found["val/perplexity"] < found["before/perplexity"]
     steps = [point["step"] for point in points(pretrained)]
     assert steps[0] == 0 and steps == sorted(set(steps)) and steps[-1] == 24
+    config = pretrained / "config.yaml"  # as if the process had been killed before it removed checkpoints/last
+    config.write_text(config.read_text().replace("  keep: all", "  keep: best"))
     again = run(killed, *arguments, command=PRETRAIN)
     assert f"is already done: masked loss {found['val/loss']:.4f}" in again.output
+    assert [path.name for path in pretrained.glob("checkpoints/*")] == ["best"]
 
     # Pretraining that starts from the run continues with the run's head.
     backbone = load_backbone(
