@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from imdbcls.printable import counted
@@ -51,7 +52,9 @@ class StepProfiler:
     def report(self, found: profile) -> None:
         """Write the trace, and log the operators that take the most time, not counting the operators that they call."""
         found.export_chrome_trace(str(self.trace))
-        averages = {NAMES.get(each.key, each.key): each for each in found.key_averages()}
+        # The events of the GPU repeat the times of the operators that launched them.
+        operators = [each for each in found.key_averages() if each.device_type == DeviceType.CPU]
+        averages = {NAMES.get(each.key, each.key): each for each in operators}
         times = {name: self.microseconds(each) for name, each in averages.items()}
         total = sum(times.values()) or 1.0
         slowest = sorted(times, key=times.__getitem__, reverse=True)[:NUM_OPERATORS]
