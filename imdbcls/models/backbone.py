@@ -1,7 +1,9 @@
 """Load or build a backbone: an encoder with its tokenizer, pretrained or with random weights."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +42,10 @@ TINY_VOCABULARY = 2000
 
 @dataclass(frozen=True)
 class Backbone:
-    """An encoder (float32, on the CPU, without a pooler), its tokenizer, and whether the encoder is accelerated."""
+    """An encoder (float32, on the CPU, without a pooler), its tokenizer, and whether the encoder is accelerated.
+
+    `own_dropout` contains the dropout probabilities of the model's config that `set_dropout` replaced.
+    """
 
     name: str
     encoder: PreTrainedModel
@@ -48,6 +53,7 @@ class Backbone:
     cpu_fallback_reason: str | None  # why training on the CPU does not use the fast layers; None if it uses them
     cuda_fallback_reason: str | None  # why padding is also processed on CUDA; None if it is not
     causal: bool = False  # whether each token attends only to itself and to earlier tokens
+    own_dropout: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def hidden_size(self) -> int:
@@ -59,8 +65,14 @@ class Backbone:
         return longest_document(self.encoder)
 
     def save(self, folder: Path) -> None:
-        """Save the architecture and the tokenizer, without weights, for `load_backbone(pretrained=False)`."""
-        self.encoder.config.save_pretrained(folder)
+        """Save the architecture and the tokenizer, without weights, for `load_backbone(pretrained=False)`.
+
+        The saved dropout probabilities are the model's own, so that they stay the default of a run that starts from
+        this encoder. To rebuild the same model, load it with the same `dropout` and `attention_dropout`.
+        """
+        config = deepcopy(self.encoder.config)
+        config.update(dict(self.own_dropout))
+        config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
@@ -93,7 +105,7 @@ def load_backbone(
             f"backbone.path={path}: config.json or the tokenizer is missing or invalid: "
             f"{' '.join(str(error).split())[:300]}"
         ) from error
-    set_dropout(config, dropout, attention_dropout)
+    own_dropout = set_dropout(config, dropout, attention_dropout)
     prepare_config(config)
     encoder = load_weights(path, folder, config) if pretrained else random_encoder(path, config)
     drop_pooler(encoder)
@@ -101,7 +113,7 @@ def load_backbone(
     give_padding(tokenizer)
     is_meta = encoder.device.type == "meta"  # the caller needs only the tokenizer
     causal = not is_meta and require_encoder(name, encoder, int(tokenizer.pad_token_id))
-    return replace(make_backbone(name, encoder, tokenizer, fast), causal=causal)
+    return replace(make_backbone(name, encoder, tokenizer, fast), causal=causal, own_dropout=own_dropout)
 
 
 def make_backbone(name: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fast: bool) -> Backbone:
@@ -127,12 +139,15 @@ HIDDEN_DROPOUT = (
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 
 
-def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> None:
+def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropout: float | None) -> dict[str, float]:
     """Set the dropout probabilities in the model's config, under the keys that its architecture uses.
+
+    Return the values that these keys had before.
 
     Some architectures (T5, XLNet) have a single dropout probability, which `dropout` sets. Raise UserError if a
     probability is above 0 and the architecture has no such dropout.
     """
+    before: dict[str, float] = {}
     for key, probability, names in (
         ("dropout", dropout, HIDDEN_DROPOUT),
         ("attention_dropout", attention_dropout, ATTENTION_DROPOUT),
@@ -144,8 +159,10 @@ def set_dropout(config: PretrainedConfig, dropout: float | None, attention_dropo
             raise UserError(
                 f"backbone.{key}={probability}: {config.model_type} has no such dropout. Set the key to 0 or null."
             )
+        before |= {name: getattr(config, name) for name in found}  # two names may be aliases of one value
         for name in found:
             setattr(config, name, probability)
+    return before
 
 
 def tiny_backbone(
@@ -162,10 +179,10 @@ def tiny_backbone(
         intermediate_size=128,
         max_position_embeddings=TINY_LIMIT,
     )
-    set_dropout(config, dropout, attention_dropout)
+    own_dropout = set_dropout(config, dropout, attention_dropout)
     config._attn_implementation = "sdpa"
     encoder = BertModel(config, add_pooling_layer=False)
-    return make_backbone(name, encoder, word_tokenizer(), fast)
+    return replace(make_backbone(name, encoder, word_tokenizer(), fast), own_dropout=own_dropout)
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

@@ -209,6 +209,26 @@ def test_weights_with_nan_are_rejected(tmp_path: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("name", WORKING)
+def test_run_folder_keeps_the_dropout_of_the_model(name: str, tmp_path: Path) -> None:
+    """`backbone.dropout=0` in pretraining set the dropout of later runs that start from the encoder, too."""
+    first = load(family_folder(name, tmp_path / "model"), dropout=0.0, attention_dropout=0.0)
+    first.save(tmp_path / "run")
+    default = load(tmp_path / "run", pretrained=False)
+    assert dropout_of(default) == dropout_of(load(tmp_path / "model"))
+    again = load(tmp_path / "run", pretrained=False, dropout=0.0, attention_dropout=0.0)
+    assert dropout_of(again) == dropout_of(first)
+
+
+def dropout_of(backbone: Backbone) -> dict[str, float]:
+    """Return the dropout probabilities in an encoder's config and modules."""
+    config = backbone.encoder.config.to_dict()
+    modules = backbone.encoder.named_modules()
+    return {key: value for key, value in config.items() if "drop" in key} | {
+        path: module.p for path, module in modules if isinstance(module, torch.nn.Dropout)
+    }
+
+
 def test_settings_that_a_family_lacks_are_rejected(tmp_path: Path) -> None:
     backbones = {name: load(family_folder(name, tmp_path / name)) for name in ("distilbert", "gpt2", "mamba")}
     freeze(backbones["distilbert"], 1)
