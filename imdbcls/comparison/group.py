@@ -97,6 +97,13 @@ class Group:
         data = self.runs[0].config.get("data")
         return isinstance(data, dict) and data.get("truncation") == "windows"
 
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether each document is a pair of texts."""
+        data = self.runs[0].config.get("data")
+        source = data.get("source") if isinstance(data, dict) else None
+        return isinstance(source, dict) and source.get("pair_column") is not None
+
     @cached_property
     def correct_SN(self) -> np.ndarray:
         """1.0 where the prediction of a seed equals the label, else 0.0 (float32)."""

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from support.browser import Browser
-from support.studies import HEADS, Head, make_study, review_texts
+from support.studies import HEADS, Head, make_study, rendered_study, review_texts
 
 from imdbcls.comparison.metrics import METRICS
 from imdbcls.comparison.results import Comparison
@@ -371,3 +372,25 @@ def test_confusion_matrix_of_five_classes_fits_without_scrolling(browser: Browse
         "[...document.querySelectorAll('.matrices .scroll')].map(b => b.scrollWidth - b.clientWidth)"
     )
     assert widths == [0, 0, 0]
+
+
+def test_the_page_names_an_explain_command_only_for_runs_that_can_be_explained(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", heads=HEADS[:2], seeds=(0, 1), num_documents=200)
+    best = [group.head for group in compared(study).groups]
+    assert "imdbcls.explain" not in rendered_study(study).page  # no run has weights
+
+    for head, seeds in zip(best, [(0, 1), (1,)], strict=True):
+        for seed in seeds:
+            (study / f"{head}-s{seed}" / "checkpoints" / "best").mkdir(parents=True)
+            (study / f"{head}-s{seed}" / "checkpoints" / "best" / "model.safetensors").touch()
+    runs = f"{study / best[0]}-s0 {study / best[1]}-s1"
+    assert f"imdbcls.explain --disagreement {runs}</code>" in rendered_study(study).page
+
+    for file in study.glob("*/config.yaml"):
+        config = yaml.safe_load(file.read_text())
+        config["data"]["source"] = {"_target_": "imdbcls.data.files.read_files", "pair_column": "hypothesis"}
+        file.write_text(yaml.safe_dump(config))
+    assert "imdbcls.explain" not in rendered_study(study).page
+    (study / "disagreement-a-b.html").touch()
+    page = rendered_study(study).page
+    assert 'href="disagreement-a-b.html"' in page and "imdbcls.explain" not in page
