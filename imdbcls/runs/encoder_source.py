@@ -1,4 +1,4 @@
-"""Check whether the encoder of an earlier run may have been trained on documents that are now held out."""
+"""Check an earlier run whose encoder is fine-tuned: its state, and whether it held out the same documents."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,13 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 from imdbcls.errors import UserError
 from imdbcls.printable import shown
+from imdbcls.runs.folder import PRETRAINED
 from imdbcls.runs.identity import SPLIT_CHOICES, split_choices_hash
+from imdbcls.runs.record import TRIAL_STATUSES
 from imdbcls.runs.untrusted import read_json, read_yaml
-from imdbcls.runtime.model_files import is_run, local_model
+from imdbcls.runtime.model_files import architecture, is_run, local_model
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
     from imdbcls.data.documents import Corpus
+
+ENDED = ("done", PRETRAINED, *TRIAL_STATUSES)  # statuses of runs whose training has ended
+
+
+def require_ended(path: str, folder: Path) -> None:
+    """Raise UserError if `folder`, the local model at `backbone.path=path`, is a run whose training has not ended.
+
+    Such a run has the weights of the best epoch so far, and does not record which documents it held out.
+    """
+    if architecture(folder) == folder:
+        return  # not a run folder
+    status = read_or_nothing(folder / "result.json", read_json).get("status")
+    if status not in ENDED:
+        problem = "result.json is missing or damaged" if status is None else f"its status is {shown(status)}"
+        raise UserError(
+            f"backbone.path={shown(path)}: this run is not finished ({problem}). Repeat its command to finish it, or "
+            "use another run."
+        )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""For an encoder of an earlier run, check whether that run held out the documents that are held out now."""
+"""For an encoder of an earlier run, check that the run is finished and which documents it held out."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from imdbcls.config.overrides import compose
 from imdbcls.config.schema import Config
 from imdbcls.data.documents import Corpus
 from imdbcls.data.pretraining import unlabelled_documents
+from imdbcls.errors import UserError
 from imdbcls.runs.encoder_source import encoder_source_of
 from imdbcls.runs.identity import split_choices_hash
 
@@ -29,7 +30,7 @@ def earlier_run(folder: Path, result: dict[str, Any] | None, *overrides: str) ->
         (folder / file).parent.mkdir(parents=True)
         (folder / file).write_text("{}")
     if result is not None:
-        (folder / "result.json").write_text(json.dumps(result))
+        (folder / "result.json").write_text(json.dumps({"status": "done", **result}))
         (folder / "config.yaml").write_text(str(config(*overrides)))
     return folder
 
@@ -88,8 +89,8 @@ def test_edited_files_are_other_documents(tmp_path: Path) -> None:
     assert found is not None and found.same_splits is False
 
 
-@pytest.mark.parametrize("result", (None, {}, {"split_hash": "a"}))
-def test_a_run_without_recorded_splits_is_warned_of(tmp_path: Path, result: dict[str, Any] | None) -> None:
+@pytest.mark.parametrize("result", ({}, {"split_hash": "a"}))
+def test_a_run_without_recorded_splits_is_warned_of(tmp_path: Path, result: dict[str, Any]) -> None:
     chosen = config(f"backbone.path={earlier_run(tmp_path / 'run', result)}")
     found = encoder_source_of(chosen, corpus())
     assert found is not None and found.same_splits is None
@@ -111,3 +112,25 @@ def test_only_weights_of_a_run_have_a_source(tmp_path: Path) -> None:
     assert encoder_source_of(config("backbone=tiny"), corpus()) is None
     folder = earlier_run(tmp_path / "run", None)
     assert encoder_source_of(config(f"backbone.path={folder}", "backbone.pretrained=false"), corpus()) is None
+
+
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    (
+        (None, "result.json is missing or damaged"),
+        ({"status": "interrupted", "split_choices_hash": "x"}, "its status is interrupted"),
+        ({"status": "failed"}, "its status is failed"),
+    ),
+)
+def test_a_run_that_is_not_finished_is_refused(tmp_path: Path, result: dict[str, Any] | None, problem: str) -> None:
+    folder = earlier_run(tmp_path / "run", result)
+    with pytest.raises(UserError, match=rf"^backbone\.path={folder}: this run is not finished \({problem}\)\."):
+        config(f"backbone.path={folder}")
+    (folder / "checkpoints/best/model.safetensors").unlink()
+    with pytest.raises(UserError, match="this run is not finished"):
+        config(f"backbone.path={folder}")
+    assert config(f"backbone.path={folder}", "backbone.pretrained=false").backbone.pretrained is False
+
+
+def test_a_pretrained_encoder_is_accepted(tmp_path: Path) -> None:
+    config(f"backbone.path={earlier_run(tmp_path / 'run', {'status': 'pretrained'})}")
