@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,9 @@ def require_own_source(source: Mapping[str, Any], run: Path) -> None:
 def read_from(source: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the source with its paths replaced by `path`, the user's own copy of the documents (`--data`).
 
-    For `data=files`, `path` is a folder that contains files with the same names. If the source names only one file or
-    pattern, `path` can also be a file or a pattern. Raise UserError if the source is not `data=files`, `data=imdb` or
-    `data=hub`, or if it names several files and `path` is not a folder.
+    For `data=files`, `path` is a folder that contains the files under the paths of `names_in_copy`. If the source names
+    only one file or pattern, `path` can also be a file or a pattern. Raise UserError if the source is not `data=files`,
+    `data=imdb` or `data=hub`, or if it names several files and `path` is not a folder.
     """
     target = source.get("_target_")
     if target in (READER.format("imdb"), READER.format("hub")):
@@ -121,14 +121,27 @@ def read_from(source: Mapping[str, Any], path: str) -> dict[str, Any]:
             f"--data={path} can only be used for runs with data=files, imdb or hub; this run reads "
             f"{describe_source(source)}. Leave out --data."
         )
-    names = {
-        key.removeprefix("data."): [os.path.basename(each) for each in paths]
-        for key, paths in named_sources(source).items()
-    }
+    named = {key.removeprefix("data."): paths for key, paths in named_sources(source).items()}
+    copies = names_in_copy([each for paths in named.values() for each in paths])
+    names = {key: [copies[each] for each in paths] for key, paths in named.items()}
     if os.path.isdir(os.path.expanduser(path)):
         moved = {key: [os.path.join(path, name) for name in found] for key, found in names.items()}
         return {**source, **{key: found if isinstance(source[key], list) else found[0] for key, found in moved.items()}}
-    every_name = [name for found in names.values() for name in found]
+    every_name = list(dict.fromkeys(name for found in names.values() for name in found))
     if len(every_name) == 1:
         return {**source, **dict.fromkeys(names, path)}
     raise UserError(f"--data={path} is not a folder. Pass the folder that contains {', '.join(every_name)}.")
+
+
+def names_in_copy(paths: Sequence[str]) -> dict[str, str]:
+    """Map files and patterns to their paths in the folder with the user's own copy.
+
+    Usually these are their names. If two files have the same name, these are their paths relative to the deepest folder
+    that contains all files, such as `a/data.csv` and `b/data.csv`. No path leads out of the folder with the copy.
+    """
+    full = {path: os.path.abspath(os.path.expanduser(path)) for path in paths}
+    different = set(full.values())
+    if len({os.path.basename(path) for path in different}) == len(different):
+        return {path: os.path.basename(each) for path, each in full.items()}
+    parent = os.path.commonpath([os.path.dirname(path) for path in different])
+    return {path: os.path.relpath(each, parent) for path, each in full.items()}

@@ -181,6 +181,25 @@ def test_own_copy_replaces_the_path() -> None:
         read_from({"_target_": "imdbcls.data.sample.read_sample"}, "mine")
 
 
+def test_own_copy_has_subfolders_if_two_files_have_the_same_name() -> None:
+    Path("mine").mkdir()
+    theirs = {
+        **FILES,
+        "train": ["/x/tr/a.csv", "/x/tr/b.csv"],
+        "validation": "/x/tr/b.csv",
+        "test": "/x/te/../te/b.csv",
+    }
+    copy = {"train": ["mine/tr/a.csv", "mine/tr/b.csv"], "validation": "mine/tr/b.csv", "test": "mine/te/b.csv"}
+    assert read_from(theirs, "mine") == {**theirs, **copy}
+    patterns = {**FILES, "train": "tr/*.csv", "test": "../te/*.csv"}
+    here = Path.cwd().name
+    assert read_from(patterns, "mine") == {**patterns, "train": f"mine/{here}/tr/*.csv", "test": "mine/te/*.csv"}
+    same = {**FILES, "train": "x/a.csv", "test": "x/a.csv"}
+    assert read_from(same, "mine") == {**same, "train": "mine/a.csv", "test": "mine/a.csv"}
+    with pytest.raises(UserError, match=r"Pass the folder that contains tr/a\.csv, tr/b\.csv, te/b\.csv"):
+        read_from(theirs, "b.csv")
+
+
 def test_search_stops_in_a_folder_with_too_many_files(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         Path(f"deep/{number}/a").mkdir(parents=True)
