@@ -64,7 +64,8 @@ def single_query_attention(
     projected_BAH = torch.einsum("bae,aeh->bah", query_BAE * width**-0.5, key_AEH)
     scores_BAT = torch.bmm(projected_BAH, hidden_BTH.transpose(1, 2)).float()
     weights_BAT = scores_BAT.masked_fill(~mask_BT.unsqueeze(1), float("-inf")).softmax(dim=2)
-    weights_BAT = F.dropout(weights_BAT, dropout, dropout > 0)
+    if dropout > 0:  # as an argument of `F.dropout`, this comparison would break the graph of `torch.compile`
+        weights_BAT = F.dropout(weights_BAT, dropout)
     pooled_BAH = torch.bmm(weights_BAT.to(hidden_BTH.dtype), hidden_BTH)
     context_BAE = torch.einsum("bah,aeh->bae", pooled_BAH, value_AEH)
     context_BAE = context_BAE + weights_BAT.sum(dim=2, keepdim=True) * value_H.view(num_heads, width)

@@ -13,7 +13,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from imdbcls.errors import UserError
 from imdbcls.kernels import unpadded
+from imdbcls.kernels.head_input import HeadInput
 from imdbcls.models import classifier, torch_compile
+from imdbcls.runtime.padding import token_indices
 
 SETTINGS = ("max_length=128", "backbone.fast=false", "backbone.dropout=0.1", "batch_size=4", "data.train_limit=17")
 
@@ -82,6 +84,21 @@ def test_unpadded_layers_are_compiled(
         torch.testing.assert_close(logits_BC, expected_BC, atol=1e-5, rtol=1e-5)
         logits_BC.sum().backward()
     assert counter.frame_count > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head_input", [HeadInput("last", "first"), HeadInput(2, "first")])
+def test_first_token_layers_are_compiled_once(head_input: HeadInput, counter: CompileCounterWithBackend) -> None:
+    """Use the meta device: as on CUDA, and unlike on the CPU, attention over unpadded rows reads no values."""
+    encoder = make_encoder("roberta").to("meta").train()
+    encode = torch_compile.compiled(unpadded.encode)
+    torch._dynamo.utils.counters.clear()
+    for lengths in ((2, 16, 32), (2, 32, 64), (9, 30), (64, 5, 37, 8), (2, 8)):
+        ids_BT, mask_BT = make_batch(encoder, lengths)
+        mask_BT = mask_BT.bool()
+        inputs = (each.to("meta") for each in (ids_BT, mask_BT, token_indices(mask_BT)))
+        encode(encoder, *inputs, head_input, None).sum().backward()
+    assert counter.frame_count == 1 and not torch._dynamo.utils.counters["graph_break"]
 
 
 @pytest.mark.parametrize(
