@@ -208,8 +208,8 @@ def build_evaluation_model(config: Config, inputs: Inputs) -> EvaluationModel:
         swa_start=None if swa_start is None else min(round(swa_start * num_steps), num_steps - 1),
     )
     if config.compile:
-        has_types = inputs.tokens["train"].has_types
-        compile_training(evaluation_model.trained, inputs.hardware, config.max_length, has_types)
+        num_rows, has_types = build_settings(config).micro_batch_size, inputs.tokens["train"].has_types
+        compile_training(evaluation_model.trained, inputs.hardware, num_rows, config.max_length, has_types)
     return evaluation_model
 
 

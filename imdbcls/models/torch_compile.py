@@ -19,7 +19,7 @@ from imdbcls.models.classifier import Classifier
 from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.padding import token_indices
 
-WARM_UP_ROWS = 6
+MAX_WARM_UP_ROWS = 6
 
 
 @lru_cache
@@ -27,10 +27,10 @@ def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tenso
     return torch.compile(function, dynamic=True)
 
 
-def compile_training(model: Classifier, hardware: Hardware, max_length: int, has_types: bool) -> None:
+def compile_training(model: Classifier, hardware: Hardware, num_rows: int, max_length: int, has_types: bool) -> None:
     """Compile the encoder of `model` for training. The names of the parameters do not change.
 
-    `has_types`: the batches have token types.
+    `num_rows` is the number of rows in a micro-batch. `has_types`: the batches have token types.
 
     Raise UserError if this machine cannot compile, or if the encoder uses the fast CPU layers.
     """
@@ -47,7 +47,7 @@ def compile_training(model: Classifier, hardware: Hardware, max_length: int, has
     if device not in ("cpu", "cuda"):
         raise UserError(f"compile=true supports CUDA and the CPU, but not device={device}. Set compile=false.")
     model.compile_encode = compiled
-    warm_up(model, hardware, max_length, has_types)
+    warm_up(model, hardware, num_rows, max_length, has_types)
 
 
 def compiler() -> str | None:
@@ -55,12 +55,17 @@ def compiler() -> str | None:
     return next((path for name in names if (path := shutil.which(name)) is not None), None)
 
 
-def warm_up(model: Classifier, hardware: Hardware, max_length: int, has_types: bool) -> None:
-    """Run a forward and backward pass over dummy documents at each of two padded lengths. Then reset all gradients."""
+def warm_up(model: Classifier, hardware: Hardware, num_rows: int, max_length: int, has_types: bool) -> None:
+    """Run a forward and backward pass over dummy documents at each of two padded lengths. Then reset all gradients.
+
+    A pass has as many rows as a micro-batch, but at most `MAX_WARM_UP_ROWS`. It has at least two rows, because PyTorch
+    treats a size of 1 as a constant.
+    """
     was_training = model.training
     model.train()
+    num_rows = max(2, min(num_rows, MAX_WARM_UP_ROWS))
     for width in (max_length // 2, max_length):
-        lengths_B = torch.linspace(2, width, WARM_UP_ROWS).long()
+        lengths_B = torch.linspace(2, width, num_rows).long()
         mask_BT = torch.arange(width) < lengths_B.unsqueeze(1)
         token_indices_N = token_indices(mask_BT).to(hardware.device)
         mask_BT = mask_BT.to(hardware.device)

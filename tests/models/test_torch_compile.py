@@ -1,7 +1,9 @@
 """Tests for `compile=true`: no new graphs for new sizes, the same numbers and names, errors if it is unavailable."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from support.encoders import make as make_encoder
 from support.encoders import make_batch
 from support.heads import MAKERS
 from support.trainers import make
+from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from imdbcls.errors import UserError
@@ -48,6 +51,25 @@ def test_new_lengths_do_not_compile_again(tmp_path: Path, counter: CompileCounte
     assert len({width for _, width in sizes}) > 1 and {rows for rows, _ in sizes} == {1, 4}
     trainer.evaluator.scores("validation", trainer.batches.validation)
     assert counter.frame_count == graphs
+
+
+@pytest.mark.parametrize(("micro_batch_size", "num_rows"), [("1", 2), ("3", 3), ("null", 4)])
+def test_warm_up_is_not_larger_than_a_micro_batch(
+    micro_batch_size: str, num_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A size of 1 would be a constant in the graph, so the warm-up has at least two rows."""
+    shapes = []
+
+    def record(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def encode(encoder: nn.Module, input_ids_BT: torch.Tensor, *inputs: Any) -> torch.Tensor:
+            shapes.append(tuple(input_ids_BT.shape))
+            return function(encoder, input_ids_BT, *inputs)
+
+        return encode
+
+    monkeypatch.setattr(torch_compile, "compiled", record)
+    make(tmp_path, *SETTINGS, "compile=true", f"trainer.micro_batch_size={micro_batch_size}")
+    assert shapes == [(num_rows, 64), (num_rows, 128)]
 
 
 @pytest.mark.slow
