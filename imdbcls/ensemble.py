@@ -1,17 +1,23 @@
 """Average the probabilities of several finished runs, such as the seeds of one head."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from imdbcls.data.columns import joined_name, names_of, spelled
+from imdbcls.data.table_paths import LINES
+from imdbcls.data.unlabeled import columns_in, separator_in
 from imdbcls.errors import UserError
 
 if TYPE_CHECKING:
     from imdbcls.data.token_counts import TokenCounts
     from imdbcls.finished_run import FinishedRun
     from imdbcls.runs.predictions import Predictions
+
+# The columns that a command reads from a file by default if the data of the run, such as IMDB, has no columns.
+USUAL_COLUMNS: dict[str, tuple[str, ...]] = {"text_column": ("text",), "pair_column": (), "label_column": ("label",)}
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,36 @@ def require_same_documents(runs: "Sequence[FinishedRun]") -> None:
             raise UserError(
                 f"{first.folder} and {run.folder} were trained on different documents (their split hashes differ), so "
                 "they have no common test split. Pass runs with the same documents."
+            )
+
+
+def require_same_columns(runs: "Sequence[FinishedRun]", file: Path, options: Mapping[str, Any]) -> None:
+    """Raise UserError if the runs would read different texts or labels from the rows of `file`.
+
+    `options` maps the command's options for columns, such as `text_column`, to their values. By default (None), the
+    columns have the same names as in the data of a run.
+    """
+    if file.suffix.lower() in LINES:
+        return  # the file has no columns
+    first, *others = runs
+    for run in others:
+        folders = f"{first.folder} and {run.folder}"
+        sources = [each.config.data.source.arguments for each in (first, run)]
+        joins = False
+        for key, usual in USUAL_COLUMNS.items():
+            given = names_of(options.get(key))
+            columns, others_columns = (given or columns_in(source, key) or usual for source in sources)
+            if key in options and columns != others_columns:
+                raise UserError(
+                    f"By default, {folders} read different columns of a file (data.{key}): {joined_name(columns)}, and "
+                    f"{joined_name(others_columns)}. Choose the column for all runs with {spelled(key, 'option')}."
+                )
+            joins = joins or len(columns) > 1
+        separators = [separator_in(source) for source in sources]
+        if joins and separators[0] != separators[1]:
+            raise UserError(
+                f"{folders} join columns with different separators (data.text_separator): {separators[0]!r} and "
+                f"{separators[1]!r}. Pass runs with the same separator, or join the texts in one column of the file."
             )
 
 

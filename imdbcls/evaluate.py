@@ -25,7 +25,7 @@ from typing import Any, TextIO
 from imdbcls.config.run_options import add_run_options
 from imdbcls.data.table_paths import require_table
 from imdbcls.data.text_arguments import add_column_options
-from imdbcls.ensemble import averaged, leading_folders
+from imdbcls.ensemble import averaged, leading_folders, require_same_columns
 from imdbcls.errors import UserError
 from imdbcls.reevaluation import SPLITS, evaluate, evaluate_ensemble
 from imdbcls.runs.files import json_text
@@ -130,6 +130,8 @@ def evaluate_file(runs: Sequence[Path], arguments: argparse.Namespace, stdout: T
     ensemble = None if len(runs) == 1 else load_ensemble(runs, **options)
     loaded = [load_run(runs[0], **options)] if ensemble is None else list(ensemble.runs)
     first = loaded[0]
+    read_options = {name: getattr(arguments, name) for name in READ_OPTIONS}
+    require_same_columns(loaded, arguments.file, read_options)
     logger.info(f"{' and '.join(map(str, runs))}: loading the model and {arguments.file}")  # the imports take seconds
     from imdbcls.data.labelled import read_labelled
     from imdbcls.models.scores import report, scores_of
@@ -140,7 +142,7 @@ def evaluate_file(runs: Sequence[Path], arguments: argparse.Namespace, stdout: T
         first.config.data.source.arguments,
         first.label_names,
         class_of_label=dict(arguments.map or ()),
-        **{name: getattr(arguments, name) for name in READ_OPTIONS},
+        **read_options,
         skip_empty=bool(arguments.skip_empty),
         spelling="option",
     )

@@ -26,8 +26,8 @@ from imdbcls.bulk import Target, classify
 from imdbcls.config.run_options import add_run_options
 from imdbcls.data.answer_file import Tally
 from imdbcls.data.answers import FORMATS
-from imdbcls.data.text_arguments import add_column_options, require_text_options, texts_of
-from imdbcls.ensemble import Ensemble, leading_folders, runs_of
+from imdbcls.data.text_arguments import add_column_options, column_options, require_text_options, texts_of
+from imdbcls.ensemble import Ensemble, leading_folders, require_same_columns, runs_of
 from imdbcls.printable import counted
 from imdbcls.runtime import entry
 
@@ -116,7 +116,10 @@ def predict(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) -> Non
 
     options: dict[str, Any] = {"plugins": arguments.plugins, "device": arguments.device}
     model = load_run(folders[0], **options) if len(folders) == 1 else load_ensemble(folders, **options)
-    config = runs_of(model)[0].config
+    runs = runs_of(model)
+    config = runs[0].config
+    if arguments.file is not None:
+        require_same_columns(runs, arguments.file, column_options(arguments))
     if isinstance(model, Ensemble):
         logger.info(model.cost)
     given = texts_of(arguments, stdin, config.data.source.arguments)

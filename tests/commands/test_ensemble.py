@@ -1,5 +1,6 @@
 """Several runs: `predict`, `evaluate` and `load_ensemble` average their calibrated probabilities."""
 
+import csv
 import io
 import json
 import re
@@ -7,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import api
 from support.runs import Launch
 from support.variants import change_result, variant
 
 import imdbcls
+from imdbcls import evaluate
 from imdbcls.construction import build_corpus
+from imdbcls.data.sample import read_sample
 from imdbcls.models.metrics import metrics_of
 from imdbcls.predict import parse, predict
 
@@ -81,3 +85,59 @@ def test_runs_that_do_not_fit_are_refused(runs: list[Path], tmp_path: Path) -> N
         imdbcls.load_ensemble(str(runs[0]))
     with pytest.raises(imdbcls.UserError, match=r"run9 is not a folder, but .* contains runs"):
         predict(parse([str(runs[0]), str(runs[0].parent / "run9"), "A film."]), io.StringIO(), io.StringIO())
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with `a.csv` (columns title, body, label and mark), and runs on different columns of it."""
+    folder, source = tmp_path_factory.mktemp("tables"), read_sample().train
+    with (folder / "a.csv").open("w", newline="") as file:
+        rows = zip(source.texts[:80], source.labels[:80].tolist(), strict=True)
+        csv.writer(file).writerows(
+            [("title", "body", "label", "mark"), *((text[:40], text[40:200], label, 1 - label) for text, label in rows)]
+        )
+    small = [choice for choice in api.TINY if not choice.startswith("data")]
+    for study, *choices in (
+        ("title", "data.text_column=title"),
+        ("body", "data.text_column=body"),
+        ("mark", "data.text_column=title", "data.label_column=mark"),
+        ("space", "data.text_column=[title,body]"),
+        ("slash", "data.text_column=[title,body]", "data.text_separator=/"),
+    ):
+        given = ("data=files", f"data.train={folder / 'a.csv'}", f"runs_dir={folder}", f"study={study}", *choices)
+        imdbcls.run(imdbcls.compose(*small, *given))
+    return folder
+
+
+def scores(folder: Path, studies: tuple[str, str], *options: str) -> str:
+    """Return the JSON of `evaluate --file a.csv` without the names of the runs."""
+    runs = [next(folder.glob(f"{study}/cls-*")) for study in studies]
+    arguments = [str(runs[0]), str(runs[1]), "--file", str(folder / "a.csv"), "--skip-empty", *options]
+    out = io.StringIO()
+    evaluate.evaluate_file(runs, evaluate.argument_parser().parse_intermixed_args(arguments), out)
+    return json.dumps({key: value for key, value in json.loads(out.getvalue()).items() if key != "runs"})
+
+
+@pytest.mark.parametrize(
+    ("studies", "message"),
+    (
+        (("title", "body"), r"\(data\.text_column\): title, and body\. .* with --text-column\.$"),
+        (("title", "space"), r"\(data\.text_column\): title, and title \+ body\. .* with --text-column\.$"),
+        (("slash", "space"), r"\(data\.text_separator\): '/' and ' '\. "),
+        (("title", "mark"), r"\(data\.label_column\): label, and mark\. .* with --label-column\.$"),
+    ),
+)
+def test_runs_on_different_columns_need_an_option_for_a_file(
+    studies: tuple[str, str], message: str, tables: Path
+) -> None:
+    """The columns of the first run were read for all runs, so the order of the runs changed the scores."""
+    with pytest.raises(imdbcls.UserError, match=message):
+        scores(tables, studies)
+    given = ("--text-column", "body", "--label-column", "label")
+    assert scores(tables, studies, *given) == scores(tables, studies[::-1], *given)
+    if "mark" not in studies:
+        runs = [str(next(tables.glob(f"{study}/cls-*"))) for study in studies]
+        with pytest.raises(imdbcls.UserError, match=message):
+            predict(parse([*runs, "--file", str(tables / "a.csv")]), io.StringIO(), io.StringIO())
+        (tables / "a.txt").write_text("A quiet, patient film.\n")
+        predict(parse([*runs, "--file", str(tables / "a.txt")]), io.StringIO(), io.StringIO())
