@@ -67,7 +67,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m imdbcls.explain", description=DESCRIPTION)
     parser.add_argument("run", nargs="?", type=Path, help="the run's folder, runs/<study>/<name>")
     parser.add_argument("texts", nargs="*", help="texts to explain (default: the lines of stdin, if --file is absent)")
-    add_column_options(parser)
+    add_column_options(parser, with_pairs=False)
     parser.add_argument(
         "--row",
         type=int,
@@ -112,9 +112,11 @@ def explain_texts(arguments: argparse.Namespace, stdin: TextIO, stdout: TextIO) 
     logger.info(f"{arguments.run}: loading the model")  # the imports below take seconds
     from imdbcls.explanations import explain
     from imdbcls.explanations.attribution import require_captum
+    from imdbcls.explanations.explaining import require_single_texts
     from imdbcls.explanations.html import Section, Side, about, page_html
 
     require_captum()
+    require_single_texts(run)  # before `texts_of`, whose errors ask for pairs
     if (note := precision_note(run.config)) is not None:
         logger.info(note)
     sections: list[Section] = []
@@ -219,9 +221,12 @@ def explain_disagreement(arguments: argparse.Namespace) -> None:
     logger.info(f"{first} and {second}: loading the documents and the models")  # the imports below take seconds
     from imdbcls.explanations.attribution import require_captum
     from imdbcls.explanations.disagreement import disagreement_page
+    from imdbcls.explanations.explaining import require_single_texts
     from imdbcls.runtime.progress import Progress
 
     require_captum()
+    for run in loaded:
+        require_single_texts(run)
     one, other = (with_data(run, arguments.data) for run in loaded)
     count, progress = arguments.count or COUNT, Progress().for_split("explaining")
     page = disagreement_page((one, other), count, progress, is_own_data=arguments.data is not None)

@@ -18,8 +18,13 @@ COLUMN_OPTIONS = ("text_column", "pair_column", "id_column", "keep", "delimiter"
 FILE = "a .csv, .tsv, .jsonl, .ndjson or .parquet file of texts, or a .txt file with one text per line"
 
 
-def add_column_options(parser: argparse.ArgumentParser, file_help: str = FILE, *, with_ids: bool = True) -> None:
-    """Add `--file` and the options for its text columns, its id column (if `with_ids`) and its format."""
+def add_column_options(
+    parser: argparse.ArgumentParser, file_help: str = FILE, *, with_pairs: bool = True, with_ids: bool = True
+) -> None:
+    """Add `--file` and the options for its text columns and its format.
+
+    With `with_pairs` and `with_ids`, also add the options for its columns of second texts and its id column.
+    """
     parser.add_argument("--file", type=Path, help=file_help)
     parser.add_argument(
         "--text-column",
@@ -28,13 +33,14 @@ def add_column_options(parser: argparse.ArgumentParser, file_help: str = FILE, *
         help="name of the column with the texts; if repeated, the texts of the columns are joined (default: the text "
         "columns of the run's data, or text)",
     )
-    parser.add_argument(
-        "--pair-column",
-        metavar="NAME",
-        action="append",
-        help="name of the column with the second texts, for runs that classify pairs (default: the pair column of the "
-        "run's data)",
-    )
+    if with_pairs:
+        parser.add_argument(
+            "--pair-column",
+            metavar="NAME",
+            action="append",
+            help="name of the column with the second texts, for runs that classify pairs (default: the pair column of "
+            "the run's data)",
+        )
     if with_ids:
         parser.add_argument(
             "--id-column",
@@ -95,5 +101,5 @@ def texts_of(arguments: argparse.Namespace, stdin: TextIO, data: Mapping[str, An
 
 
 def column_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that describe `--file`. Only `predict` has `keep`."""
+    """Return the options that describe `--file`. Only `predict` has `keep`, and `explain` has no `pair_column`."""
     return {name: getattr(arguments, name, None) for name in COLUMN_OPTIONS}

@@ -1,8 +1,10 @@
 """Pairs of texts: the tokenizer's own pair encoding, from a file to predictions."""
 
 import csv
+import io
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from imdbcls.data.text_lines import pair_in
 from imdbcls.data.tokens import pair_template, tokenize
 from imdbcls.data.unlabeled import from_arguments, in_chunks
 from imdbcls.errors import UserError
+from imdbcls.explain import explain_disagreement, explain_texts, parse
 from imdbcls.exports.source import require_one_row
 from imdbcls.kernels.head_input import HeadInput
 from imdbcls.models.backbone import tiny_backbone, word_tokenizer
@@ -153,6 +156,12 @@ def test_a_run_on_pairs(launch: Launch, tmp_path: Path) -> None:
     for refuse in (lambda: require_one_row(run.config), lambda: load_models([folder])):
         with pytest.raises(UserError, match=r"data\.pair_column"):
             refuse()
+    (tmp_path / "single.csv").write_text("premise,label\na man,no\n")
+    for arguments in (["one text"], ["--file", str(tmp_path / "single.csv"), "--row", "1"]):
+        with pytest.raises(UserError, match=r"classifies pairs of texts .*, which cannot be explained"):
+            explain_texts(parse([str(folder), *arguments]), io.StringIO(), io.StringIO())
+    with pytest.raises(UserError, match=r"classifies pairs of texts .*, which cannot be explained"):
+        explain_disagreement(parse(["--disagreement", str(folder), str(shutil.copytree(folder, tmp_path / "copy"))]))
 
 
 @pytest.mark.parametrize("all_layers", [False, True])

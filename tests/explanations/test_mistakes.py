@@ -49,7 +49,7 @@ def test_options(arguments: list[str], sentence: str) -> None:
             explain_disagreement(options)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--disagreement", "a"], ["a", "--count", "0"]])
+@pytest.mark.parametrize("arguments", [[], ["--disagreement", "a"], ["a", "--count", "0"], ["a", "--pair-column", "x"]])
 def test_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(arguments)
