@@ -121,9 +121,8 @@ def require_determinism() -> None:
     """Make CUDA use only deterministic kernels. Operations without a deterministic kernel raise RuntimeError.
 
     Flash and memory-efficient attention use the deterministic variant of their backward pass. cuDNN's attention has no
-    such variant and is disabled.
+    such variant and is disabled. cuBLAS needs CUBLAS_WORKSPACE_CONFIG, which `process.fix_sums` has set.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads the variable on its first use
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.enable_cudnn_sdp(False)

@@ -16,7 +16,6 @@ _CBWR_BRANCHES = {1: "off", 2: "auto", 3: "compatible", 10: "avx2", 12: "avx512"
 # Environment variables that set the instructions, the number of threads and the precision of PyTorch's libraries.
 VARIABLES = (
     "ATEN_CPU_CAPABILITY",
-    "CUBLAS_WORKSPACE_CONFIG",
     "DNNL_DEFAULT_FPMATH_MODE",
     "DNNL_MAX_CPU_ISA",
     "KMP_AFFINITY",
@@ -33,6 +32,7 @@ VARIABLES = (
     "ONEDNN_MAX_CPU_ISA",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )
+CUDA_VARIABLES = ("CUBLAS_WORKSPACE_CONFIG",)  # `process.fix_sums` sets it on every machine
 
 
 def machine_environment(device: str) -> dict[str, str]:
@@ -40,7 +40,8 @@ def machine_environment(device: str) -> dict[str, str]:
     found = {}
     if device == "cuda":
         found["cuda"] = f"{torch.version.cuda or torch.version.hip}, cuDNN {torch.backends.cudnn.version()}"
-    set_variables = [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
+    names = [*VARIABLES, *(CUDA_VARIABLES if device == "cuda" else ())]
+    set_variables = [f"{name}={os.environ[name]}" for name in sorted(names) if name in os.environ]
     return {
         **found,
         "processor": processor(),

@@ -1,4 +1,4 @@
-"""Configure the process for PyTorch on a CPU: the memory allocator, the spinning of threads, and the order of sums."""
+"""Configure the process for PyTorch: the memory allocator, the spinning of threads, and the order of sums."""
 
 import ctypes
 import os
@@ -25,6 +25,8 @@ _FIXED_THREADS = {"MKL_DYNAMIC": "FALSE", "OMP_DYNAMIC": "FALSE"}
 # depend on the number of threads. This mode prevents that. On processors that are not from Intel, the mode is slow,
 # because MKL then uses SSE2.
 _FIXED_SUMS = "AUTO,STRICT"
+# cuBLAS gives the same bits on every run only with a workspace of a fixed size (here 8 buffers of 4,096 KiB).
+_FIXED_WORKSPACE = ":4096:8"
 
 
 def prepare_process() -> None:
@@ -49,10 +51,12 @@ def fix_sums() -> None:
     """Stop MKL and OpenMP from changing their number of threads. On Intel, also make sums independent of that number.
 
     MKL reads its environment variables at its first matrix product. Later calls of this function have no effect on MKL.
-    `environment.mkl_mode` returns the mode that MKL uses.
+    `environment.mkl_mode` returns the mode that MKL uses. PyTorch reads the variable of cuBLAS at its first matrix
+    product on CUDA, even if that product need not be deterministic (`device.require_determinism`).
     """
     for name, value in _FIXED_THREADS.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", _FIXED_WORKSPACE)
     if _is_by_intel():
         os.environ.setdefault("MKL_CBWR", _FIXED_SUMS)
 

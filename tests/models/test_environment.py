@@ -128,6 +128,12 @@ def test_library_settings_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(json.dumps(plain)) == plain
 
 
+def test_workspace_of_cublas_is_recorded_on_cuda_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    assert "CUBLAS_WORKSPACE_CONFIG=:4096:8" in environment.machine_environment("cuda")["variables"]
+    assert "CUBLAS" not in environment.machine_environment("cpu")["variables"]
+
+
 @needs_kernels_in_use
 def test_resume_without_kernels_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

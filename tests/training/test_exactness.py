@@ -120,6 +120,7 @@ def test_user_settings_take_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(process, "tune_allocator", lambda: None)
     monkeypatch.setattr(process, "_is_by_intel", lambda: True)
     own = {"MKL_CBWR": "COMPATIBLE", "MKL_DYNAMIC": "TRUE", "OMP_DYNAMIC": "TRUE", "GOMP_SPINCOUNT": "7"}
+    own["CUBLAS_WORKSPACE_CONFIG"] = ":16:8"
     for name, value in own.items():
         monkeypatch.setenv(name, value)
     process.tune_process()
@@ -129,6 +130,7 @@ def test_user_settings_take_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path
     process.tune_process()
     assert os.environ["MKL_CBWR"] == "AUTO,STRICT"
     assert os.environ["MKL_DYNAMIC"] == os.environ["OMP_DYNAMIC"] == "FALSE"
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     for name in own:
         monkeypatch.delenv(name)
     monkeypatch.setattr(process, "_is_by_intel", lambda: False)
