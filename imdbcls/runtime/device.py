@@ -21,14 +21,27 @@ class Hardware:
     """The device and the precision of a run.
 
     `bf16` means autocast: matrix products and attention run in bfloat16; weights, optimizer state and losses stay
-    float32.
+    float32. With `deterministic`, CUDA uses only kernels that give the same bits on every run.
     """
 
     device: torch.device
     precision: str  # fp32 | bf16
+    deterministic: bool = False
 
     def autocast(self) -> AbstractContextManager[None]:
+        """Return the context of a forward pass. On CUDA, set PyTorch's flags for this run first.
+
+        The flags belong to the process, and another run in this process may have changed them. They stay set after the
+        context, for the backward pass.
+        """
+        self.set_flags()
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def set_flags(self) -> None:
+        """On CUDA, set the process's flags for float32 products and determinism. Do nothing on other devices."""
+        if self.device.type == "cuda":
+            set_float32_products(self.precision)
+            set_determinism(self.deterministic)
 
     def describe(self) -> str:
         if self.device.type == "cuda":
@@ -57,11 +70,9 @@ def choose_hardware(device: str, precision: str, deterministic: bool = False) ->
         )
     if precision == "auto":
         precision = "bf16" if computes_bf16(chosen) else "fp32"
-    if chosen == "cuda":
-        set_float32_products(precision)
-        if deterministic:
-            require_determinism()
-    return Hardware(torch.device(chosen), precision)
+    hardware = Hardware(torch.device(chosen), precision, deterministic)
+    hardware.set_flags()
+    return hardware
 
 
 def visible_gpus() -> list[str]:
@@ -117,15 +128,17 @@ def set_float32_products(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = precision == "bf16"
 
 
-def require_determinism() -> None:
-    """Make CUDA use only deterministic kernels. Operations without a deterministic kernel raise RuntimeError.
+def set_determinism(deterministic: bool) -> None:
+    """Make CUDA use only deterministic kernels, or allow all kernels again.
 
-    Flash and memory-efficient attention use the deterministic variant of their backward pass. cuDNN's attention has no
-    such variant and is disabled. cuBLAS needs CUBLAS_WORKSPACE_CONFIG, which `process.fix_sums` has set.
+    With `deterministic`, operations without a deterministic kernel raise RuntimeError. Flash and memory-efficient
+    attention use the deterministic variant of their backward pass. cuDNN's attention has no such variant and is
+    disabled. cuBLAS needs CUBLAS_WORKSPACE_CONFIG, which `process.fix_sums` has set.
     """
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:
+        torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = False  # PyTorch's default
+    torch.backends.cuda.enable_cudnn_sdp(not deterministic)
 
 
 def computes_bf16(device: str) -> bool:

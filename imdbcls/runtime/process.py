@@ -52,7 +52,7 @@ def fix_sums() -> None:
 
     MKL reads its environment variables at its first matrix product. Later calls of this function have no effect on MKL.
     `environment.mkl_mode` returns the mode that MKL uses. PyTorch reads the variable of cuBLAS at its first matrix
-    product on CUDA, even if that product need not be deterministic (`device.require_determinism`).
+    product on CUDA, even if that product need not be deterministic (`device.set_determinism`).
     """
     for name, value in _FIXED_THREADS.items():
         os.environ.setdefault(name, value)

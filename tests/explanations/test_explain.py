@@ -19,6 +19,7 @@ from imdbcls.explanations.reading import read
 from imdbcls.heads.mean import MeanHead
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.inference import logits_of
+from imdbcls.runtime.device import Hardware
 
 pytestmark = pytest.mark.slow
 
@@ -117,6 +118,17 @@ def test_logits_are_those_of_predict_and_scores_are_complete(
         assert len(found.pooling) == len(found.words)
         assert sum(found.pooling) + found.special_pooling == pytest.approx(1, abs=1e-6)
         assert found.special_pooling > 0
+
+
+def test_explanation_sets_the_flags_of_its_run(lstm: imdbcls.FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`predict` of a run in bf16 may have allowed TF32 on CUDA."""
+    called = []
+    set_flags = Hardware.set_flags
+    monkeypatch.setattr(Hardware, "set_flags", lambda self: called.append(self.precision) or set_flags(self))
+    loaded = lstm.plain_model
+    called.clear()
+    explain(lstm, TEXT)
+    assert set(called) == {loaded.hardware.precision} == {"fp32"}
 
 
 def test_unread_words_are_known(runs: dict[str, imdbcls.FinishedRun], lstm: imdbcls.FinishedRun) -> None:

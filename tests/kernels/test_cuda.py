@@ -19,7 +19,7 @@ from imdbcls import kernels
 from imdbcls.kernels import unpadded
 from imdbcls.models.classifier import Classifier, copy_of
 from imdbcls.models.inference import predict_probabilities
-from imdbcls.runtime.device import peak_memory_mb, reset_peak_memory, set_float32_products
+from imdbcls.runtime.device import peak_memory_mb, reset_peak_memory, set_determinism, set_float32_products
 from imdbcls.runtime.signals import Interrupted
 from imdbcls.tracking import Tracker, Trackers
 from imdbcls.training.trainer import Trainer
@@ -100,8 +100,7 @@ def test_step_does_not_synchronize(name: str, tmp_path: Path) -> None:
 def deterministic() -> Iterator[str]:
     """Yield the setting for deterministic kernels. `make` enables them for the process; disable them afterwards."""
     yield "deterministic=true"
-    torch.use_deterministic_algorithms(False)
-    torch.backends.cuda.enable_cudnn_sdp(True)
+    set_determinism(False)
 
 
 @pytest.mark.parametrize("head", HEADS)
