@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from imdbcls.comparison.run_files import Run, number
+from imdbcls.runs.encoder_source import same_splits_of
 
 COLLAPSED_SHARE = 0.99  # a run collapsed if at least this share of its predictions is one class ...
 MAX_LABEL_SHARE = 0.95  # ... and at most this share of the labels is the same class
@@ -41,6 +42,11 @@ class Group:
     @property
     def watched_test(self) -> bool:
         return any(run.result.get("watched_test") is True for run in self.runs)
+
+    @property
+    def same_splits(self) -> bool | None:
+        """Whether the earlier runs that trained the encoders held out the same documents; None if it is not known."""
+        return same_splits_of(run.result for run in self.runs)
 
     @property
     def ids(self) -> np.ndarray:
@@ -84,7 +90,8 @@ class Group:
         stopped = f"W&B stopped {self.num_stopped} of {num_runs} runs of {self.name}"
         watched = f"{self.name} was evaluated on the test split during training"
         early = [*([failed] if self.num_failed else []), *([stopped] if self.num_stopped else [])]
-        return [*early, *([watched] if self.watched_test else [])]
+        seen = f"the encoder of {self.name} may have learned from test documents"
+        return [*early, *([watched] if self.watched_test else []), *([seen] if self.same_splits is False else [])]
 
     @property
     def max_length(self) -> int | None:

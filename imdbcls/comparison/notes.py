@@ -10,6 +10,7 @@ from imdbcls.comparison.group import Group
 from imdbcls.comparison.results import PairResult
 from imdbcls.comparison.run_files import Run, number, sanitize
 from imdbcls.printable import counted
+from imdbcls.runs.encoder_source import CAVEATS
 from imdbcls.runs.selection import DEFAULT, TITLES
 from imdbcls.runtime.text_table import joined
 
@@ -41,6 +42,9 @@ def confounds(groups: Sequence[Group]) -> Iterator[str]:
                 f"{group.name} was evaluated on the test split during training, so its test metrics may be "
                 "optimistic. All verdicts on it include this caveat."
             )
+        if (same := group.same_splits) is not True:
+            consequence = "" if same is None else " All verdicts on it include this caveat."
+            yield f"{group.name}: the encoder {CAVEATS[same]}.{consequence}"
         if len(group.runs) > 1 and len(set(group.order_seeds)) < len(group.order_seeds):
             yield (
                 f"{group.name}: some runs have the same data.order_seed, so the interval does not fully cover the "

@@ -7,6 +7,7 @@ from imdbcls.comparison.run_files import number
 from imdbcls.ensemble import Ensemble
 from imdbcls.finished_run import FinishedRun
 from imdbcls.models.metrics import metrics_of
+from imdbcls.runs.encoder_source import same_splits_of
 
 OF_THE_DATA = ("split_hash", "train_documents", "test_documents", "token_counts", "label_names")
 SUMS = ("parameters", "head_parameters", "train_seconds")  # values that are summed over the runs
@@ -30,4 +31,5 @@ def ensemble_result(runs: Sequence[FinishedRun]) -> dict[str, Any]:
         **{f"test/{name}": value for name, value in metrics.items() if name != "ece"},
         "test/ece_calibrated": metrics["ece"],
         "watched_test": any(run.result.get("watched_test") is True for run in runs),
+        "encoder_source": {"same_splits": same_splits_of(run.result for run in runs)},
     }

@@ -12,6 +12,7 @@ from typing import Any
 from imdbcls.comparison.run_files import number, sanitize
 from imdbcls.errors import UserError
 from imdbcls.models.metrics import wilson_interval
+from imdbcls.runs.encoder_source import CAVEATS, same_splits_of
 from imdbcls.runs.selection import TITLES, as_text
 from imdbcls.runs.untrusted import read_json
 
@@ -35,6 +36,7 @@ def recorded_values(result: Mapping[str, Any]) -> dict[str, Any]:
         **{key: number(result.get(key)) for key in NUMBERS},
         "latency_ms": number(latency.get("p50")) if isinstance(latency, dict) else None,
         "watched_test": watched if isinstance(watched, bool) else None,
+        "encoder_caveat": CAVEATS.get(same_splits_of([result])),  # a predicate; None: no caveat
     }
 
 

@@ -1,6 +1,6 @@
-"""Check an earlier run whose encoder is fine-tuned: its state, and whether it held out the same documents."""
+"""Check and record an earlier run whose encoder is fine-tuned: its state, and which documents it held out."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from imdbcls.config.schema import Config
     from imdbcls.data.documents import Corpus
 
+# Caveats on the test metrics of a run, by `same_splits`, as predicates about the run's encoder.
+CAVEATS = {
+    False: "was trained in an earlier run that held out other documents, so it may have learned from test documents",
+    None: "was trained in an earlier run that did not record which documents it held out",
+}
 ENDED = ("done", PRETRAINED, *TRIAL_STATUSES)  # statuses of runs whose training has ended
 
 
@@ -85,6 +90,18 @@ def encoder_source_of(config: "Config", corpus: "Corpus") -> EncoderSource | Non
         same = before if isinstance(before, bool) else None
         problem = f"started from an encoder of a run with {'other' if same is False else 'unknown'} splits"
     return EncoderSource(folder.resolve().name, same, "" if same else problem)
+
+
+def same_splits_of(results: Iterable[Mapping[str, Any]]) -> bool | None:
+    """Return `same_splits` of runs, from the untrusted contents of their `result.json`: the worst of all runs.
+
+    The worst value is False, then None. For a run whose encoder does not come from an earlier run, the value is True.
+    """
+    sources = [result["encoder_source"] for result in results if isinstance(result.get("encoder_source"), dict)]
+    found = [source.get("same_splits") for source in sources]
+    if any(same is False for same in found):
+        return False
+    return True if all(same is True for same in found) else None
 
 
 def read_or_nothing(path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

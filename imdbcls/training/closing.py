@@ -12,6 +12,7 @@ from imdbcls.config.schema import LossConfig
 from imdbcls.models.metrics import accuracy_warning, wilson_interval
 from imdbcls.models.scores import class_scores, class_table
 from imdbcls.printable import duration
+from imdbcls.runs.encoder_source import CAVEATS, same_splits_of
 from imdbcls.runs.folder import RunFolder
 from imdbcls.runs.selection import DEFAULT, TITLES, as_text, selected_epochs
 from imdbcls.runtime import console
@@ -69,6 +70,8 @@ def result_lines(result: Mapping[str, Any], num_clusters: int | None) -> Iterato
     watched = "; the test split was also evaluated during training" if result["watched_test"] else ""
     value = as_text(metric, result[f"val/{metric}"])
     yield f"  validation {title} {value} ({selected_epochs(result)}){watched}"
+    if (same := same_splits_of([result])) is not True:
+        yield f"  the encoder {CAVEATS[same]}"
     if parts := result.get("test/parts"):
         found = (f"{name} {part['accuracy']:.2%} of {part['documents']:,}" for name, part in parts.items())
         yield f"  accuracy by part: {', '.join(found)}"

@@ -183,6 +183,27 @@ def test_groups_of_which_no_run_is_left_are_not_biased(tmp_path: Path) -> None:
     assert comparison["pairs"][0]["flags"] == []
 
 
+@pytest.mark.parametrize("same_splits", (True, None, False))
+def test_encoder_that_may_have_learned_from_test_documents_is_noted(study: Path, same_splits: bool | None) -> None:
+    change_result(study / "cls-s1", encoder_source={"run": "mlm-s0", "same_splits": same_splits})
+    comparison = compared(study)
+    notes = [note for note in comparison["notes"] if "encoder" in note]
+    flag = "the encoder of cls may have learned from test documents"
+    assert comparison["pairs"][0]["flags"] == ([flag] if same_splits is False else [])
+    assert (f"[{flag}]" in comparison["pairs"][0]["verdict"]) == (same_splits is False)
+    if same_splits:
+        assert notes == []
+    elif same_splits is None:
+        assert notes == [
+            "cls: the encoder was trained in an earlier run that did not record which documents it held out."
+        ]
+    else:
+        assert notes == [
+            "cls: the encoder was trained in an earlier run that held out other documents, so it may have learned from "
+            "test documents. All verdicts on it include this caveat."
+        ]
+
+
 def test_different_code_hardware_or_precision_is_noted(study: Path) -> None:
     change_result(study / "cls-s1", git_commit="1" * 40, hardware="NVIDIA H200, bf16", precision="bf16")
     for run in ("cls-s0", "transformer-s0", "transformer-s1"):

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from support.variants import change_result, in_float32, variant
 
 import imdbcls
 from imdbcls.export import export, parse
+from imdbcls.exports.ensemble_result import ensemble_result
 from imdbcls.exports.head_source import defined_names, head_source
+from imdbcls.exports.recorded import recorded_values
 from imdbcls.models.metrics import metrics_of
 
 pytestmark = pytest.mark.slow
@@ -97,6 +100,14 @@ def test_export_gives_the_mean_of_the_probabilities(
     assert [member["temperature"] for member in config["members"]] == [1.0, 3.0, 2.0]
     if name == "huggingface":
         assert [path.name for path in output.glob("*.py")] == ["modeling_imdbcls.py"]
+
+
+def test_caveat_on_one_encoder_applies_to_the_ensemble(runs: list[Path]) -> None:
+    first, second = (imdbcls.load_run(run) for run in runs[:2])
+    assert ensemble_result([first, second])["encoder_source"] == {"same_splits": True}
+    seen = {**second.result, "encoder_source": {"run": "mlm-s0", "same_splits": False}}
+    result = ensemble_result([first, replace(second, result=seen)])
+    assert "may have learned from test documents" in recorded_values(result)["encoder_caveat"]
 
 
 def test_runs_that_cannot_become_one_model_are_refused(

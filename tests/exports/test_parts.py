@@ -134,6 +134,21 @@ def test_card_is_written_from_any_result_that_imdbcls_accepts(finished: Path, tm
         assert "<" not in card and "\x1b" not in card and "\n# Title" not in card
 
 
+@pytest.mark.slow
+def test_card_says_that_the_encoder_may_have_learned_from_test_documents(finished: Path, tmp_path: Path) -> None:
+    run = imdbcls.load_run(finished)
+    for same, words in (
+        (True, "evaluated once, at the end |"),
+        (
+            None,
+            "at the end; the encoder was trained in an earlier run that did not record which documents it held out |",
+        ),
+        (False, "at the end; the encoder was trained in an earlier run that held out other documents, so it may have"),
+    ):
+        result = {**run.result, "encoder_source": {"run": "mlm-s0", "same_splits": same}}
+        assert words in card_of(run, tmp_path / "run", result)
+
+
 def test_card_names_the_recipe_of_a_run() -> None:
     choices = ("backbone.freeze=1", "backbone.reinit_layers=1", "loss.dropout_samples=8", "trainer.swa_start=0.5")
     found = settings(imdbcls.compose("backbone=minilm", *choices))

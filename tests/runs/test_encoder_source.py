@@ -11,7 +11,7 @@ from imdbcls.config.schema import Config
 from imdbcls.data.documents import Corpus
 from imdbcls.data.pretraining import unlabelled_documents
 from imdbcls.errors import UserError
-from imdbcls.runs.encoder_source import encoder_source_of
+from imdbcls.runs.encoder_source import encoder_source_of, same_splits_of
 from imdbcls.runs.identity import split_choices_hash
 
 
@@ -134,3 +134,10 @@ def test_a_run_that_is_not_finished_is_refused(tmp_path: Path, result: dict[str,
 
 def test_a_pretrained_encoder_is_accepted(tmp_path: Path) -> None:
     config(f"backbone.path={earlier_run(tmp_path / 'run', {'status': 'pretrained'})}")
+
+
+def test_the_worst_of_several_runs_counts() -> None:
+    plain, true, false, unknown = {}, *({"encoder_source": {"run": "x", "same_splits": x}} for x in (True, False, None))
+    assert same_splits_of([]) is same_splits_of([plain]) is same_splits_of([plain, true]) is True
+    assert same_splits_of([true, unknown]) is same_splits_of([{"encoder_source": {"same_splits": "yes"}}]) is None
+    assert same_splits_of([unknown, false, true]) is False

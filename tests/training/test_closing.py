@@ -49,6 +49,12 @@ def test_interval_of_clustered_documents_is_logged_with_a_note() -> None:
     without, same, clustered = (list(result_lines(result, number)) for number in (None, 60, 12))
     assert without == same and len(clustered) == len(without) + 1
     assert "60 documents as independent; compare treats their 12 clusters" in clustered[2]
+    seen = list(result_lines({**result, "encoder_source": {"run": "mlm-s0", "same_splits": False}}, None))
+    assert seen[:-1] == without
+    assert seen[-1] == (
+        "  the encoder was trained in an earlier run that held out other documents, so it may have learned from test "
+        "documents"
+    )
 
 
 def test_run_says_what_it_learned(tmp_path: Path, launch: Launch) -> None:
