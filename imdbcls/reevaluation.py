@@ -50,12 +50,14 @@ def evaluate(
     prepare_process()
     from imdbcls.models.environment import environment_of
     from imdbcls.runtime.progress import Progress
+    from imdbcls.training.feature_cache import is_rounded
 
     finished = load_finished(run, config, recorded["label_names"])
     documents = read_split(config, recorded, split)
     predictions, _ = finished.predict(documents, on_progress=Progress(config.progress).for_split(split))
     metrics = metrics_on(split, predictions, recorded["label_names"])
-    report_difference(metrics, recorded, environment_of(finished.hardware, None, finished.model))
+    was_rounded = config.uses_feature_cache and is_rounded(finished.hardware, finished.model.head_input)
+    report_difference(metrics, recorded, environment_of(finished.hardware, None, finished.model), was_rounded)
     return metrics
 
 
@@ -135,8 +137,13 @@ def metrics_on(split: str, predictions: "Predictions", label_names: Sequence[str
     return {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(labels_N, probabilities_NC).items()}
 
 
-def report_difference(metrics: dict[str, float], recorded: dict[str, Any], environment: dict[str, str]) -> None:
-    """Log whether the metrics equal the recorded metrics. If not, also log how the environments differ."""
+def report_difference(
+    metrics: dict[str, float], recorded: dict[str, Any], environment: dict[str, str], was_rounded: bool = False
+) -> None:
+    """Log whether the metrics equal the recorded metrics. If not, also log what may be the cause.
+
+    `was_rounded`: the run read the encoder's output from the feature cache, which had rounded it.
+    """
     values = json.loads(json_text(metrics))  # NaN is null, as in result.json
     unrecorded = [name for name in values if name not in recorded]
     different = [name for name in values if name in recorded and values[name] != recorded[name]]
@@ -147,10 +154,10 @@ def report_difference(metrics: dict[str, float], recorded: dict[str, Any], envir
     for name in different:
         logger.info(f"{name} is {metrics[name]!r}, but the run recorded {shown(repr(recorded.get(name)))}.")
     if different:
-        logger.info(explanation(recorded.get("environment"), environment))
+        logger.info(explanation(recorded.get("environment"), environment, was_rounded))
 
 
-def explanation(recorded: Any, environment: dict[str, str]) -> str:
+def explanation(recorded: Any, environment: dict[str, str], was_rounded: bool) -> str:
     """Describe what may have changed the metrics; `recorded` is the untrusted `environment` of a run."""
     from imdbcls.runtime.environment import differences
 
@@ -158,6 +165,8 @@ def explanation(recorded: Any, environment: dict[str, str]) -> str:
         return "The run did not record its environment, so the cause may be a different environment."
     before = {name: str(recorded[name]) for name in environment if name in recorded}
     changes = [printable_line(change)[:200] for change in differences(before, environment)]
+    if was_rounded:
+        changes.append("the run read the encoder's output from the feature cache, rounded to bfloat16")
     if not changes:
         return "Hardware, kernels and numerical settings are unchanged, so the code or a library has probably changed."
-    return f"These changes in the environment since the run may be the cause: {'; '.join(changes)}."
+    return f"These differences from the run may be the cause: {'; '.join(changes)}."

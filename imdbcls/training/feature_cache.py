@@ -19,7 +19,7 @@ from torch import nn
 from imdbcls.data.batches import EvalBatches
 from imdbcls.data.features import FEATURES, VECTORS, Encoded, Features, load_features, write_features
 from imdbcls.errors import UserError
-from imdbcls.kernels import source_digest
+from imdbcls.kernels import HeadInput, source_digest
 from imdbcls.models.backbone import Backbone
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.environment import environment_of_encoder
@@ -45,10 +45,11 @@ def encode_once(
 ) -> dict[str, Features]:
     """Return the encoder's output for the documents of each split. Outputs that `folder` lacks are computed and added.
 
-    `splits` contains the evaluation batches, so evaluation gives bit-identical results with and without the cache. The
-    key of an entry depends on everything that determines the output: the batches, the hash of the weights, the
-    architecture, the device, the precision, the software, and the layers and vectors that the head reads. All heads
-    that read only the last layer share one entry, which has the vectors of all tokens.
+    `splits` contains the evaluation batches, so on the CPU, evaluation gives bit-identical results with and without the
+    cache. In bf16 on other devices, the results are equal up to rounding (see `is_rounded`). The key of an entry
+    depends on everything that determines the output: the batches, the hash of the weights, the architecture, the
+    device, the precision, the software, and the layers and vectors that the head reads. All heads that read only the
+    last layer share one entry, which has the vectors of all tokens.
 
     `cache_gb` limits the size of the folder, in units of 10^9 bytes. Raise UserError if this limit or the free disk
     space is too small (before the output is written), or if the folder cannot be written.
@@ -102,13 +103,23 @@ def encode(model: Classifier, batches: EvalBatches, hardware: Hardware, on_progr
                 on_device.input_ids_BT, on_device.mask_BT, on_device.token_indices_N, on_device.token_types_BT
             )
             read_BT = torch.ones_like(on_device.mask_BT[:, :1]) if pooled else on_device.mask_BT
-            vectors = hidden[..., read_BT, :].movedim(-2, 0).cpu()  # hidden_ND or hidden_NLD
+            vectors = hidden[..., read_BT, :].movedim(-2, 0)  # hidden_ND or hidden_NLD
+            vectors = (vectors.bfloat16() if is_rounded(hardware, model.head_input) else vectors).cpu()
         sizes = read_BT.cpu().sum(dim=1)
         if batch.documents_W is not None:
             sizes = torch.zeros(len(batch), dtype=torch.int64).index_add(0, batch.documents_W, sizes)
         yield Encoded(batch.rows, sizes.numpy(), vectors, pooled)
         done += len(batch)
         on_progress(done, batches.num_documents)
+
+
+def is_rounded(hardware: Hardware, head_input: HeadInput) -> bool:
+    """Return whether the cache rounds the encoder's output to bfloat16. A run without the cache does not round it.
+
+    In bf16, the fast CPU layers return bfloat16. On CUDA, autocast computes the last LayerNorm in float32, which would
+    take twice the space. If the head reads one vector per layer, the vectors stay float32: they take little space.
+    """
+    return hardware.precision == "bf16" and hardware.device.type != "cpu" and not head_input.pools
 
 
 def bytes_needed(splits: list[EvalBatches], example: Encoded) -> int:

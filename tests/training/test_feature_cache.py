@@ -1,5 +1,6 @@
 """Tests for the cache of a frozen encoder's output: one pass per document, the same results, no partial entries."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.heads import HEADS, LAYER_HEADS
+from support.heads import FOR_TWO_LAYERS, HEADS, LAYER_HEADS
 from support.processes import EVERY_STEP, TINY, fingerprint, kill_at, run, run_folder, start
 from support.trainers import make
 from torch import Tensor, nn
@@ -20,11 +21,13 @@ from torch import Tensor, nn
 import imdbcls
 from imdbcls import build, sections
 from imdbcls.data import features
+from imdbcls.data.batch import Batch
 from imdbcls.errors import UserError
 from imdbcls.kernels import identity
 from imdbcls.models.classifier import Classifier
 from imdbcls.models.inference import predict_probabilities
 from imdbcls.runtime import device
+from imdbcls.runtime.device import Hardware
 from imdbcls.tracking import Trackers
 from imdbcls.training import checkpoint, feature_cache
 from imdbcls.training.trainer import Trainer
@@ -110,6 +113,34 @@ def test_evaluation_from_the_cache_gives_the_same_bits(precision: str, tmp_path:
             model = sections.build_model(config, backbone, 2)
             probabilities.append(predict_probabilities(model, trainer.batches.validation, trainer.hardware))
         assert np.array_equal(*probabilities), head
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "head", "dtype"),
+    [
+        ("cuda", "bf16", "mean", torch.bfloat16),
+        ("cuda", "bf16", "max_cls", torch.float32),  # reads one vector per layer
+        ("cuda", "fp32", "mean", torch.float32),
+        ("cpu", "bf16", "mean", torch.float32),  # as without the cache
+    ],
+)
+def test_tokens_are_cached_in_bfloat16_on_cuda(
+    kind: str, precision: str, head: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder runs on the CPU and returns float32, as the last LayerNorm does in bf16 on CUDA."""
+    trainer = make(
+        tmp_path, FROZEN, "backbone.cache=false", "backbone.fast=false", f"head={head}", *FOR_TWO_LAYERS.get(head, ())
+    )
+    monkeypatch.setattr(Batch, "to", lambda batch, device: batch)
+    monkeypatch.setattr(Hardware, "autocast", lambda self: contextlib.nullcontext())
+    batches = trainer.batches.validation
+    expected, found = (
+        list(feature_cache.encode(trainer.model, batches, hardware, lambda done, total: None))
+        for hardware in (Hardware(torch.device("cpu"), "fp32"), Hardware(torch.device(kind), precision))
+    )
+    assert {part.vectors.dtype for part in found} == {dtype}
+    for part, exact in zip(found, expected, strict=True):
+        assert torch.equal(part.vectors, exact.vectors.to(dtype)) and exact.vectors.dtype == torch.float32
 
 
 KEYED = {
