@@ -240,7 +240,7 @@ class PlainTokenizer(NamedTuple):
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of token ids in memory and on disk."""
-        return np.dtype(np.uint16 if self.backend.get_vocab_size(with_added_tokens=True) <= 2**16 else np.int32)
+        return np.dtype(np.uint16 if self.highest < 2**16 else np.int32)
 
 
 @lru_cache(maxsize=1)  # all splits of a run use the same tokenizer

@@ -14,6 +14,7 @@ from imdbcls.runtime.device import Hardware
 from imdbcls.runtime.distributed import Processes
 from imdbcls.training.control import RunControl
 from imdbcls.training.evaluation_model import EvaluationModel
+from imdbcls.training.meter import NonFiniteError
 
 OnProgress = Callable[[int, int], None]
 
@@ -45,11 +46,21 @@ class Evaluator:
     control: RunControl
 
     def scores(self, split: str, batches: EvalBatches) -> NDArray[np.float64]:
-        """Return the scores of a split, such as probabilities_NC; raise Interrupted if a signal requests a stop."""
+        """Return the scores of a split, such as probabilities_NC.
+
+        Raise Interrupted if a signal requests a stop. Raise NonFiniteError if a score is NaN or infinite: the weights
+        can overflow in the last step before an evaluation, and no later training step then finds it.
+        """
         model, control = self.evaluation_model.model, self.control
         with control.stop.interruptible():  # evaluation changes no state, so it can be interrupted at any point
             on_progress = control.progress.for_split(split)
-            return self.evaluation.scores(model, batches, self.hardware, on_progress, control.processes)
+            scores = self.evaluation.scores(model, batches, self.hardware, on_progress, control.processes)
+        if not np.isfinite(scores).all():
+            raise NonFiniteError(
+                f"The model's output for the {split} split is NaN or infinite, because the weights have overflowed. "
+                "Try a lower lr, a longer warmup or precision=fp32. The best checkpoint so far is unchanged."
+            )
+        return scores
 
     def metrics(self, split: str, batches: EvalBatches, scores: NDArray[np.float64]) -> dict[str, float]:
         """Return the metrics of a split, such as `val/loss`, from its scores."""

@@ -137,9 +137,12 @@ def onecycle(
 
     The learning rate peaks at the last warmup step. The peak is at step 2 at the earliest and at step `num_steps - 1`
     at the latest, because `OneCycleLR` divides by zero if no step comes before or after the peak. Without warmup steps,
-    or with fewer than three steps in total, the learning rate only decreases.
+    the learning rate only decreases. With fewer than three steps in total, it is constant, because `OneCycleLR` would
+    give the last of them a learning rate of almost zero.
     """
-    peak_step = 0 if num_warmup_steps == 0 or num_steps < 3 else min(max(num_warmup_steps, 2), num_steps - 1)
+    if num_steps < 3:
+        return constant(optimizer, num_steps=num_steps, num_warmup_steps=0)
+    peak_step = 0 if num_warmup_steps == 0 else min(max(num_warmup_steps, 2), num_steps - 1)
     return OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],

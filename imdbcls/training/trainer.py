@@ -200,7 +200,7 @@ class Trainer:
         """
         loss_sum = self.accumulate_gradient(batch)
         while loss_sum is None:
-            self.halve_micro_batch(len(batch))
+            self.halve_micro_batch(len(batch.mask_BT))
             loss_sum = self.accumulate_gradient(batch)
         self.processes.add(loss_sum)
         grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
@@ -253,16 +253,19 @@ class Trainer:
         """Return a context in which `backward` only accumulates this process's gradients."""
         return self.parallel_model.no_sync() if self.processes.size > 1 else nullcontext()
 
-    def halve_micro_batch(self, num_documents: int) -> None:
-        """Reset the gradients and halve the micro-batch size, after a step that ran out of memory."""
+    def halve_micro_batch(self, num_rows: int) -> None:
+        """Reset the gradients and halve the micro-batch size, after a step that ran out of memory.
+
+        `num_rows` is the number of documents (or windows) of the batch.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         if self.hardware.device.type == "cuda":
             torch.cuda.empty_cache()
-        tried = min(self.state.micro_batch_size, num_documents)
+        tried = min(self.state.micro_batch_size, num_rows)
         self.state.micro_batch_size = (tried + 1) // 2
         logger.warning(
-            f"step {self.state.step + 1}: not enough memory for a micro-batch of {tried} documents; continuing with "
-            f"{self.state.micro_batch_size}. Each step still uses all {num_documents} documents of its batch."
+            f"step {self.state.step + 1}: not enough memory for a micro-batch of {tried} documents (or windows); "
+            f"continuing with {self.state.micro_batch_size}. Each step still uses its whole batch."
         )
 
     def fetch_metrics(self) -> None:

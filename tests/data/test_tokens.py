@@ -16,7 +16,8 @@ from support import small_models
 from support.limits import HANG_SECONDS
 from support.runs import ROOT
 from support.tokens import make_documents, make_tokenizer
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 import imdbcls.data.tokens
 from imdbcls.data.documents import Documents
@@ -270,3 +271,11 @@ def test_a_long_document_is_tokenized_in_pieces(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("imdbcls.data.pieces.PIECE", 4)
     cut = tokenize(documents, tokenizer, cache_dir=tmp_path / "cut")
     assert cut.ids.tolist() == whole.ids.tolist() and cut.offsets.tolist() == whole.offsets.tolist()
+
+
+def test_ids_above_the_size_of_the_vocabulary_are_stored(tmp_path: Path) -> None:
+    """The dtype of the ids depends on the highest id: a vocabulary may have holes."""
+    backend = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "good": 70_000}, unk_token="[UNK]"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
+    tokens = tokenize(Documents(["0"], ["good"], np.array([0])), tokenizer, cache_dir=tmp_path)
+    assert tokens.ids.tolist() == [70_000]

@@ -15,6 +15,7 @@ from support.trainers import NO_DROPOUT, PLAIN_SGD, Poison, contents, distance, 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from imdbcls.data.batch import Batch
 from imdbcls.data.batches import EvalBatches
 from imdbcls.tracking import Trackers
 from imdbcls.training import checkpoint, optim
@@ -167,14 +168,21 @@ def test_onecycle_schedule() -> None:
     assert rising[2] == 1 and falling[-1] == pytest.approx(4e-6)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 10])
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_onecycle_with_few_steps_is_constant(num_steps: int) -> None:
+    """OneCycleLR alone would train the only step with the final learning rate, which is almost zero."""
+    for num_warmup_steps in range(num_steps + 1):
+        assert rates(optim.onecycle, num_steps, num_warmup_steps, **ONECYCLE) == [1] * num_steps
+
+
+@pytest.mark.parametrize("num_steps", [3, 4, 10])
 def test_onecycle_with_extreme_warmup(num_steps: int) -> None:
     """With no warmup, one warmup step, or only warmup steps, OneCycleLR alone would divide by zero."""
     for num_warmup_steps in range(num_steps + 1):
         found = rates(optim.onecycle, num_steps, num_warmup_steps, **ONECYCLE)
         assert all(0 < rate <= 1 for rate in found)
         assert found[-1] == pytest.approx(4e-6)
-        if num_steps >= 3 and num_warmup_steps > 0:
+        if num_warmup_steps > 0:
             assert max(found) == 1
 
 
@@ -256,6 +264,17 @@ def test_much_too_high_learning_rate_raises(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoints" / "best").exists()
 
 
+@pytest.mark.parametrize("max_grad_norm", ["1", "null"])
+def test_overflow_in_the_last_step_of_an_epoch_raises(max_grad_norm: str, tmp_path: Path) -> None:
+    """No training step follows that could find NaN: the evaluation must find it."""
+    choices = ("optimizer=sgd", "lr=1e30", "warmup=0", f"trainer.max_grad_norm={max_grad_norm}", "epochs=1")
+    trainer = make(tmp_path, *choices, "data.train_limit=8", "batch_size=8")
+    assert trainer.num_steps == 1
+    with pytest.raises(NonFiniteError, match=r"^The model's output for the validation split is NaN or infinite"):
+        trainer.fit(Trackers())
+    assert not (tmp_path / "checkpoints" / "best").exists()
+
+
 def test_best_validation_epoch_is_kept(tmp_path: Path) -> None:
     trainer = make(tmp_path, "head=attention", "lr=0.05", "schedule=constant", "epochs=6")
     trainer.fit(Trackers())
@@ -268,6 +287,25 @@ def test_best_validation_epoch_is_kept(tmp_path: Path) -> None:
     assert distance(trainer.model.state_dict(), saved.tensors["model"]) == 0
     scored = trainer.evaluator.scores("validation", trainer.batches.validation)
     assert (scored.argmax(axis=1) == trainer.batches.validation.labels).mean() == pytest.approx(accuracies[best])
+
+
+def test_memory_that_ran_out_halves_the_rows_of_a_batch_of_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A micro-batch has a number of windows, so the windows of the batch count, not its documents."""
+    trainer = make(tmp_path, "data.truncation=windows", "max_length=16", "batch_size=4")
+    batch = next(iter(trainer.batches.train.epoch(0)))
+    trainer.state.micro_batch_size = 16  # as in a larger batch, before a last batch of four documents
+    assert len(batch) == 4 and len(batch.mask_BT) >= 16
+    accumulate, sizes = trainer.accumulate_gradient, []
+
+    def first_fails(batch: Batch) -> torch.Tensor | None:
+        sizes.append(trainer.state.micro_batch_size)
+        return None if len(sizes) == 1 else accumulate(batch)
+
+    monkeypatch.setattr(trainer, "accumulate_gradient", first_fails)
+    trainer.step(batch)
+    assert sizes == [16, 8]
 
 
 def test_training_does_not_read_the_test_split(tmp_path: Path) -> None:
