@@ -346,7 +346,7 @@ class Tuning:
     def _record_failure(self, claim: Claim, folder: RunFolder, seconds: float, reason: str) -> None:
         """Count a failed attempt. After the last attempt, record the trial as failed; else leave the trial open.
 
-        If the loss or the gradient was NaN or infinite, this attempt is the last.
+        After a NonFiniteError, this attempt is the last.
         """
         add_seconds(claim.trial, seconds)
         attempts = int(claim.trial.user_attrs.get("attempts", 0)) + 1

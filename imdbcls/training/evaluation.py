@@ -57,8 +57,8 @@ class Evaluator:
             scores = self.evaluation.scores(model, batches, self.hardware, on_progress, control.processes)
         if not np.isfinite(scores).all():
             raise NonFiniteError(
-                f"The model's output for the {split} split is NaN or infinite, because the weights have overflowed. "
-                "Try a lower lr, a longer warmup or precision=fp32. The best checkpoint so far is unchanged."
+                f"The model's output for the {split} split is NaN or infinite. If the weights overflowed in training, "
+                "try a lower lr, a longer warmup or precision=fp32. The best checkpoint so far is unchanged."
             )
         return scores
 

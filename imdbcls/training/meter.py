@@ -12,7 +12,10 @@ from imdbcls.errors import UserError
 
 
 class NonFiniteError(UserError):
-    """Raised if the loss or the gradient of a step is NaN or infinite. No checkpoint is saved after that step."""
+    """Raised if the loss or gradient of a step, or a score of an evaluation, is NaN or infinite.
+
+    The best checkpoint is not changed.
+    """
 
 
 class Step(NamedTuple):

@@ -200,7 +200,7 @@ class Trainer:
         """
         loss_sum = self.accumulate_gradient(batch)
         while loss_sum is None:
-            self.halve_micro_batch(len(batch.mask_BT))
+            self.halve_micro_batch(batch)
             loss_sum = self.accumulate_gradient(batch)
         self.processes.add(loss_sum)
         grad_norm = clip_grad_norm_(self.parameters, self.max_grad_norm)
@@ -253,19 +253,17 @@ class Trainer:
         """Return a context in which `backward` only accumulates this process's gradients."""
         return self.parallel_model.no_sync() if self.processes.size > 1 else nullcontext()
 
-    def halve_micro_batch(self, num_rows: int) -> None:
-        """Reset the gradients and halve the micro-batch size, after a step that ran out of memory.
-
-        `num_rows` is the number of documents (or windows) of the batch.
-        """
+    def halve_micro_batch(self, batch: Batch) -> None:
+        """Reset the gradients and halve the micro-batch size, after a step on `batch` that ran out of memory."""
         self.optimizer.zero_grad(set_to_none=True)
         if self.hardware.device.type == "cuda":
             torch.cuda.empty_cache()
-        tried = min(self.state.micro_batch_size, num_rows)
+        tried = min(self.state.micro_batch_size, len(batch.mask_BT))
         self.state.micro_batch_size = (tried + 1) // 2
+        unit = "documents" if batch.documents_W is None else "windows"
         logger.warning(
-            f"step {self.state.step + 1}: not enough memory for a micro-batch of {tried} documents (or windows); "
-            f"continuing with {self.state.micro_batch_size}. Each step still uses its whole batch."
+            f"step {self.state.step + 1}: not enough memory for a micro-batch of {tried} {unit}; continuing with "
+            f"{self.state.micro_batch_size}. Each step still uses all {len(batch)} documents of its batch."
         )
 
     def fetch_metrics(self) -> None:

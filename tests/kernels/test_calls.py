@@ -291,7 +291,7 @@ def test_step_without_memory_continues_with_fewer_documents(
         failures += number > 0
         assert left_to_fail(limited) == 0
         assert trainer.state.micro_batch_size == (8 if number == 0 else 4)
-    warning = "not enough memory for a micro-batch of 8 documents (or windows); continuing with 4"
+    warning = "not enough memory for a micro-batch of 8 documents; continuing with 4"
     assert capsys.readouterr().err.count(warning) == failures == 5
     assert losses == pytest.approx([losses[0]] * 6, rel=0.02 if limited.dtype == HALF else 1e-5)
 

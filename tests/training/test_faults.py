@@ -188,7 +188,7 @@ def test_out_of_memory_reduces_the_micro_batch(kind: str, tmp_path: Path) -> Non
     run(asked, *TINY, *FAULTY, "trainer.micro_batch_size=2", environment=PLUGINS)
     command = run(halved, *TINY, *FAULTY, environment=faulty(kind))
     assert command.output.count("not enough memory for") == 2  # for 8 and then for 4 documents
-    assert "continuing with 2." in command.output and "still uses its whole batch" in command.output
+    assert "continuing with 2." in command.output and "still uses all 8 documents" in command.output
     assert result_of(halved)["micro_batch_size"] == 2
     found, wanted = fingerprint(halved), fingerprint(asked)
     assert found["files"] == wanted["files"] and found["points"] == wanted["points"]
