@@ -10,7 +10,7 @@ from imdbcls.data.local_files import local_dataset, local_imdb
 from imdbcls.data.table_paths import require_tables
 from imdbcls.data.tables import require_columns
 from imdbcls.errors import UserError
-from imdbcls.runs.encoder_source import require_ended
+from imdbcls.runs.encoder_source import require_finished_run
 from imdbcls.runs.untrusted import read_json
 from imdbcls.runtime.model_files import architecture, local_model
 
@@ -59,7 +59,7 @@ def require_model(config: Config) -> None:
     path, name = config.backbone.arguments["path"], config.backbone.name
     folder = local_model(path)
     if folder is not None and config.backbone.pretrained:
-        require_ended(path, folder)
+        require_finished_run(path, folder)
     limit = HUB_LIMITS.get(path) if folder is None else longest_document(folder)
     require_length(config.max_length, name, limit)
 

@@ -13,7 +13,7 @@ from imdbcls.errors import UserError
 from imdbcls.models.encoders import drop_pooler, text_encoder
 from imdbcls.runs.untrusted import tensor_shapes
 from imdbcls.runtime.hub import offline
-from imdbcls.runtime.model_files import NO_WEIGHTS, architecture, is_run, weights_of_run
+from imdbcls.runtime.model_files import architecture, is_run, weights_of_run
 
 # The errors that transformers raises for an invalid config.json.
 BUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError)
@@ -68,8 +68,6 @@ def load_weights_of_run(path: str, folder: Path, config: PretrainedConfig) -> Pr
 def load_weights(path: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
     if is_run(folder):
         return load_weights_of_run(path, folder, config)
-    if architecture(folder) != folder:
-        raise UserError(f"backbone.path={path}: this run {NO_WEIGHTS}.")
     if not any(folder.glob("*.safetensors")):
         raise UserError(
             f"backbone.path={path} has no *.safetensors weights, and other formats are not loaded (a pytorch_model.bin "

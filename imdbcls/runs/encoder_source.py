@@ -11,7 +11,7 @@ from imdbcls.runs.folder import PRETRAINED
 from imdbcls.runs.identity import SPLIT_CHOICES, split_choices_hash
 from imdbcls.runs.record import TRIAL_STATUSES
 from imdbcls.runs.untrusted import read_json, read_yaml
-from imdbcls.runtime.model_files import architecture, is_run, local_model
+from imdbcls.runtime.model_files import NO_WEIGHTS, architecture, is_run, local_model
 
 if TYPE_CHECKING:
     from imdbcls.config.schema import Config
@@ -25,10 +25,11 @@ CAVEATS = {
 ENDED = ("done", PRETRAINED, *TRIAL_STATUSES)  # statuses of runs whose training has ended
 
 
-def require_ended(path: str, folder: Path) -> None:
-    """Raise UserError if `folder`, the local model at `backbone.path=path`, is a run whose training has not ended.
+def require_finished_run(path: str, folder: Path) -> None:
+    """Raise UserError if `folder`, the local model at `backbone.path=path`, is an unfinished run or has no weights.
 
-    Such a run has the weights of the best epoch so far, and does not record which documents it held out.
+    An unfinished run has the weights of the best epoch so far, and does not record which documents it held out. A
+    folder that is not a run passes this check.
     """
     if architecture(folder) == folder:
         return  # not a run folder
@@ -38,6 +39,10 @@ def require_ended(path: str, folder: Path) -> None:
         raise UserError(
             f"backbone.path={shown(path)}: this run is not finished ({problem}). Repeat its command to finish it, or "
             "use another run."
+        )
+    if not is_run(folder):
+        raise UserError(
+            f"backbone.path={shown(path)}: this run {NO_WEIGHTS}. Restore them from a copy, or use another run."
         )
 
 

@@ -1,4 +1,4 @@
-"""For an encoder of an earlier run, check that the run is finished and which documents it held out."""
+"""For an encoder of an earlier run, check that the run is finished and has weights, and which documents it held out."""
 
 import json
 from pathlib import Path
@@ -128,6 +128,15 @@ def test_a_run_that_is_not_finished_is_refused(tmp_path: Path, result: dict[str,
         config(f"backbone.path={folder}")
     (folder / "checkpoints/best/model.safetensors").unlink()
     with pytest.raises(UserError, match="this run is not finished"):
+        config(f"backbone.path={folder}")
+    assert config(f"backbone.path={folder}", "backbone.pretrained=false").backbone.pretrained is False
+
+
+def test_a_finished_run_without_weights_is_refused(tmp_path: Path) -> None:
+    folder = earlier_run(tmp_path / "run", {})
+    (folder / "checkpoints/best/model.safetensors").unlink()
+    problem = r"has no weights, because .*\. Restore them from a copy, or use another run\."
+    with pytest.raises(UserError, match=rf"^backbone\.path={folder}: this run {problem}$"):
         config(f"backbone.path={folder}")
     assert config(f"backbone.path={folder}", "backbone.pretrained=false").backbone.pretrained is False
 
