@@ -117,7 +117,7 @@ def doubts(path: Path, request: Request) -> Iterator[str]:
 def encoding_sample(path: Path) -> bytes:
     """Return the first block of a file. If this block is ASCII, append the first later block that is not ASCII.
 
-    Each block ends with a line, so that it contains no part of a UTF-8 character.
+    Blocks end at line feeds, so no UTF-8 character is split. An ASCII file is read to its end.
     """
     with path.open("rb") as file:
         first = block = file.read(SAMPLE_BYTES) + file.readline()
@@ -133,6 +133,7 @@ def is_evidently_utf8(sample: bytes, encoding: str) -> bool:
 
 
 def is_utf8(raw: bytes) -> bool:
+    """Return whether bytes are valid UTF-8. An incomplete character at the end is invalid."""
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError:

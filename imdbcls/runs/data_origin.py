@@ -109,9 +109,9 @@ def require_own_source(source: Mapping[str, Any], run: Path) -> None:
 def read_from(source: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the source with its paths replaced by `path`, the user's own copy of the documents (`--data`).
 
-    For `data=files`, `path` is a folder that contains the files under the paths of `names_in_copy`. If the source names
-    only one file or pattern, `path` can also be a file or a pattern. Raise UserError if the source is not `data=files`,
-    `data=imdb` or `data=hub`, or if it names several files and `path` is not a folder.
+    For `data=files`, `path` is a folder. It must contain the files at the relative paths that `names_in_copy` returns.
+    If the source names only one file or pattern, `path` can also be a file or a pattern. Raise UserError if the source
+    is not `data=files`, `data=imdb` or `data=hub`, or if it names several files and `path` is not a folder.
     """
     target = source.get("_target_")
     if target in (READER.format("imdb"), READER.format("hub")):
@@ -136,8 +136,8 @@ def read_from(source: Mapping[str, Any], path: str) -> dict[str, Any]:
 def names_in_copy(paths: Sequence[str]) -> dict[str, str]:
     """Map files and patterns to their paths in the folder with the user's own copy.
 
-    Usually these are their names. If two files have the same name, these are their paths relative to the deepest folder
-    that contains all files, such as `a/data.csv` and `b/data.csv`. No path leads out of the folder with the copy.
+    The path is the file name. If two different files share a name, the path of each file is relative to the deepest
+    common folder of all files, such as `a/data.csv` and `b/data.csv`. No path leads out of the folder with the copy.
     """
     full = {path: os.path.abspath(os.path.expanduser(path)) for path in paths}
     different = set(full.values())
