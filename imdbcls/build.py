@@ -24,6 +24,7 @@ from imdbcls.runs.read_predictions import max_documents
 from imdbcls.runtime.cache import cache_folder
 from imdbcls.runtime.device import Hardware, reset_peak_memory, seed_everything_at
 from imdbcls.runtime.distributed import Processes
+from imdbcls.runtime.environment import FEATURE_CACHE
 from imdbcls.runtime.progress import Progress
 from imdbcls.runtime.signals import StopRequest
 from imdbcls.runtime.versions import numeric_versions
@@ -41,7 +42,7 @@ from imdbcls.sections import (
 from imdbcls.training.control import RunControl, ShouldPrune
 from imdbcls.training.evaluation import CLASSIFICATION, Evaluation, Evaluator
 from imdbcls.training.evaluation_model import EvaluationModel
-from imdbcls.training.feature_cache import encode_once, hash_of_weights
+from imdbcls.training.feature_cache import encode_once, hash_of_weights, is_rounded
 from imdbcls.training.profiler import StepProfiler
 from imdbcls.training.run import Run
 from imdbcls.training.state import Saver
@@ -99,6 +100,8 @@ def assemble_run(config: Config, folder: RunFolder, inputs: Inputs, control: Run
     )  # compiles the kernels if needed, before the training time is measured
     if processes.size > 1:
         environment["processes"] = str(processes.size)
+    if inputs.batches.test.features is not None and is_rounded(inputs.hardware, inputs.model.head_input):
+        environment[FEATURE_CACHE] = "bfloat16"
     return Run(
         config=config,
         folder=folder,

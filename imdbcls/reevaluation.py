@@ -50,14 +50,12 @@ def evaluate(
     prepare_process()
     from imdbcls.models.environment import environment_of
     from imdbcls.runtime.progress import Progress
-    from imdbcls.training.feature_cache import is_rounded
 
     finished = load_finished(run, config, recorded["label_names"])
     documents = read_split(config, recorded, split)
     predictions, _ = finished.predict(documents, on_progress=Progress(config.progress).for_split(split))
     metrics = metrics_on(split, predictions, recorded["label_names"])
-    was_rounded = config.uses_feature_cache and is_rounded(finished.hardware, finished.model.head_input)
-    report_difference(metrics, recorded, environment_of(finished.hardware, None, finished.model), was_rounded)
+    report_difference(metrics, recorded, environment_of(finished.hardware, None, finished.model))
     return metrics
 
 
@@ -137,13 +135,8 @@ def metrics_on(split: str, predictions: "Predictions", label_names: Sequence[str
     return {f"{SPLITS[split]}/{name}": value for name, value in metrics_of(labels_N, probabilities_NC).items()}
 
 
-def report_difference(
-    metrics: dict[str, float], recorded: dict[str, Any], environment: dict[str, str], was_rounded: bool = False
-) -> None:
-    """Log whether the metrics equal the recorded metrics. If not, also log what may be the cause.
-
-    `was_rounded`: the run read the encoder's output from the feature cache, which had rounded it.
-    """
+def report_difference(metrics: dict[str, float], recorded: dict[str, Any], environment: dict[str, str]) -> None:
+    """Log whether the metrics equal the recorded metrics. If not, also log what may be the cause."""
     values = json.loads(json_text(metrics))  # NaN is null, as in result.json
     unrecorded = [name for name in values if name not in recorded]
     different = [name for name in values if name in recorded and values[name] != recorded[name]]
@@ -154,19 +147,18 @@ def report_difference(
     for name in different:
         logger.info(f"{name} is {metrics[name]!r}, but the run recorded {shown(repr(recorded.get(name)))}.")
     if different:
-        logger.info(explanation(recorded.get("environment"), environment, was_rounded))
+        logger.info(explanation(recorded.get("environment"), environment))
 
 
-def explanation(recorded: Any, environment: dict[str, str], was_rounded: bool) -> str:
+def explanation(recorded: Any, environment: dict[str, str]) -> str:
     """Describe what may have changed the metrics; `recorded` is the untrusted `environment` of a run."""
-    from imdbcls.runtime.environment import differences
+    from imdbcls.runtime.environment import FEATURE_CACHE, differences
 
     if not isinstance(recorded, dict):
         return "The run did not record its environment, so the cause may be a different environment."
-    before = {name: str(recorded[name]) for name in environment if name in recorded}
-    changes = [printable_line(change)[:200] for change in differences(before, environment)]
-    if was_rounded:
-        changes.append("the run read the encoder's output from the feature cache, rounded to bfloat16")
+    now = {**environment, FEATURE_CACHE: "none"} if FEATURE_CACHE in recorded else environment
+    before = {name: str(recorded[name]) for name in now if name in recorded}
+    changes = [printable_line(change)[:200] for change in differences(before, now)]
     if not changes:
         return "Hardware, kernels and numerical settings are unchanged, so the code or a library has probably changed."
     return f"These differences from the run may be the cause: {'; '.join(changes)}."

@@ -203,6 +203,11 @@ class EvalBatches:
             yield replace(self._collator.collate(order[index : index + 1]), features=None)
 
     @property
+    def features(self) -> Features | None:
+        """The cached features that later batches have."""
+        return self._collator.features
+
+    @property
     def num_documents(self) -> int:
         return len(self._collator)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 NOT_RECORDED = "not recorded"
+FEATURE_CACHE = "feature_cache"  # the field of a run that evaluated documents from a cache of rounded features
 # Constants of MKL's conditional numerical reproducibility (CNR) mode, from mkl_types.h.
 _ALL_OF_CBWR = -1
 _CBWR_STRICT = 0x10000

@@ -143,6 +143,23 @@ def test_tokens_are_cached_in_bfloat16_on_cuda(
         assert torch.equal(part.vectors, exact.vectors.to(dtype)) and exact.vectors.dtype == torch.float32
 
 
+@pytest.mark.parametrize(
+    ("rounds", "recipe", "recorded"),
+    [
+        (True, [FROZEN], "bfloat16"),
+        (True, [FROZEN, "backbone.cache=false"], None),
+        (True, ["trainer.head_first_epochs=1", "epochs=2"], None),  # the encoder has changed before the evaluation
+        (False, [FROZEN], None),
+    ],
+)
+def test_rounding_of_evaluated_documents_is_recorded(
+    rounds: bool, recipe: list[str], recorded: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (feature_cache, build):
+        monkeypatch.setattr(module, "is_rounded", lambda hardware, head_input: rounds)
+    assert make(tmp_path, *recipe).saver.environment.get("feature_cache") == recorded
+
+
 KEYED = {
     "max_length": ["max_length=32"],
     "truncation": ["data.truncation=tail", "max_length=16"],
