@@ -6,18 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imdbcls.data.columns import joined_name, names_of, spelled
+from imdbcls.data.columns import TEXTS, joined_name, spelled
 from imdbcls.data.table_paths import LINES
-from imdbcls.data.unlabeled import columns_in, separator_in
+from imdbcls.data.unlabeled import columns_for, separator_in
 from imdbcls.errors import UserError
 
 if TYPE_CHECKING:
     from imdbcls.data.token_counts import TokenCounts
     from imdbcls.finished_run import FinishedRun
     from imdbcls.runs.predictions import Predictions
-
-# The columns that a command reads from a file by default if the data of the run, such as IMDB, has no columns.
-USUAL_COLUMNS: dict[str, tuple[str, ...]] = {"text_column": ("text",), "pair_column": (), "label_column": ("label",)}
 
 
 @dataclass(frozen=True)
@@ -140,24 +137,26 @@ def require_same_columns(runs: "Sequence[FinishedRun]", file: Path, options: Map
     if file.suffix.lower() in LINES:
         return  # the file has no columns
     first, *others = runs
+    source = first.config.data.source.arguments
+    read = {key: columns_for(source, key, options[key]) for key in (*TEXTS, "label_column") if key in options}
+    joins = any(len(columns) > 1 for columns in read.values())
     for run in others:
-        folders = f"{first.folder} and {run.folder}"
-        sources = [each.config.data.source.arguments for each in (first, run)]
-        joins = False
-        for key, usual in USUAL_COLUMNS.items():
-            given = names_of(options.get(key))
-            columns, others_columns = (given or columns_in(source, key) or usual for source in sources)
-            if key in options and columns != others_columns:
+        other_source = run.config.data.source.arguments
+        for key, columns in read.items():
+            others_columns = columns_for(other_source, key, options[key])
+            if columns != others_columns:
+                option = spelled(key, "option")
                 raise UserError(
-                    f"By default, {folders} read different columns of a file (data.{key}): {joined_name(columns)}, and "
-                    f"{joined_name(others_columns)}. Choose the column for all runs with {spelled(key, 'option')}."
+                    f"Without {option}, {first.folder} reads the column {joined_name(columns)} of {file}, but "
+                    f"{run.folder} reads {joined_name(others_columns)}. Pass {option} to choose the column for all "
+                    "runs."
                 )
-            joins = joins or len(columns) > 1
-        separators = [separator_in(source) for source in sources]
+        separators = separator_in(source), separator_in(other_source)
         if joins and separators[0] != separators[1]:
             raise UserError(
-                f"{folders} join columns with different separators (data.text_separator): {separators[0]!r} and "
-                f"{separators[1]!r}. Pass runs with the same separator, or join the texts in one column of the file."
+                f"{first.folder} and {run.folder} join columns with different separators (data.text_separator): "
+                f"{separators[0]!r} and {separators[1]!r}. Pass runs with the same separator, or join the texts in one "
+                "column of the file."
             )
 
 

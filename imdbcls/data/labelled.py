@@ -9,7 +9,7 @@ from imdbcls.data.columns import Delimiter, Quoting, Spelling, names_of, spelled
 from imdbcls.data.documents import Documents, label_name
 from imdbcls.data.sources import documents_of, require_complete, without_empty_rows
 from imdbcls.data.tables import read_table
-from imdbcls.data.unlabeled import columns_in, request_for
+from imdbcls.data.unlabeled import columns_for, request_for
 from imdbcls.errors import UserError
 from imdbcls.printable import shown
 
@@ -40,7 +40,7 @@ def read_labelled(
     without a text or label.
     """
     path = Path(file)
-    label = label_column or next(iter(columns_in(data, "label_column")), "label")
+    label = columns_for(data, "label_column", label_column)[0]
     texts = request_for(
         path,
         {key: value for key, value in data.items() if key != "id_column"},

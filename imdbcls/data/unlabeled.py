@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from imdbcls.data.answers import Item, output_names, plain
-from imdbcls.data.columns import AUTO, TEXTS, Delimiter, Quoting, Request, Spelling, missing_columns, spelled
+from imdbcls.data.columns import AUTO, TEXTS, Delimiter, Quoting, Request, Spelling, missing_columns, names_of, spelled
 from imdbcls.data.run_format import setting_in, with_format_of_run
 from imdbcls.data.table_paths import LINES
 from imdbcls.data.tables import last_number, require_columns, rows_of, simple_types
@@ -27,6 +27,8 @@ CHUNK = 2**14
 FIRST_CHUNK = 2**10
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # a byte that Python could not decode (`surrogateescape`)
 CHUNK_CHARACTERS = 2**22  # a chunk ends once it has this many characters
+# The columns that a command reads from a file by default if the data of the run, such as IMDB, has no columns.
+DEFAULT_COLUMNS = {"text_column": ("text",), "label_column": ("label",)}
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,8 @@ def request_for(
     ]
     if given and not has_columns:
         raise UserError(f"{path} has no columns: each line is one text. Leave out {', '.join(given)}.")
-    names = text_column or columns_in(data, "text_column") or ("text",)
-    texts = [("text_column", name) for name in names]
-    texts += [("pair_column", name) for name in pair_column or columns_in(data, "pair_column")]
+    texts = [("text_column", name) for name in columns_for(data, "text_column", text_column)]
+    texts += [("pair_column", name) for name in columns_for(data, "pair_column", pair_column)]
     columns = list(texts)
     columns += [("keep", name.strip()) for name in (keep or "").split(",") if name.strip()]
     request = Request(
@@ -146,6 +147,15 @@ def request_for(
 def reads_pairs(data: Mapping[str, Any]) -> bool:
     """Return whether a run reads pairs of texts, from the arguments of its data source."""
     return bool(columns_in(data, "pair_column"))
+
+
+def columns_for(data: Mapping[str, Any], key: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the columns that a command reads from a file for `key`, such as `text_column`.
+
+    These are the columns that the user gave, else the columns of the run's data, else the default columns. Without a
+    default, as for `pair_column`, the result can be ().
+    """
+    return names_of(given) or columns_in(data, key) or DEFAULT_COLUMNS.get(key, ())
 
 
 def columns_in(data: Mapping[str, Any], key: str) -> tuple[str, ...]:

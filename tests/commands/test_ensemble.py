@@ -121,10 +121,10 @@ def scores(folder: Path, studies: tuple[str, str], *options: str) -> str:
 @pytest.mark.parametrize(
     ("studies", "message"),
     (
-        (("title", "body"), r"\(data\.text_column\): title, and body\. .* with --text-column\.$"),
-        (("title", "space"), r"\(data\.text_column\): title, and title \+ body\. .* with --text-column\.$"),
+        (("title", "body"), r"^Without --text-column, .* reads the column title of .*a\.csv, but .* reads body\. "),
+        (("title", "space"), r"the column title of .*a\.csv, but .* reads title \+ body\. Pass --text-column "),
         (("slash", "space"), r"\(data\.text_separator\): '/' and ' '\. "),
-        (("title", "mark"), r"\(data\.label_column\): label, and mark\. .* with --label-column\.$"),
+        (("title", "mark"), r"^Without --label-column, .* the column label of .*, but .* reads mark\. Pass "),
     ),
 )
 def test_runs_on_different_columns_need_an_option_for_a_file(
