@@ -48,8 +48,8 @@ def encode_once(
     `splits` contains the evaluation batches, so on the CPU, evaluation gives bit-identical results with and without the
     cache. In bf16 on other devices, the results are equal up to rounding (see `is_rounded`). The key of an entry
     depends on everything that determines the output: the batches, the hash of the weights, the architecture, the
-    device, the precision, the software, and the layers and vectors that the head reads. All heads that read only the
-    last layer share one entry, which has the vectors of all tokens.
+    device, the precision, the rounding, the software, and the layers and vectors that the head reads. All heads that
+    read only the last layer share one entry, which has the vectors of all tokens.
 
     `cache_gb` limits the size of the folder, in units of 10^9 bytes. Raise UserError if this limit or the free disk
     space is too small (before the output is written), or if the folder cannot be written.
@@ -184,6 +184,7 @@ def key_of_encoder(model: Classifier, backbone: Backbone, hardware: Hardware, we
         "environment": environment_of_encoder(hardware, model.encoder),
         "hardware": [hardware.device.type, hardware.precision],
         "head_input": model.head_input,
+        **({"rounded_to": "bfloat16"} if is_rounded(hardware, model.head_input) else {}),
         "versions": [torch.__version__, transformers.__version__],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

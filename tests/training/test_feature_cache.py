@@ -180,6 +180,15 @@ def test_changes_of_the_output_change_the_key(what: str, tmp_path: Path) -> None
     assert set(before) < set(entries(tmp_path)) and len(entries(tmp_path)) == 6
 
 
+def test_rounding_changes_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier versions stored float32 in bf16 on CUDA, too."""
+    for rounds in (False, True):
+        monkeypatch.setattr(feature_cache, "is_rounded", lambda hardware, head_input, rounds=rounds: rounds)
+        make(tmp_path / str(rounds), FROZEN, f"data.cache_dir={tmp_path}")
+    stored = [json.loads((entry / features.ABOUT).read_text())["dtype"] for entry in entries(tmp_path)]
+    assert sorted(stored) == ["bfloat16"] * 3 + ["float32"] * 3
+
+
 # A cache that is too small, damaged or incomplete.
 
 
