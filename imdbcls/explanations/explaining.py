@@ -65,8 +65,9 @@ def _explain(run: FinishedRun, text: str, target: int | None) -> Explanation:
     batch = reading.batch.to(finished.hardware.device)
     token, substitute = baseline_token(finished)
     baseline_ids_WT = torch.where((reading.word_WT >= 0).to(batch.mask_BT.device), substitute, batch.input_ids_BT)
+    finished.hardware.set_flags()
     # Disable cuDNN, which computes no gradients for an LSTM in evaluation mode.
-    with finished.hardware.autocast(), torch.backends.cudnn.flags(enabled=finished.hardware.device.type != "cuda"):
+    with torch.backends.cudnn.flags(enabled=finished.hardware.device.type != "cuda"):
         found = integrated_gradients(finished.model, batch, baseline_ids_WT, target)
     if not (found.logits_C.isfinite().all() and found.scores_WT.isfinite().all()):
         raise UserError(

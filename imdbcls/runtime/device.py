@@ -135,7 +135,7 @@ def set_determinism(deterministic: bool) -> None:
     attention use the deterministic variant of their backward pass. cuDNN's attention has no such variant and is
     disabled. cuBLAS needs CUBLAS_WORKSPACE_CONFIG, which `process.fix_sums` has set.
     """
-    if torch.are_deterministic_algorithms_enabled() != deterministic:
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # the first call imports torch._inductor (1 s)
         torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = False  # PyTorch's default
     torch.backends.cuda.enable_cudnn_sdp(not deterministic)

@@ -121,14 +121,13 @@ def test_logits_are_those_of_predict_and_scores_are_complete(
 
 
 def test_explanation_sets_the_flags_of_its_run(lstm: imdbcls.FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`predict` of a run in bf16 may have allowed TF32 on CUDA."""
-    called = []
-    set_flags = Hardware.set_flags
-    monkeypatch.setattr(Hardware, "set_flags", lambda self: called.append(self.precision) or set_flags(self))
-    loaded = lstm.plain_model
-    called.clear()
-    explain(lstm, TEXT)
-    assert set(called) == {loaded.hardware.precision} == {"fp32"}
+    """`predict` of a run in bf16 may have allowed TF32 on CUDA. The model runs on the CPU here."""
+    on_cuda = replace(lstm)
+    vars(on_cuda)["plain_model"] = replace(lstm.plain_model, hardware=Hardware(torch.device("cuda"), "fp32"))
+    monkeypatch.setattr(Batch, "to", lambda batch, device: batch)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert explain(on_cuda, TEXT).is_complete
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_unread_words_are_known(runs: dict[str, imdbcls.FinishedRun], lstm: imdbcls.FinishedRun) -> None:
