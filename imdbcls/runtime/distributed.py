@@ -162,7 +162,8 @@ def joined_processes(device: str) -> Iterator[Processes]:
 def explained(processes: Processes) -> Iterator[None]:
     """If a connection between processes fails, raise ProcessLostError in the main process, and exit in the others.
 
-    The error contains the last line of PyTorch's error. For NCCL, this line is the reason, such as a full /dev/shm.
+    The error contains the last line of PyTorch's error. NCCL prints the reason, if it knows one, in this line, such as
+    a full /dev/shm.
     """
     try:
         yield

@@ -48,11 +48,11 @@ def tune_process() -> None:
 
 
 def fix_sums() -> None:
-    """Stop MKL and OpenMP from changing their number of threads. On Intel, also make sums independent of that number.
+    """Fix the order of sums: constant MKL and OpenMP threads, reproducible MKL on Intel, and a fixed cuBLAS workspace.
 
     MKL reads its environment variables at its first matrix product. Later calls of this function have no effect on MKL.
-    `environment.mkl_mode` returns the mode that MKL uses. PyTorch reads the variable of cuBLAS at its first matrix
-    product on CUDA, even if that product need not be deterministic (`device.set_determinism`).
+    `environment.mkl_mode` returns the mode that MKL uses. PyTorch reads CUBLAS_WORKSPACE_CONFIG at the first CUDA
+    matrix product of the process, so call this function before it.
     """
     for name, value in _FIXED_THREADS.items():
         os.environ.setdefault(name, value)
