@@ -12,7 +12,7 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from imdbcls.data.table_paths import require_tables
 from imdbcls.data.tables import require_columns
 from imdbcls.errors import UserError
 from imdbcls.runs.folder import RunFolder, run_folder
-from imdbcls.runs.result import recording_failures, run_fields
+from imdbcls.runs.result import identity_of, recording_failures
 from imdbcls.runtime import console, entry, limits
 from imdbcls.runtime.messages import recorded_messages
 from imdbcls.runtime.process import prepare_process
@@ -152,20 +152,15 @@ def pretrain(config: Config, settings: PretrainSettings) -> dict[str, Any]:
         result = folder.open_for_pretraining()
         if result is not None:
             return result
-        identity = run_fields(config, folder.path.name)
-        with recorded_messages(), stop_requests() as stop, recording_failures(identity, folder):
+        folder.identity = identity_of(config, folder.path.name)
+        with recorded_messages(), stop_requests() as stop, recording_failures(folder):
             logger.info(f"{folder.path}: loading the documents and the encoder")  # the imports below take seconds
             prepare_process()
-            return fit(config, settings, folder, identity, stop)
+            return fit(config, settings, folder, stop)
 
 
-def fit(
-    config: Config, settings: PretrainSettings, folder: RunFolder, identity: Mapping[str, Any], stop: StopRequest
-) -> dict[str, Any]:
-    """Build the run, resume it from a checkpoint if there is one, train it, and return the recorded result.
-
-    `identity` is what `run_fields` returned when the folder was opened.
-    """
+def fit(config: Config, settings: PretrainSettings, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
+    """Build the run, resume it from a checkpoint if there is one, train it, and return the recorded result."""
     from imdbcls.pretraining import build_pretraining, log_result, log_start, result_of
     from imdbcls.sections import build_tracker
 
@@ -179,7 +174,7 @@ def fit(
         if resumed_step is None:
             run.trainer.evaluate_before_training(tracker)
         run.trainer.fit(tracker)
-        result = folder.write_result({**identity, **result_of(run), "links": dict(tracker.links)})
+        result = folder.write_result({**result_of(run), "links": dict(tracker.links)})
         tracker.finish(result, folder.path)
         log_result(run, result)
     folder.discard_checkpoints(config.checkpoint.keep)

@@ -147,7 +147,7 @@ def log_start(run: Run) -> None:
 
 
 def result_of(run: Run) -> dict[str, Any]:
-    """Return the content of `result.json`, without the fields of `run_fields`.
+    """Return the content of `result.json`, without the fields of `identity_of`.
 
     `val/*` is for the saved weights, `before/*` for the initial weights.
     """

@@ -11,7 +11,6 @@ if __name__ == "__main__":  # before the other imports, which can hit a limit of
 
 import logging
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from imdbcls.config.commandline import DRY_RUN
 from imdbcls.config.hydra_plugins import is_search
 from imdbcls.runs.data_origin import remember_source
 from imdbcls.runs.folder import RunFolder, run_folder
-from imdbcls.runs.result import exiting_like_main_process, recording_failures, run_fields
+from imdbcls.runs.result import exiting_like_main_process, identity_of, recording_failures
 from imdbcls.runtime import console, distributed, entry, limits, torchrun
 from imdbcls.runtime.distributed import Processes
 from imdbcls.runtime.messages import recorded_messages
@@ -74,14 +73,14 @@ def train(config: "Config", should_prune: "ShouldPrune | None" = None) -> dict[s
         result = folder.open_for_training() if should_prune is None else folder.open_for_trial()
         if result is not None:
             return result
-        identity = run_fields(config, folder.path.name)
-        with recorded_messages(), stop_requests() as stop, recording_failures(identity, folder):
+        folder.identity = identity_of(config, folder.path.name)
+        with recorded_messages(), stop_requests() as stop, recording_failures(folder):
             logger.info(f"{folder.path}: loading the documents and the encoder")  # the imports below take seconds
             prepare_process()
             remember_source(config.data.source.node)
             if should_prune is not None:
-                return fit_trial(config, folder, identity, stop, should_prune)
-            return fit_and_score(config, folder, identity, stop, Processes())
+                return fit_trial(config, folder, stop, should_prune)
+            return fit_and_score(config, folder, stop, Processes())
 
 
 def train_together(config: "Config", folder: RunFolder) -> dict[str, Any]:
@@ -103,26 +102,21 @@ def train_together(config: "Config", folder: RunFolder) -> dict[str, Any]:
                 result = folder.open_for_training()
         if processes.largest(int(result is not None)):
             return result or {}
-        identity = run_fields(config, folder.path.name)
+        folder.identity = identity_of(config, folder.path.name)
         stack.enter_context(recorded_messages())
         if processes.is_main:
             logger.info(f"{folder.path}: loading the documents and the encoder in {processes.size} processes")
-        stack.enter_context(
-            recording_failures(identity, folder) if processes.is_main else exiting_like_main_process(folder)
-        )
+        stack.enter_context(recording_failures(folder) if processes.is_main else exiting_like_main_process(folder))
         stack.enter_context(distributed.explained(processes))  # so that `result.json` records the explained error
         remember_source(config.data.source.node)
-        return fit_and_score(config, folder, identity, stop, processes)
+        return fit_and_score(config, folder, stop, processes)
     raise AssertionError  # the stack suppresses no exception
 
 
-def fit_and_score(
-    config: "Config", folder: RunFolder, identity: Mapping[str, Any], stop: StopRequest, processes: Processes
-) -> dict[str, Any]:
+def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest, processes: Processes) -> dict[str, Any]:
     """Build one run, resume it from a checkpoint if there is one, train, evaluate, and return the recorded result.
 
-    `identity` is what `run_fields` returned when the folder was opened. With several `processes`, only the main process
-    records the result; the other processes return {}.
+    With several `processes`, only the main process records the result; the other processes return {}.
     """
     from imdbcls.build import build_run
     from imdbcls.data.card import card_tables
@@ -152,7 +146,7 @@ def fit_and_score(
             latency_ms = measure_latency(run.model, run.batches.test, run.hardware, LATENCY_DOCUMENTS)
         found = report.result_of(run, predictions, latency_ms)
         # Write the result first: the tracker may have to wait for a server.
-        result = folder.write_result({**identity, **found, "links": dict(tracker.links)})
+        result = folder.write_result({**found, "links": dict(tracker.links)})
         test, mistakes = predictions["test"], report.worst_mistakes(run, predictions["test"])
         tracker.log_test(test.true_labels.tolist(), test.predicted.tolist(), run.corpus.label_names, mistakes)
         tracker.finish(result, folder.path)
@@ -161,13 +155,8 @@ def fit_and_score(
     return result
 
 
-def fit_trial(
-    config: "Config", folder: RunFolder, identity: Mapping[str, Any], stop: StopRequest, should_prune: "ShouldPrune"
-) -> dict[str, Any]:
-    """Build one trial of a tuning study, resume it, train it until it ends or is pruned, and return its result.
-
-    `identity` is what `run_fields` returned when the folder was opened.
-    """
+def fit_trial(config: "Config", folder: RunFolder, stop: StopRequest, should_prune: "ShouldPrune") -> dict[str, Any]:
+    """Build one trial of a tuning study, resume it, train it until it ends or is pruned, and return its result."""
     from imdbcls.build import build_run
     from imdbcls.sections import build_tracker
     from imdbcls.training import closing, report
@@ -181,7 +170,7 @@ def fit_trial(
         folder.begin()
         run.trainer.fit(tracker)
         found = report.result_of_trial(run, run.trainer.final_validation())
-        result = folder.write_result({**identity, **found, "links": dict(tracker.links)})
+        result = folder.write_result({**found, "links": dict(tracker.links)})
         tracker.finish(result, folder.path)
         closing.log_trial(result)
     folder.discard_checkpoints()

@@ -49,6 +49,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.backbone = path / "backbone"  # the encoder's config and the tokenizer, without weights
         self._result = path / "result.json"
+        self.identity: Mapping[str, Any] = {}  # `write_result` adds these fields, which identify the run
         self.is_new = False  # True from locking an empty folder until `begin` is called
         self._created: list[Path] = []  # the folders that `locked` created, the deepest first
 
@@ -297,8 +298,12 @@ class RunFolder:
             self.discard_checkpoints(self.config()["checkpoint"]["keep"])
 
     def write_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Write `result.json` with its format version, and return its content."""
-        content = {FORMAT_VERSION: RESULT, **result}
+        """Write `result.json`, and return its content: the format version, `identity` and `result`.
+
+        A field of `result` cannot replace a field of `identity`.
+        """
+        fixed = {FORMAT_VERSION: RESULT, **self.identity}
+        content = {**fixed, **result, **fixed}  # `fixed` is first in the file
         write_atomically(self._result, json_text(content, indent=2) + "\n")
         return content
 

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 MAIN_SECONDS = 20.0
 
 
-def run_fields(config: "Config", name: str) -> dict[str, Any]:
+def identity_of(config: "Config", name: str) -> dict[str, Any]:
     """Return the fields of `result.json` that identify a run. `name` is the name of the run folder.
 
-    Call this function once, when the folder is opened: later, the content of the files that the config names may have
-    changed.
+    Call this function once, when the folder is opened, and store the fields in `RunFolder.identity`: later, the content
+    of the files that the config names may have changed.
     """
     return {
         "study": config.study,
@@ -50,8 +50,8 @@ def run_fields(config: "Config", name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def recording_failures(identity: Mapping[str, Any], folder: RunFolder) -> Iterator[None]:
-    """Write a `result.json` if the run in this block ends early. `identity` is what `run_fields` returned.
+def recording_failures(folder: RunFolder) -> Iterator[None]:
+    """Write a `result.json` if the run in this block ends early.
 
     After a signal, the status is `interrupted`, or `stopped` if W&B asked for the stop, and the process exits. After an
     error, the status is `failed`, and the error is re-raised. An error that a limit of the machine causes (memory, disk
@@ -64,8 +64,8 @@ def recording_failures(identity: Mapping[str, Any], folder: RunFolder) -> Iterat
         yield
     except Interrupted as error:
         if error.stopped_by is not None:
-            _end_stopped(identity, folder, error)
-        _record(identity, folder, "interrupted", reason_of(error))
+            _end_stopped(folder, error)
+        _record(folder, "interrupted", reason_of(error))
         logger.info(f"{folder.path.name}: {error}.")
         sys.exit(error.exit_code)
     except (Exception, SystemExit) as error:
@@ -73,7 +73,7 @@ def recording_failures(identity: Mapping[str, Any], folder: RunFolder) -> Iterat
         if folder.is_new and isinstance(explained or error, UserError):
             folder.discard()
         else:
-            _record(identity, folder, "failed", reason_of(explained or error))
+            _record(folder, "failed", reason_of(explained or error))
         if explained is not None:
             raise explained from error
         raise
@@ -99,9 +99,9 @@ def exiting_like_main_process(folder: RunFolder) -> Iterator[None]:
         sys.exit(error.exit_code)
 
 
-def _end_stopped(identity: Mapping[str, Any], folder: RunFolder, error: Interrupted) -> NoReturn:
+def _end_stopped(folder: RunFolder, error: Interrupted) -> NoReturn:
     """Record that a tracker's server stopped the run, and exit. In a W&B sweep, the exit code is 0."""
-    _record(identity, folder, "stopped", str(error))
+    _record(folder, "stopped", str(error))
     logger.info(f"{folder.path.name}: {error}. {how_to_continue()}")
     sys.exit(0 if in_sweep() else error.exit_code)
 
@@ -111,8 +111,8 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _record(identity: Mapping[str, Any], folder: RunFolder, status: str, reason: str) -> None:
+def _record(folder: RunFolder, status: str, reason: str) -> None:
     try:
-        folder.write_result({**identity, "status": status, "error": reason, "versions": versions()})
+        folder.write_result({"status": status, "error": reason, "versions": versions()})
     except OSError as problem:
         logger.info(f"Could not write {folder.path}/result.json: {problem}.")

@@ -27,7 +27,7 @@ from imdbcls.data.subset import subset
 from imdbcls.models.inference import LATENCY_DOCUMENTS, measure_latency
 from imdbcls.models.metrics import metrics_of
 from imdbcls.runs.folder import RunFolder
-from imdbcls.runs.result import run_fields
+from imdbcls.runs.result import identity_of
 from imdbcls.runtime.device import share_threads
 from imdbcls.runtime.signals import StopRequest
 from imdbcls.sweeps.cost import RunCost, SharedCost
@@ -178,6 +178,7 @@ def build(config: Config, path: Path, sample: Corpus) -> tuple[float, Run]:
     """
     keep_as(config.data, sample)
     folder = RunFolder(path)
+    folder.identity = identity_of(config, path.name)
     path.mkdir(parents=True)
     folder.write_config(config)
     build_run(config, folder, StopRequest())  # fills the caches
@@ -252,8 +253,7 @@ def finish(run: Run, test: NDArray[np.float64]) -> None:
     run.trainer.saver.load_best(run.trainer.state)
     predictions = report.record_predictions(run, {"validation": run.trainer.best_validation, "test": test})
     latency_ms = measure_latency(run.model, run.batches.test, run.hardware, LATENCY_DOCUMENTS)
-    found = report.result_of(run, predictions, latency_ms)
-    run.folder.write_result({**run_fields(run.config, run.folder.path.name), **found})
+    run.folder.write_result(report.result_of(run, predictions, latency_ms))
 
 
 def size_of(folder: Path) -> int:

@@ -101,7 +101,7 @@ def record_predictions(run: Run, probabilities: Mapping[str, NDArray[np.float64]
 
 
 def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapping[str, float]) -> dict[str, Any]:
-    """Return the content of `result.json` for a finished run, without the fields of `run_fields`.
+    """Return the content of `result.json` for a finished run, without the fields of `identity_of`.
 
     `latency_ms` contains percentiles in milliseconds from `measure_latency`. The unit of `peak_memory_mb` is 10^6
     bytes. The rows of `test/confusion_matrix` are the true classes. The predictions must already be on disk, because
@@ -128,7 +128,7 @@ def result_of(run: Run, predictions: Mapping[str, Predictions], latency_ms: Mapp
 def result_of_trial(run: Run, probabilities_NC: NDArray[np.float64]) -> dict[str, Any]:
     """Return the content of `result.json` for a finished or pruned trial, from the probabilities on validation.
 
-    The fields of `run_fields` are not included.
+    The fields of `identity_of` are not included.
     """
     labels_N = run.trainer.batches.validation.labels
     metrics = metrics_of(labels_N, probabilities_NC)

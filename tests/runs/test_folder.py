@@ -132,6 +132,14 @@ def test_outdated_name_of_cluster_column_is_explained(tmp_path: Path) -> None:
     assert clusters is not None and clusters.tolist() == ["x", "y"]
 
 
+def test_a_result_cannot_change_the_identity_of_its_run(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.identity = {"name": "lstm-s0", "seed": 0}
+    written = run.write_result({"status": "failed", "seed": 1})
+    assert list(written.items()) == [("format_version", 1), ("name", "lstm-s0"), ("seed", 0), ("status", "failed")]
+    assert run.result() == written
+
+
 def test_complete_run_is_returned_unchanged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = finished(tmp_path)
     before = run.result()
