@@ -139,7 +139,7 @@ class TrainerAtItsBest(Baseline):
     def first_loss(self) -> float:
         first = self.trainer.data_collator(self.train_examples[: self.config.batch_size])
         self.model.eval()
-        with self.hardware.autocast():
+        with self.hardware.forward_pass():
             output = self.trainer.model(**first.to(self.hardware.device))
         return output["loss"].item()
 

@@ -345,7 +345,7 @@ class ImdbclsTraining(System):
 
     def forward_flops(self) -> int:
         batch = next(iter(self.batches())).to(self.hardware.device)
-        with torch.inference_mode(), self.hardware.autocast():
+        with torch.inference_mode(), self.hardware.forward_pass():
             hidden_BTD = self.trainer.model.encode(batch.input_ids_BT, batch.mask_BT, batch.token_indices_N)
         return forward_flops(self.encoder, self.lengths(), first_token_only=hidden_BTD.shape[1] == 1)
 

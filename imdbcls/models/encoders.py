@@ -179,7 +179,7 @@ def require_precision(name: str, encoder: Any, hardware: Hardware) -> None:
     was_training, ids_BT = encoder.training, example_ids(encoder, 0).to(hardware.device)
     encoder.eval()
     try:
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(), hardware.autocast():
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(), hardware.forward_pass():
             mask_BT = mask_of(LENGTHS).to(hardware.device)
             found_BTD = encoder(input_ids=ids_BT, attention_mask=attention_mask(encoder, mask_BT)).last_hidden_state
         if torch.isfinite(found_BTD[mask_BT]).all():

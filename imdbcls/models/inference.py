@@ -97,7 +97,7 @@ def logits_of(model: nn.Module, batch: Batch, hardware: Hardware) -> Tensor:
 
     def of_all() -> Tensor:
         on_device = batch.to(hardware.device)
-        with hardware.autocast():
+        with hardware.forward_pass():
             return model(**on_device.inputs)
 
     try:
@@ -133,7 +133,7 @@ def measure_latency(model: nn.Module, batches: EvalBatches, hardware: Hardware, 
             for _ in range(1 if shape in prepared else 2):
                 started = time.perf_counter()
                 on_device = batch.to(hardware.device)
-                with hardware.autocast():
+                with hardware.forward_pass():
                     model(**on_device.inputs).softmax(dim=1).cpu()
                 elapsed = time.perf_counter() - started
             prepared.add(shape)

@@ -70,7 +70,7 @@ def warm_up(model: Classifier, hardware: Hardware, num_rows: int, max_length: in
         token_indices_N = token_indices(mask_BT).to(hardware.device)
         mask_BT = mask_BT.to(hardware.device)
         types_BT = torch.zeros_like(mask_BT, dtype=torch.int64) if has_types else None
-        with hardware.autocast():
+        with hardware.forward_pass():
             hidden_BTD = model.encode(mask_BT.long(), mask_BT, token_indices_N, types_BT)
         if hidden_BTD.requires_grad:
             hidden_BTD.sum().backward()

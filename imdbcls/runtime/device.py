@@ -28,7 +28,7 @@ class Hardware:
     precision: str  # fp32 | bf16
     deterministic: bool = False
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def forward_pass(self) -> AbstractContextManager[None]:
         """Return the context of a forward pass. On CUDA, set PyTorch's flags for this run first.
 
         The flags belong to the process, and another run in this process may have changed them. They stay set after the

@@ -98,7 +98,7 @@ def encode(model: Classifier, batches: EvalBatches, hardware: Hardware, on_progr
     done = 0
     for batch in batches:
         on_device = batch.to(hardware.device)
-        with torch.inference_mode(), hardware.autocast():
+        with torch.inference_mode(), hardware.forward_pass():
             hidden = model.encode(
                 on_device.input_ids_BT, on_device.mask_BT, on_device.token_indices_N, on_device.token_types_BT
             )

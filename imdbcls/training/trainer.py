@@ -234,7 +234,7 @@ class Trainer:
                 for micro_batch in micro_batches:
                     on_device = micro_batch.to(self.hardware.device)
                     with self.without_averaging() if micro_batch is not micro_batches[-1] else nullcontext():
-                        with self.hardware.autocast():
+                        with self.hardware.forward_pass():
                             logits = [self.parallel_model(**on_device.inputs) for _ in range(self.objective.num_passes)]
                         loss = self.objective(logits, on_device.targets) / batch.step_targets
                         if num_processes > 1:  # averaging over the processes divides the gradient by their number

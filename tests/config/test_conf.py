@@ -118,7 +118,7 @@ def take_one_step(config: Config, folder: RunFolder) -> None:
         construct()
 
     batch = next(iter(run.batches.validation))
-    with torch.inference_mode(), run.hardware.autocast():
+    with torch.inference_mode(), run.hardware.forward_pass():
         logits_BC = model.eval()(batch.input_ids_BT, batch.mask_BT)
     assert logits_BC.shape == (len(batch), 2) and logits_BC.dtype == torch.float32
     assert logits_BC.isfinite().all()

@@ -101,7 +101,7 @@ def test_recorded_kernels_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     model = classifier(lstm_head()).train()
     hardware = Hardware(CPU, PRECISION)
     ids_BT = torch.ones((2, 9), dtype=torch.int64)
-    with hardware.autocast():
+    with hardware.forward_pass():
         model(ids_BT, ids_BT.bool(), token_indices_N=torch.arange(18)).sum().backward()
     assert called == {path(hardware, model, training=True)}
 

@@ -47,12 +47,12 @@ def test_each_pass_has_the_flags_of_its_run(flags: Flags) -> None:
         runs[precision, deterministic] = choose_hardware("cuda", precision, deterministic)
         assert flags() == values
     for choice in [*reversed(expected), *expected]:
-        with runs[choice].autocast():
+        with runs[choice].forward_pass():
             assert flags() == expected[choice]
         assert flags() == expected[choice]
 
 
 def test_cpu_runs_leave_the_flags_unchanged(flags: Flags) -> None:
     before = flags()
-    with choose_hardware("cpu", "fp32", deterministic=True).autocast():
+    with choose_hardware("cpu", "fp32", deterministic=True).forward_pass():
         assert flags() == before

@@ -132,7 +132,7 @@ def test_tokens_are_cached_in_bfloat16_on_cuda(
         tmp_path, FROZEN, "backbone.cache=false", "backbone.fast=false", f"head={head}", *FOR_TWO_LAYERS.get(head, ())
     )
     monkeypatch.setattr(Batch, "to", lambda batch, device: batch)
-    monkeypatch.setattr(Hardware, "autocast", lambda self: contextlib.nullcontext())
+    monkeypatch.setattr(Hardware, "forward_pass", lambda self: contextlib.nullcontext())
     batches = trainer.batches.validation
     expected, found = (
         list(feature_cache.encode(trainer.model, batches, hardware, lambda done, total: None))
