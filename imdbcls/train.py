@@ -144,9 +144,8 @@ def fit_and_score(config: "Config", folder: RunFolder, stop: StopRequest, proces
         predictions = report.record_predictions(run, run.trainer.final_probabilities())
         with stop.interruptible():
             latency_ms = measure_latency(run.model, run.batches.test, run.hardware, LATENCY_DOCUMENTS)
-        found = report.result_of(run, predictions, latency_ms)
         # Write the result first: the tracker may have to wait for a server.
-        result = folder.write_result({**found, "links": dict(tracker.links)})
+        result = folder.write_result({**report.result_of(run, predictions, latency_ms), "links": dict(tracker.links)})
         test, mistakes = predictions["test"], report.worst_mistakes(run, predictions["test"])
         tracker.log_test(test.true_labels.tolist(), test.predicted.tolist(), run.corpus.label_names, mistakes)
         tracker.finish(result, folder.path)

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from imdbcls.comparison.run_files import Run, number
+from imdbcls.data.unlabeled import reads_pairs
 from imdbcls.runs.encoder_source import same_splits_of
 
 COLLAPSED_SHARE = 0.99  # a run collapsed if at least this share of its predictions is one class ...
@@ -109,7 +110,7 @@ class Group:
         """Whether each document is a pair of texts."""
         data = self.runs[0].config.get("data")
         source = data.get("source") if isinstance(data, dict) else None
-        return isinstance(source, dict) and source.get("pair_column") is not None
+        return isinstance(source, dict) and reads_pairs(source)
 
     @cached_property
     def correct_SN(self) -> np.ndarray:
